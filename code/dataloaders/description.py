@@ -1,0 +1,103 @@
+"""What a data set is, told as data; and what every layout reader offers.
+
+A data set that fits an existing file layout is one more `DataSet` in `catalog.py` and no code.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set and its published protocol."""
+
+    name: str
+    layout: str
+    """Which reader of `layouts/` understands its files."""
+    classes: tuple[str, ...] = ()
+    """Class names, background first; empty where the files tell (own folders)."""
+    dimensions: int = 2
+    channels: int = 1
+    unit: Literal["patient", "image"] = "image"
+    """What a label budget counts: all cases of a group ("patient") or single cases ("image")."""
+    protocols: tuple[str, ...] = ("official",)
+    """Splits it knows, the default first."""
+    augmentation: str = "rot_flip"
+    """A recipe of `augment.py`."""
+    mean: tuple[float, ...] | None = None
+    """Of the pixel values after division by 255, one a channel; None: h5 images, used as they are."""
+    std: tuple[float, ...] | None = None
+    ignored: int | None = None
+    """Label value that no loss and no metric counts."""
+    family: Literal["medical", "defect"] = "medical"
+    synthetic: bool = False
+    selection: Literal["validation", "last"] = "validation"
+    """Published protocols without a validation part test the last iterate."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Published values of the common options (patch_size, batch_size, labeled_bs, max_iterations, ...)."""
+    note: str = ""
+    """One sentence said on screen and in every result (empty for none)."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is split, labelled and scored: a volume (ACDC: one frame of one patient) or an image.
+
+    `name` is unique in the data set and may hold '/'. Cases of one `group` (patient, piece of steel) never stand on
+    two sides of a split. `stratum` comes from folder names, lists or numbering, never from masks.
+    """
+
+    name: str
+    image: Path
+    label: Path | None
+    """The file with the reference (the image's own file for h5); None: there is no label."""
+    group: str
+    stratum: str = ""
+    part: Part = "train"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One training image: a case itself (`index` None), a file of one slice, or slice `index` of a volume file."""
+
+    name: str
+    case: Case
+    image: Path
+    label: Path | None
+    index: int | None = None
+
+
+class Source(Protocol):
+    """A reader of one layout. Listing opens lists and folders only; arrays are read on request and checked.
+
+    Every method raises `UserError` (engine-free: `dataloaders.errors`) with a sentence naming file, found, expected, to do.
+    """
+
+    data: DataSet
+    root: Path
+
+    def cases(self, part: Part) -> list[Case]:
+        """Cases of an official part, in published order; reads no list or folder of another part."""
+
+    def items(self, cases: list[Case]) -> list[Item]:
+        """Training images of these cases, in published order."""
+
+    def image(self, of: Case | Item) -> np.ndarray:
+        """(C, *spatial) pixels, uint8 (photographs) or float32 (h5); a volume case is (C, D, H, W)."""
+
+    def label(self, of: Case | Item) -> np.ndarray | None:
+        """(*spatial) uint8 class ids, values checked; None where there is no label."""
+
+    def spacing(self, case: Case) -> tuple[float, ...] | None:
+        """mm per voxel in the array's axis order, None where unknown."""
