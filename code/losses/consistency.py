@@ -1,0 +1,25 @@
+"""Disagreement of two networks on the same images. None of these detaches its target: a caller that wants that does it."""
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def softmax_mse(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """(softmax a - softmax b)^2, element-wise: (B, C, *spatial)."""
+    return (logits.softmax(1) - target_logits.softmax(1)) ** 2
+
+
+def sigmoid_mse(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """(sigmoid a - sigmoid b)^2, element-wise."""
+    return (logits.sigmoid() - target_logits.sigmoid()) ** 2
+
+
+def softmax_kl(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """softmax b * (log softmax b - log softmax a), element-wise; its mean is the KL divergence a position divided by C."""
+    return target_logits.softmax(1) * (target_logits.log_softmax(1) - logits.log_softmax(1))
+
+
+def sigmoid_kl(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """sigmoid b * (log sigmoid b - log sigmoid a), element-wise."""
+    return target_logits.sigmoid() * (logsigmoid(target_logits) - logsigmoid(logits))

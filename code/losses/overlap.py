@@ -1,0 +1,68 @@
+"""Dice losses, each as its published code has it. `ignored` pixels (label 255) count nowhere."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = 255
+
+
+def one_hot(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor | None]:
+    """(B, *spatial) integers -> ((B, C, *spatial) float32, all 0 where ignored; (B, 1, *spatial) mask of counted pixels).
+
+    Built by comparison: scatter and F.one_hot have no cheap deterministic form on a GPU.
+    """
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, *[1] * (labels.dim() - 1))
+    labels = labels.unsqueeze(1)
+    return (labels == classes).float(), (labels != IGNORED).float()
+
+
+def dice_per_class(probabilities: Tensor, labels: Tensor, smooth: float = 1e-5) -> Tensor:
+    """1 - (2 sum p y + s) / (sum p^2 + sum y^2 + s) of each class, sums over batch and space together; shape (C,)."""
+    target, counted = one_hot(labels, probabilities.shape[1])
+    probabilities = probabilities * counted
+    space = [0, *range(2, probabilities.dim())]
+    overlap, total = (probabilities * target).sum(space), (probabilities**2).sum(space) + target.sum(space)
+    return 1 - (2 * overlap + smooth) / (total + smooth)
+
+
+def dice_loss(logits: Tensor, labels: Tensor, class_weight: Tensor | None = None, foreground_only: bool = False) -> Tensor:
+    """Soft Dice with squared denominators, mean over all classes, background included (SSL4MIS).
+
+    logits (B, C, *spatial), labels (B, *spatial). `class_weight` (C,) multiplies the classes' losses (the divisor stays C);
+    `foreground_only` leaves class 0 out (UA-MT on LA).
+    """
+    losses = dice_per_class(logits.softmax(1), labels)
+    if class_weight is not None:
+        losses = losses * class_weight
+    return losses[1:].mean() if foreground_only else losses.mean()
+
+
+def plain_dice(first: Tensor, second: Tensor, smooth: float = 1e-5) -> Tensor:
+    """1 - (2 sum pq + s) / (sum p + sum q + s) of two maps of equal shape, over all their elements; a scalar."""
+    return 1 - (2 * (first * second).sum() + smooth) / (first.sum() + second.sum() + smooth)
+
+
+def softmax_dice(first: Tensor, second: Tensor) -> Tensor:
+    """`plain_dice` between the softmaxes of two networks' logits, mean over classes; gradients flow to both."""
+    p, q = first.softmax(1), second.softmax(1)
+    return torch.stack([plain_dice(p[:, c], q[:, c]) for c in range(p.shape[1])]).mean()
+
+
+def unsquared_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - mean_c 2 sum p y / (sum (p + y) + 1e-7), sums over batch and space (simEps).
+
+    Unsquared, with the constant below the line only: a class that is absent from the labels adds 1/C.
+    """
+    target, counted = one_hot(labels, logits.shape[1])
+    probabilities = logits.softmax(1) * counted
+    space = [0, *range(2, logits.dim())]
+    overlap, total = (probabilities * target).sum(space), (probabilities + target).sum(space)
+    return 1 - (2 * overlap / (total + 1e-7)).mean()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over counted pixels of -log softmax(logits)[label]; 0 where every pixel is ignored."""
+    summed = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
+    return summed / (labels != IGNORED).sum().clamp(min=1)
