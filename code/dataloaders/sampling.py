@@ -1,0 +1,116 @@
+"""Which cases stand in the batch of iteration t: pure functions of (seed, t), so that a resumed run goes on in step."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+
+from dataloaders.errors import UserError
+
+AUGMENTATION, METHOD, POLICY, LABELED, UNLABELED = range(1, 6)
+"""What a random stream is for; streams of one seed never meet."""
+
+
+def generator(seed: int, purpose: int, index: int, place: int = 0) -> np.random.Generator:
+    """The generator of (seed, purpose, index, place); `index` is the iteration, or the epoch for permutations.
+
+    Philox is counter based: making one takes microseconds, and streams of different keys are independent.
+    """
+    key = np.array([seed % 2**64, (purpose << 56) | index], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, place], dtype=np.uint64)))
+
+
+def two_stream_epoch(
+    labeled: Iterator[np.ndarray], unlabeled: Iterator[np.ndarray], steps: int, labeled_bs: int, unlabeled_bs: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of one epoch: each the next `labeled_bs` of the labelled stream, then the next `unlabeled_bs` of the other.
+
+    The streams are chained permutations, drawn when needed; groups run across the seam of two permutations.
+    """
+    labeled_stream, unlabeled_stream = chain.from_iterable(labeled), chain.from_iterable(unlabeled)
+    for _ in range(steps):
+        first = np.fromiter(labeled_stream, np.int64, labeled_bs)
+        yield first, np.fromiter(unlabeled_stream, np.int64, unlabeled_bs)
+
+
+def epoch_length(n_labeled: int, labeled_bs: int) -> int:
+    """Iterations of an epoch: whole groups of labelled cases; at least one, with repeated rows where they are too few."""
+    return max(n_labeled // labeled_bs, 1)
+
+
+class TwoStream:
+    """Rows of the batch: `labeled_bs` labelled ones, then `unlabeled_bs` unlabelled ones; one labelled permutation an epoch.
+
+    The unlabelled stream is begun anew each epoch (as published), so within an epoch use counts differ by at most one.
+    """
+
+    def __init__(self, n_labeled: int, n_unlabeled: int, labeled_bs: int, unlabeled_bs: int, seed: int):
+        if n_labeled < 1 or labeled_bs < 1:
+            raise UserError("There are no labelled cases to train on. Choose --labeled_num of at least 1, and --labeled_bs of at least 1.")
+        if unlabeled_bs < 1:
+            raise UserError("No row of the batch is left for unlabelled cases. Choose --labeled_bs smaller than --batch_size.")
+        if n_unlabeled < 1:
+            raise UserError(
+                "There are no unlabelled cases: all training cases are labelled. "
+                "Choose a smaller --labeled_num, or train on labels alone with train_Supervised.py."
+            )
+        self.n_labeled, self.n_unlabeled = n_labeled, n_unlabeled
+        self.labeled_bs, self.unlabeled_bs = labeled_bs, unlabeled_bs
+        self.seed = seed
+        self.length = epoch_length(n_labeled, labeled_bs)
+        self._epoch = -1
+        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (labeled_bs,) in the labelled list and (unlabeled_bs,) in the unlabelled list for iteration t (from 0)."""
+        epoch, position = divmod(t, self.length)
+        if epoch != self._epoch:
+            labeled = permutations(self.n_labeled, generator(self.seed, LABELED, epoch))
+            unlabeled = permutations(self.n_unlabeled, generator(self.seed, UNLABELED, epoch))
+            self._batches = list(two_stream_epoch(labeled, unlabeled, self.length, self.labeled_bs, self.unlabeled_bs))
+            self._epoch = epoch
+        return self._batches[position]
+
+
+class LabeledOnly:
+    """An ordinary shuffled pass over the labelled cases; the last, smaller batch of an epoch is kept (as published)."""
+
+    def __init__(self, n_labeled: int, batch_size: int, seed: int):
+        if n_labeled < 1 or batch_size < 1:
+            raise UserError("There are no labelled cases to train on. Choose --labeled_num of at least 1.")
+        self.n_labeled, self.batch_size, self.seed = n_labeled, batch_size, seed
+        self.length = -(-n_labeled // batch_size)
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (<= batch_size,) in the labelled list, and none in the unlabelled one."""
+        epoch, position = divmod(t, self.length)
+        if epoch != self._epoch:
+            self._order = generator(self.seed, LABELED, epoch).permutation(self.n_labeled)
+            self._epoch = epoch
+        return self._order[position * self.batch_size : (position + 1) * self.batch_size], np.empty(0, np.int64)
+
+
+def permutations(n: int, rng: np.random.Generator | np.random.RandomState) -> Iterator[np.ndarray]:
+    """Fresh permutations of 0..n-1 without end, drawn when asked for."""
+    while True:
+        yield rng.permutation(n)
+
+
+def legacy_two_stream_batches(
+    n_labeled: int, n_unlabeled: int, batch: int, unlabeled: int, random_state: np.random.RandomState, epochs: int
+) -> np.ndarray:
+    """(epochs, length, batch) indices as the published sampler gives them from numpy's legacy generator.
+
+    Labelled cases are 0..n_labeled-1, unlabelled ones follow. Source: SSL4MIS TwoStreamBatchSampler, by its golden file.
+    """
+    length = n_labeled // (batch - unlabeled)
+    out = np.empty((epochs, length, batch), np.int64)
+    for epoch in range(epochs):
+        labeled_order = random_state.permutation(n_labeled)
+        rest = (n_labeled + order for order in permutations(n_unlabeled, random_state))
+        for step, rows in enumerate(two_stream_epoch(iter([labeled_order]), rest, length, batch - unlabeled, unlabeled)):
+            out[epoch, step] = np.concatenate(rows)
+    return out

@@ -1,0 +1,75 @@
+"""Which cases stand in a batch."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataloaders.errors import UserError
+from dataloaders.sampling import AUGMENTATION, LabeledOnly, TwoStream, generator, legacy_two_stream_batches
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "two_stream_sampler.npz")
+SETS = sorted(int(name[4:]) for name in GOLDEN.files if name.startswith("par_") and "seed" not in name)
+
+
+@pytest.mark.parametrize("k", SETS)
+def test_published_sampler(k):
+    n_labeled, n_unlabeled, batch, unlabeled = (int(v) for v in GOLDEN[f"par_{k}"])
+    state = np.random.RandomState(int(GOLDEN[f"par_seed_{k}"]))
+    expected = GOLDEN[f"out_batches_{k}"]
+    got = legacy_two_stream_batches(n_labeled, n_unlabeled, batch, unlabeled, state, len(expected))
+    assert got.shape[1] == int(GOLDEN[f"out_length_{k}"])
+    np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**40), st.integers(0, 50))
+def test_properties_of_an_epoch(n_labeled, n_unlabeled, labeled_bs, unlabeled_bs, seed, epoch):
+    sampler = TwoStream(n_labeled, n_unlabeled, labeled_bs, unlabeled_bs, seed)
+    assert sampler.length == max(n_labeled // labeled_bs, 1)
+    steps = range(epoch * sampler.length, (epoch + 1) * sampler.length)
+    labeled, unlabeled = (np.concatenate(rows) for rows in zip(*(sampler.at(t) for t in steps)))
+    assert len(labeled) == sampler.length * labeled_bs and len(unlabeled) == sampler.length * unlabeled_bs
+    uses = np.bincount(labeled, minlength=n_labeled)
+    assert len(uses) == n_labeled and np.ptp(uses) <= 1
+    if n_labeled >= labeled_bs:
+        assert uses.max() == 1
+    assert np.ptp(np.bincount(unlabeled, minlength=n_unlabeled)) <= 1
+
+
+def test_batch_depends_on_seed_and_step_only():
+    one, other = TwoStream(20, 50, 4, 6, 7), TwoStream(20, 50, 4, 6, 7)
+    forward = [one.at(t) for t in range(23)]
+    for t in reversed(range(23)):
+        for a, b in zip(forward[t], other.at(t)):
+            np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for t in range(5) for a, b in zip(forward[t], TwoStream(20, 50, 4, 6, 8).at(t)))
+    assert (np.concatenate([forward[t][0] for t in range(5)]) != np.concatenate([forward[t][0] for t in range(5, 10)])).any()
+
+
+def test_labeled_only_keeps_the_last_batch():
+    sampler = LabeledOnly(10, 4, seed=3)
+    assert sampler.length == 3
+    rows = [sampler.at(t)[0] for t in range(6)]
+    assert [len(r) for r in rows] == [4, 4, 2, 4, 4, 2]
+    assert sorted(np.concatenate(rows[:3])) == list(range(10)) == sorted(np.concatenate(rows[3:]))
+    assert len(sampler.at(0)[1]) == 0
+    assert len(LabeledOnly(3, 8, seed=0).at(5)[0]) == 3
+
+
+def test_order_is_uniform():
+    first = [TwoStream(5, 5, 1, 1, seed).at(0)[0][0] for seed in range(1000)]
+    assert np.bincount(first, minlength=5).min() > 150
+
+
+def test_nothing_unlabelled_is_said():
+    with pytest.raises(UserError, match="train_Supervised"):
+        TwoStream(4, 0, 2, 2, 0)
+    with pytest.raises(UserError, match="labeled_bs"):
+        TwoStream(4, 4, 2, 0, 0)
+
+
+def test_streams_differ_by_step_purpose_and_place():
+    draws = {tuple(generator(s, p, t, i).random(2)) for s in (0, 1) for p in (1, 2) for t in (0, 1) for i in (0, 1)}
+    assert len(draws) == 16
+    np.testing.assert_array_equal(generator(5, AUGMENTATION, 9).random((24, 4))[:8], generator(5, AUGMENTATION, 9).random((8, 4)))
