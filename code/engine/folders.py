@@ -1,0 +1,62 @@
+"""Where a run lies: its name says what shaped it, so that two settings never meet."""
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from dataloaders.errors import UserError
+from engine.options import HARMLESS, NAMED, REPOSITORY, Options, Resolved
+
+NOT_IN_NAME = (*HARMLESS, *NAMED, "device", "compile", "val_every", "deterministic")
+"""Not in the folder's name. What of these can still change a result is compared when a run goes on."""
+
+
+def run_name(options: Options, resolved: Resolved) -> Path:
+    """<exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...]."""
+    exp = options.exp or f"{resolved.data.name}/{resolved.method}"
+    if Path(exp).is_absolute() or ".." in Path(exp).parts:
+        raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
+    split = options.protocol if options.fold is None else f"fold{options.fold}of{options.folds}"
+    parts = [split if options.protocol == resolved.data.protocols[0] or options.fold is None else f"{split}_{options.protocol}"]
+    if options.split_seed:
+        parts.append(f"split{options.split_seed}")
+    if options.labeled_choice == "random":
+        parts.append(f"draw{options.labeled_seed}")
+    variant = getattr(options, "variant", None)
+    if variant and variant != resolved.defaults.get("variant"):
+        parts.append(variant)
+    parts.append(f"seed{options.seed}")
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name not in NOT_IN_NAME and value != resolved.defaults[field.name]:
+            parts.append(f"{field.name}={_word(value)}")
+    return Path(f"{exp}_{options.labeled_num}_labeled") / options.model / "_".join(parts)
+
+
+def _word(value: object) -> str:
+    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return re.sub(r"[^A-Za-z0-9.+%-]", "-", text)
+
+
+def model_folder() -> Path:
+    """model/ of the repository, wherever one stands."""
+    return REPOSITORY / "model"
+
+
+def result_path(run_folder: Path, predictor: str = "") -> Path:
+    """The run's scores: under results/ by the same path, one file a predictor (the method's own without a suffix)."""
+    try:
+        below = run_folder.resolve().relative_to(model_folder().resolve())
+    except ValueError:
+        below = Path(run_folder.name)
+    name = f"{below.name}_{predictor}.json" if predictor else f"{below.name}.json"
+    return REPOSITORY / "results" / below.parent / name
+
+
+def find_run(text: str) -> Path:
+    """The run's folder that a user named: a path, or a path below model/."""
+    for folder in (Path(text), model_folder() / text):
+        if (folder / "config.json").is_file():
+            return folder
+    raise UserError(f"{text}: there is no run here (no config.json). Give a run's folder, for example --run model/ACDC/simEps_7_labeled/unet/official_seed1337.")

@@ -1,0 +1,211 @@
+"""The options that every training script takes, and the command line."""
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import tyro
+
+from dataloaders import catalog
+from dataloaders.description import DataSet
+from dataloaders.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Options:
+    """Common options. Their defaults are the published protocol of the data set: `--help --dataset NAME` shows them."""
+
+    root_path: Path | None = None
+    """Folder of the data set. Without it: data/<data set>."""
+    dataset: str | None = None
+    """ACDC, NEU-Seg, DAGM, MT, Phantom, or folder for your own images. Without it: told by --root_path, else ACDC if it is there, else Phantom."""
+    exp: str | None = None
+    """Name of the experiment. Without it: <data set>/<method>."""
+    model: str = "unet"
+    """Network: unet, or unet_transposed (up-sampling by transposed convolutions)."""
+    labeled_num: str = "7"
+    """Label budget, as an annotator would count: patients (ACDC, Phantom) or images. A number, a share such as 10%, or all."""
+    labeled_choice: Literal["first", "random"] = "first"
+    """The labelled ones are the first in the published order, or drawn by --labeled_seed."""
+    labeled_seed: int = 0
+    """Seed of the random draw of labelled cases."""
+    protocol: str = "official"
+    """Split: official (as published), or clean (no copy of a piece on two sides; NEU-Seg and MT)."""
+    fold: int | None = None
+    """Cross-validation: which of the --folds parts is tested, from 0. Without it: the split of --protocol."""
+    folds: int = 5
+    """Number of folds."""
+    split_seed: int = 0
+    """Seed of folds and of splits that are drawn."""
+    mask_threshold: int = 0
+    """MT: grey level of a mask above which a pixel is defect, 0 to 254 (published: 0)."""
+    include_free: bool = False
+    """MT and DAGM: take the defect-free images too (published: no)."""
+    dagm_classes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    """DAGM: which of its ten classes to use."""
+    max_iterations: int = 30000
+    """Training steps."""
+    batch_size: int = 24
+    """Images in a step, labelled and unlabelled together."""
+    labeled_bs: int = 12
+    """Labelled images in a step."""
+    patch_size: tuple[int, ...] = (256, 256)
+    """Size of the training images in pixels."""
+    base_lr: float = 0.01
+    """Learning rate at the start."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay."""
+    schedule: Literal["poly", "poly_next", "step", "plateau", "constant"] = "poly"
+    """Learning rate: poly decay (two published orders), a tenth each 2500 steps, a tenth when validation stalls, or constant."""
+    steps_per_epoch: int | None = None
+    """Length of an epoch in steps. Without it: labelled images over --labeled_bs."""
+    dropout: float = 1.0
+    """Multiplies the published dropout rates of the network; 0 switches dropout off."""
+    seed: int = 1337
+    """Seed of weights, batches, augmentation, dropout and noise."""
+    deterministic: Literal[0, 1, 2] = 1
+    """0: fast; 1: deterministic cuDNN (as published); 2: torch refuses operations that are not deterministic."""
+    val_every: int = 200
+    """Steps between validations. With --schedule plateau it is one epoch."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between logged losses."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
+    precision: Literal["32", "bf16-mixed"] = "32"
+    """bf16-mixed: bfloat16 inside the networks, float32 in the losses."""
+    compile: bool = False
+    """Compile the losses, networks included (torch.compile)."""
+    cache: Literal["auto", "disk", "ram", "device"] = "auto"
+    """Where decoded training images live."""
+    fresh: bool = False
+    """Begin anew; the old run is moved aside, never deleted."""
+    accept_changes: bool = False
+    """Resume although code or options have changed; every result then says so."""
+
+
+HARMLESS = ("save_every", "log_every", "cache", "fresh", "accept_changes", "root_path", "dataset", "exp")
+"""Options that change no result; the data set's place is compared by itself."""
+
+NAMED = ("model", "labeled_num", "labeled_choice", "labeled_seed", "protocol", "fold", "folds", "split_seed", "seed", "variant")
+"""Options with a place of their own in the name of the run's folder."""
+
+REPLACED = {
+    "num_classes": "The number of classes comes from the data set.",
+    "gpu": "Choose a GPU with the environment: CUDA_VISIBLE_DEVICES=1 python code/train_X.py; --device cpu uses none.",
+    "total_num": "The number of training cases comes from the data set's lists.",
+    "total_labeled_num": "The number of training cases comes from the data set's lists; --labeled_num is the label budget.",
+    "consistency_type": "Each script has the published form of its consistency term; the old option was never read.",
+    "cfg": "Arguments of a network are options of the script that uses it.",
+    "max_epochs": "Training is counted in steps: --max_iterations; --steps_per_epoch sets the length of an epoch.",
+    "num_workers": "Batches are made by one compiled thread; there are no workers to count.",
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the command line meant: the data set, its place and why, the values that are defaults here, the method."""
+
+    data: DataSet
+    root: Path
+    why: str
+    defaults: Mapping[str, object]
+    method: str
+    script: Path
+
+
+Kind = TypeVar("Kind", bound=Options)
+Presets = Mapping[str, Mapping[str, object]]
+
+
+def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = None) -> Kind:
+    """Options of a script: command line, then method x data set (`presets`), then data set, then class.
+
+    `presets` may have the keys 2D, 3D, Phantom (all of them) and names of data sets; the more special wins. Raises `UserError`
+    for values that cannot be; unknown options end the program with code 2 and the nearest known ones.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    names = [field.name for field in dataclasses.fields(kind)]
+    for word in words:
+        flag = word.split("=")[0].lstrip("-").replace("-", "_")
+        if word.startswith("--") and flag in REPLACED and flag not in names:
+            raise UserError(f"--{flag} has no meaning here. {REPLACED[flag]}")
+        if word.startswith("--") and flag not in names and flag != "help" and not flag.startswith("no_"):
+            near = difflib.get_close_matches(flag, names, 3, 0.5)
+            hint = f" Did you mean {' or '.join('--' + name for name in near)}?" if near else ""
+            raise UserError(f"There is no option --{flag}.{hint} --help lists all of them.")
+
+    root = _value_of(words, "root_path")
+    data, place, why = catalog.resolve(_value_of(words, "dataset"), Path(root) if root else None, REPOSITORY)
+    values = dict(data.defaults)
+    values["protocol"] = data.protocols[0]
+    for key in (f"{data.dimensions}D", "Phantom" if data.name.startswith("Phantom") else "", data.name):
+        values.update(presets.get(key, {}))
+    default = kind(**values)  # type: ignore[arg-type]
+    options = tyro.cli(
+        kind, args=words, default=default, use_underscores=True, prog=Path(inspect.getfile(kind)).name,
+        description=inspect.getmodule(kind).__doc__, compact_help=False,
+    )
+    script = Path(inspect.getfile(kind)).resolve()
+    defaults = {field.name: getattr(default, field.name) for field in dataclasses.fields(kind)}
+    method = script.stem.removeprefix("train_")
+    options.resolved = Resolved(data, place, why, defaults, method, script)  # type: ignore[attr-defined]
+    if options.schedule == "plateau" and options.steps_per_epoch and options.val_every == default.val_every:
+        options.val_every = options.steps_per_epoch
+    check(options, data)
+    return options
+
+
+def _value_of(words: Sequence[str], name: str) -> str | None:
+    """The value given for an option, by a look at the words alone: it decides what the other defaults are."""
+    value = None
+    for i, word in enumerate(words):
+        flag, equals, rest = word.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
+            value = rest if equals else (words[i + 1] if i + 1 < len(words) else None)
+    return value
+
+
+def check(options: Options, data: DataSet) -> None:
+    """Raises `UserError` with every value that cannot be."""
+    wrong = []
+
+    def need(condition: bool, sentence: str) -> None:
+        if not condition:
+            wrong.append(sentence)
+
+    need(options.max_iterations >= 1, f"--max_iterations {options.max_iterations}: at least 1 step is needed.")
+    need(options.batch_size >= 1, f"--batch_size {options.batch_size}: at least 1 image is needed.")
+    need(options.labeled_bs >= 1, f"--labeled_bs {options.labeled_bs}: at least 1 labelled image is needed.")
+    for name in ("val_every", "save_every", "log_every"):
+        need(getattr(options, name) >= 1, f"--{name} {getattr(options, name)}: at least 1 step is needed.")
+    need(options.base_lr > 0, f"--base_lr {options.base_lr}: a rate above 0 is needed.")
+    need(0 <= options.dropout <= 1, f"--dropout {options.dropout}: a factor from 0 to 1 is needed.")
+    need(0 <= options.mask_threshold <= 254, f"--mask_threshold {options.mask_threshold}: a grey level from 0 to 254 is needed.")
+    need(0 <= options.seed < 2**31, f"--seed {options.seed}: a number from 0 to 2147483647 is needed.")
+    need(
+        len(options.patch_size) == data.dimensions and all(side >= 1 for side in options.patch_size),
+        f"--patch_size {' '.join(map(str, options.patch_size))}: {data.name} needs {data.dimensions} positive sides, "
+        f"for example --patch_size {' '.join(['96'] * data.dimensions)}.",
+    )
+    need(
+        options.protocol in data.protocols,
+        f"--protocol {options.protocol}: {data.name} has {' and '.join(data.protocols)}.",
+    )
+    need(options.folds >= 2, f"--folds {options.folds}: at least 2 are needed.")
+    if options.fold is not None:
+        need(0 <= options.fold < options.folds, f"--fold {options.fold}: folds are counted from 0 to {options.folds - 1}.")
+    if wrong:
+        raise UserError("\n".join(wrong))
+
+
+Main = Callable[[Kind], None]
