@@ -59,18 +59,18 @@ class TwoStream:
         self.labeled_bs, self.unlabeled_bs = labeled_bs, unlabeled_bs
         self.seed = seed
         self.length = epoch_length(n_labeled, labeled_bs)
-        self._epoch = -1
-        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+        self._kept: tuple[int, list[tuple[np.ndarray, np.ndarray]]] = (-1, [])
 
     def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions (labeled_bs,) in the labelled list and (unlabeled_bs,) in the unlabelled list for iteration t (from 0)."""
         epoch, position = divmod(t, self.length)
-        if epoch != self._epoch:
+        kept, batches = self._kept
+        if epoch != kept:
             labeled = permutations(self.n_labeled, generator(self.seed, LABELED, epoch))
             unlabeled = permutations(self.n_unlabeled, generator(self.seed, UNLABELED, epoch))
-            self._batches = list(two_stream_epoch(labeled, unlabeled, self.length, self.labeled_bs, self.unlabeled_bs))
-            self._epoch = epoch
-        return self._batches[position]
+            batches = list(two_stream_epoch(labeled, unlabeled, self.length, self.labeled_bs, self.unlabeled_bs))
+            self._kept = (epoch, batches)
+        return batches[position]
 
 
 class LabeledOnly:
@@ -81,16 +81,16 @@ class LabeledOnly:
             raise UserError("There are no labelled cases to train on. Choose --labeled_num of at least 1.")
         self.n_labeled, self.batch_size, self.seed = n_labeled, batch_size, seed
         self.length = -(-n_labeled // batch_size)
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
+        self._kept: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions (<= batch_size,) in the labelled list, and none in the unlabelled one."""
         epoch, position = divmod(t, self.length)
-        if epoch != self._epoch:
-            self._order = generator(self.seed, LABELED, epoch).permutation(self.n_labeled)
-            self._epoch = epoch
-        return self._order[position * self.batch_size : (position + 1) * self.batch_size], np.empty(0, np.int64)
+        kept, order = self._kept
+        if epoch != kept:
+            order = generator(self.seed, LABELED, epoch).permutation(self.n_labeled)
+            self._kept = (epoch, order)
+        return order[position * self.batch_size : (position + 1) * self.batch_size], np.empty(0, np.int64)
 
 
 def permutations(n: int, rng: np.random.Generator | np.random.RandomState) -> Iterator[np.ndarray]:
