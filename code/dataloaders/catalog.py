@@ -1,0 +1,113 @@
+"""The data sets this suite knows, each described as data, and how one is found from what was typed."""
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from dataloaders.description import DataSet, Source
+from dataloaders.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HEART = ("background", "right ventricle", "myocardium", "left ventricle")
+
+SSL4MIS: dict[str, object] = {
+    "model": "unet", "patch_size": (256, 256), "batch_size": 24, "labeled_bs": 12, "max_iterations": 30000, "labeled_num": "7",
+    "optimizer": "sgd", "base_lr": 0.01, "schedule": "poly", "val_every": 200,
+}
+"""Common protocol of SSL4MIS in 2D (github.com/HiLab-git/SSL4MIS)."""
+
+
+def simeps(**values: object) -> dict[str, object]:
+    """Published protocol of simEps (Sime et al., IEEE TII 2022; github.com/djene-mengistu/simEps), one validation an epoch."""
+    return {"model": "unet", "patch_size": (256, 256), "batch_size": 32, "labeled_bs": 16, "optimizer": "adam", "schedule": "plateau",
+            "val_every": values["steps_per_epoch"], **values}
+
+
+DATA_SETS = {data.name: data for data in (
+    DataSet("ACDC", "acdc", HEART, unit="patient", defaults=SSL4MIS),
+    DataSet("Phantom", "phantom", HEART, unit="patient", synthetic=True,
+            defaults=SSL4MIS | {"patch_size": (64, 64), "batch_size": 8, "labeled_bs": 4, "max_iterations": 350, "val_every": 50},
+            note="Phantom is synthetic: drawn by this program, no measured images."),
+    DataSet("NEU-Seg", "neu", ("background", "inclusion", "patches", "scratches"), channels=3, protocols=("clean", "official"),
+            augmentation="simeps_neu", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect",
+            defaults=simeps(steps_per_epoch=59, max_iterations=47141, base_lr=1e-3, labeled_num="10%")),
+    DataSet("DAGM", "dagm", ("background", *(f"class {k}" for k in range(1, 11))), augmentation="simeps_dagm",
+            mean=(0.5314,), std=(0.1357,), family="defect",
+            defaults=simeps(steps_per_epoch=30, max_iterations=23970, base_lr=2e-3, labeled_num="10%")),
+    DataSet("MT", "mt", ("background", "blowhole", "break", "crack", "fray", "uneven"), channels=3, protocols=("clean", "official"),
+            augmentation="simeps_mt", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect",
+            defaults=simeps(steps_per_epoch=29, max_iterations=17371, base_lr=2e-3, labeled_num="40%")),
+    DataSet("folder", "folder", defaults=SSL4MIS | {"labeled_num": "all"},
+            note="Own images: nobody has published values for them; the defaults are those of ACDC."),
+)}
+
+
+def loose(name: str) -> str:
+    """A name without case, hyphens, underscores and blanks."""
+    return "".join(c for c in name.lower() if c not in "-_ ")
+
+
+def named(name: str) -> DataSet:
+    """The data set of this name, however it is spelt; raises `UserError` with all names for any other."""
+    for data in DATA_SETS.values():
+        if loose(data.name) == loose(name):
+            return data
+    raise UserError(f"--dataset {name}: not known; the data sets are {', '.join(DATA_SETS)}.")
+
+
+def default_place(data: DataSet, repository: Path) -> Path:
+    """data/<name> of the repository, or the folder there whose name differs in case, hyphens and underscores only."""
+    place = repository / "data" / data.name
+    if place.exists() or not place.parent.is_dir():
+        return place
+    alike = sorted(p for p in place.parent.iterdir() if p.is_dir() and loose(p.name) == loose(data.name))
+    return alike[0] if alike else place
+
+
+def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tuple[DataSet, Path, str]:
+    """(data set, its folder, a sentence that says why these) of what was typed.
+
+    Without a name the folder is recognised by its layout; without either it is ACDC if data/ACDC is there, else Phantom.
+    Raises `UserError` for a name or folder that is not known or not there.
+    """
+    if dataset is None and root_path is None:
+        place = default_place(DATA_SETS["ACDC"], repository)
+        if place.is_dir():
+            return DATA_SETS["ACDC"], place, f"ACDC, because {place} is there and no --dataset was given."
+        return DATA_SETS["Phantom"], default_place(DATA_SETS["Phantom"], repository), (
+            f"Phantom (synthetic), because no --dataset was given and {place} is not there.")
+    if dataset is not None:
+        data = named(dataset)
+        if root_path is None and data.layout == "folder":
+            raise UserError("--dataset folder: give its place too, --root_path D, where D holds images/ and masks/.")
+        root = root_path or default_place(data, repository)
+        if not root.is_dir() and not data.synthetic:
+            raise UserError(f"{root}: there is no such folder; {data.name} is expected there (data/README.md says where to get it), "
+                            "or give its place with --root_path.")
+        return data, root, f"{data.name} in {root}, as given."
+    assert root_path is not None
+    if not root_path.is_dir():
+        raise UserError(f"{root_path}: there is no such folder; give the folder of a data set, or --dataset alone.")
+    fitting = [data for data in DATA_SETS.values() if not data.synthetic and reader(data.layout).fits(root_path)]
+    if len(fitting) != 1:
+        found = " and ".join(data.name for data in fitting)
+        what = f"looks like {found}" if fitting else "has the layout of no data set that is known here"
+        raise UserError(f"{root_path}: {what}; add --dataset with one of {', '.join(DATA_SETS)}.")
+    return fitting[0], root_path, f"{fitting[0].name}, recognised by the layout of {root_path}."
+
+
+def open_source(data: DataSet, root: Path, options: object | None = None) -> Source:
+    """The reader of a data set; `options` may have `mask_threshold` (MT), `include_free` (MT, DAGM) and `dagm_classes`.
+
+    Raises `UserError` where the folder is not of the data set's layout. Phantom is drawn into `root` if it is not there.
+    """
+    return reader(data.layout)(data, Path(root), options)
+
+
+def reader(layout: str) -> type:
+    """The reader class of a layout (`layouts/<layout>.py`)."""
+    return getattr(import_module(f"dataloaders.layouts.{layout}"), READERS[layout])
+
+
+READERS = {"acdc": "AcdcSource", "neu": "NeuSource", "dagm": "DagmSource", "mt": "MtSource", "phantom": "PhantomSource",
+           "folder": "FolderSource"}

@@ -1,0 +1,103 @@
+"""Label budgets, groups, and orders drawn from them; pure functions on lists of `Case`.
+
+A draw depends on names and its seed, never on the order of a listing.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from math import ceil
+
+import numpy as np
+
+from dataloaders.description import Case
+from dataloaders.errors import UserError
+
+
+def budget(asked: str, available: int, unit: str) -> int:
+    """How many of `available` patients or images a label budget (`7`, `10%`, `all`) means; percentages are rounded down.
+
+    Raises `UserError` for anything else, for zero, and for more than there are.
+    """
+    text = str(asked).strip()
+    units = f"{unit}s" if available != 1 else unit
+    if text == "all":
+        return available
+    if re.fullmatch(r"[0-9]+", text):
+        count = int(text)
+        if count > available:
+            raise UserError(f"--labeled_num {text}: {available} {units} available, asked {count}; "
+                            f"write a number up to {available}, a percentage such as 10%, or all.")
+    elif re.fullmatch(r"[0-9]+(\.[0-9]+)?\s*%", text):
+        share = Fraction(text[:-1].strip()) / 100
+        if share > 1:
+            raise UserError(f"--labeled_num {text}: more than there is; write a percentage up to 100%.")
+        count = int(share * available)
+    elif re.fullmatch(r"[0-9]*\.[0-9]+", text):
+        raise UserError(f"--labeled_num {text}: is this a share? write {float(Fraction(text) * 100):g}% (or a number of {unit}s, or all).")
+    else:
+        raise UserError(f"--labeled_num {text}: not a label budget; write a number of {unit}s such as 7, a percentage such as 10%, or all.")
+    if count == 0:
+        raise UserError(f"--labeled_num {text}: that is no {unit} of the {available} available; write at least 1.")
+    return count
+
+
+def groups_of(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """Cases by group, both in the order given."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.group, []).append(case)
+    return groups
+
+
+def stratified_order(cases: Iterable[Case], seed: int) -> list[str]:
+    """All groups in a random order whose every beginning holds each stratum by about its share.
+
+    Inside a stratum of n groups the r-th of a shuffled order has the key (r + u) / n, with one u in [0, 1) a stratum: the budget of
+    3 is a part of the budget of 7, and strata that a small budget cannot all hold have equal chances by size.
+    """
+    generator = np.random.default_rng(seed)
+    keys = []
+    for _, names in strata_of(cases).items():
+        shuffled = [names[i] for i in generator.permutation(len(names))]
+        offset = generator.random()
+        keys += [((rank + offset) / len(names), name) for rank, name in enumerate(shuffled)]
+    return [name for _, name in sorted(keys)]
+
+
+def strata_of(cases: Iterable[Case]) -> dict[str, list[str]]:
+    """Sorted groups by stratum, strata sorted; a group belongs to the stratum of its first case by name."""
+    stratum: dict[str, tuple[str, str]] = {}
+    for case in cases:
+        mark = (case.name, case.stratum)
+        stratum[case.group] = min(stratum.get(case.group, mark), mark)
+    strata: dict[str, list[str]] = {}
+    for group in sorted(stratum):
+        strata.setdefault(stratum[group][1], []).append(group)
+    return dict(sorted(strata.items()))
+
+
+def in_order(cases: Iterable[Case], groups: Sequence[str]) -> list[Case]:
+    """The cases of these groups: groups in the order given, the cases of a group by name."""
+    members = groups_of(sorted(cases, key=lambda case: case.name))
+    return [case for group in groups for case in members[group]]
+
+
+def published_split(names: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+    """(kept, held out) of the names: ceil(share * n) are held out, as scikit-learn's train_test_split does it.
+
+    That is NumPy's `RandomState(seed).permutation(n)`: its first entries are held out, the following ones are kept, in that order.
+    """
+    held_out = ceil(Fraction(str(share)) * len(names))
+    permuted = np.random.RandomState(seed).permutation(len(names))
+    return [names[i] for i in permuted[held_out:]], [names[i] for i in permuted[:held_out]]
+
+
+def patients_to_slices(entries: Sequence[str], patients: int) -> int:
+    """How many leading entries of train_slices.list belong to its first `patients` patients (`7` -> 136 in ACDC's list)."""
+    groups = list(dict.fromkeys(re.sub(r"_frame.*$", "", entry.strip()) for entry in entries if entry.strip()))
+    if not 1 <= patients <= len(groups):
+        raise UserError(f"{patients} patients: the list has {len(groups)}; write a number from 1 to {len(groups)}.")
+    chosen = set(groups[:patients])
+    return sum(re.sub(r"_frame.*$", "", entry.strip()) in chosen for entry in entries if entry.strip())
