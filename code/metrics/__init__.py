@@ -1,0 +1,17 @@
+"""Overlap and surface-distance metrics: NumPy arrays in, plain numbers out.
+
+    scores = [score_case(prediction, reference, num_classes, spacing) for ...]      one dict a class, for each case
+    summarize(scores, class_names)                                                  means, missed structures counted
+
+`surface` has the definitions of HD95 and ASD, `scores` says what an empty class counts, `overlap` has what is summed over a data
+set, `defects` what is counted by image.
+"""
+from metrics.defects import image_detection, image_flags, simeps_metrics
+from metrics.overlap import confusion_matrix, dataset_overlap, dice, jaccard
+from metrics.scores import published_convention, score_case, summarize
+from metrics.surface import SurfaceMetrics, binary_metrics
+
+__all__ = [
+    "SurfaceMetrics", "binary_metrics", "confusion_matrix", "dataset_overlap", "dice", "image_detection", "image_flags", "jaccard",
+    "published_convention", "score_case", "simeps_metrics", "summarize",
+]
