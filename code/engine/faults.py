@@ -15,7 +15,7 @@ _passed: Counter[str] = Counter()
 
 def due(action: str, place: str, number: int) -> bool:
     """True where the rule is `action`@`place`:`number`."""
-    return bool(_RULE) and _RULE == f"{action}@{place}:{number}"
+    return bool(_RULE) and f"{action}@{place}:{number}" == _RULE
 
 
 def reach(place: str, what: str = "") -> None:

@@ -1,0 +1,63 @@
+"""How a script's `losses` are run: precision inside the networks, float32 outside, one compiled graph when asked."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class MixedPrecision:
+    """A network whose layers compute in bfloat16 and whose logits are float32.
+
+    Not a module: it owns nothing. encode and decode hand bfloat16 maps on, since only losses need float32.
+    """
+
+    def __init__(self, network: nn.Module, device: str):
+        self.network, self.device = network, device
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        with torch.autocast(self.device, torch.bfloat16):
+            return function(*arguments)
+
+    def __call__(self, x: Tensor) -> Any:
+        return widen(self._run(self.network, x))
+
+    def encode(self, x: Tensor) -> Any:
+        return self._run(self.network.encode, x)
+
+    def decode(self, maps: Any) -> Any:
+        return self._run(self.network.decode, maps)
+
+    def head(self, features: Any) -> Any:
+        return widen(self._run(self.network.head, features))
+
+
+def widen(outputs: Any) -> Any:
+    """Tensors of half precision -> float32, in tuples and lists too."""
+    if isinstance(outputs, list | tuple):
+        return type(outputs)(widen(output) for output in outputs)
+    return outputs.float()
+
+
+def compiled(losses: Callable[..., Any], precision: str, compile_it: bool, device: torch.device) -> Callable[..., Any]:
+    """`losses` with its networks under `precision`, compiled when `compile_it`, float arguments as 0-dim tensors.
+
+    (A float that changes with the step would recompile the graph at each value, until the compiler gives up.)
+    """
+    function = torch.compile(losses) if compile_it else losses
+
+    def ready(argument: Any) -> Any:
+        if isinstance(argument, nn.Module) and precision == "bf16-mixed":
+            return MixedPrecision(argument, device.type)
+        if isinstance(argument, list | tuple) and argument and isinstance(argument[0], nn.Module):
+            return type(argument)(ready(network) for network in argument)
+        if isinstance(argument, float):
+            return torch.full((), argument, device=device)
+        return argument
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return function(*(ready(a) for a in arguments), **{key: ready(a) for key, a in named.items()})
+
+    return call

@@ -1,0 +1,172 @@
+"""Watches a run: losses that are not finite, what is logged and when, validation scores, the end of the run on the clock."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataloaders.errors import UserError
+from engine.logbook import Logbook
+from engine.pictures import informative_slice, overlay, side_by_side
+from val_2D import Predictor, Validator, predict_slices, to_native
+
+if TYPE_CHECKING:
+    from dataloaders.loader import Loader
+    from engine.stage import Stage
+
+NEVER = 2**62
+PICTURES = 20
+"""Pictures a run at most."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to leave; its state is saved. Exit code 75: run the same command again."""
+
+
+class Monitor:
+    """The eyes of a run. One for all its stages."""
+
+    def __init__(self, book: Logbook, classes: tuple[str, ...]):
+        self.book, self.classes = book, classes
+        self.say = book.say
+        self.validation_seconds = 0.0
+        self._offset = 0
+        self._first_bad: Tensor | None = None
+        self._watched: list[str] = []
+        self._shown: dict[str, str] = {}
+        self._warned: set[int] = set()
+        self._maps: dict[str, Tensor] = {}
+        self._began = (0, 0.0)
+        self._announced = False
+
+    def resume_at(self, offset: int) -> None:
+        """Bytes of metrics.jsonl that belong to the checkpoint."""
+        self._offset = offset
+
+    def begin(self, stage: Stage, loader: Loader) -> None:
+        """Called when the loop of a stage starts."""
+        self.book.total = stage.iterations
+        self.book.begin(stage.steps_done, self._offset, stage.name)
+        self.book.status("running", stage.steps_done)
+        self._began = (stage.steps_done, time.perf_counter())
+        self._first_bad = None
+
+    def watch(self, terms: Mapping[str, Tensor], step: int) -> None:
+        """Looks for terms that are not finite: at once on the CPU, by a flag on the device elsewhere."""
+        names = [name for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0]
+        values = torch.stack([terms[name].detach().float() for name in names])
+        if values.device.type == "cpu":
+            if not bool(values.isfinite().all()):
+                self._bad = (step, [f"{name} = {value:g}" for name, value in zip(names, values.tolist())])
+                raise NotFinite(step, self._bad[1])
+            return
+        if self._first_bad is None or self._watched != names:
+            # Two updates in a step (an adversary's) watch two sets of names; the earlier flag must not be lost.
+            if self._first_bad is not None and int(self._first_bad.min()) < NEVER:
+                self._raise_flagged()
+            self._first_bad, self._watched = torch.full((len(names),), NEVER, device=values.device), names
+        self._first_bad = torch.where(values.isfinite(), self._first_bad, self._first_bad.clamp(max=step))
+
+    def _raise_flagged(self) -> None:
+        assert self._first_bad is not None
+        steps = self._first_bad.tolist()
+        first = min(steps)
+        raise NotFinite(first, [name for name, step in zip(self._watched, steps) if step == first])
+
+    def check_finite(self, stage: Stage) -> None:
+        """Raises `NotFinite` when a flag on the device is set. Nothing is saved after that."""
+        if self._first_bad is not None and int(self._first_bad.min()) < NEVER:
+            self._raise_flagged()
+
+    def step(self, stage: Stage, terms: Mapping[str, Any], done: int) -> None:
+        """One step on the progress bar; every --log_every steps the losses are read and written."""
+        options = stage.options
+        for name, term in terms.items():
+            if isinstance(term, Tensor) and term.ndim >= 2 and name not in ("pseudo_labels", "mask"):
+                self._maps[name] = term.detach()
+        if done % options.log_every == 0 or done == stage.iterations:
+            self.check_finite(stage)
+            values = {name: float(term) for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0}
+            values |= {f"lr_{name}": group.optimizer.param_groups[0]["lr"] for name, group in stage.optimizers.items()}
+            values |= self._pseudo_labels(terms)
+            values["wait_share"] = stage.waited() / max(stage.train_seconds, 1e-9)
+            self.book.record("train", done, values)
+            self._shown["loss"] = f"{values.get('total', float('nan')):.4f}"
+            if stage.device.type == "cuda":
+                self._shown["memory"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}GiB"
+        self.book.advance(**self._shown)
+        first, at = self._began
+        if not self._announced and done - first == 20 and done < stage.iterations:
+            self._announced = True
+            left = (time.perf_counter() - at) / 20 * (stage.iterations - done)
+            end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
+            self.say(f"{20 / (time.perf_counter() - at):.1f} steps a second: training will be done about {end}, in {duration(left)} (validation apart).")
+
+    def _pseudo_labels(self, terms: Mapping[str, Any]) -> dict[str, float]:
+        """Share of each class in the pseudo-labels, and of pixels that pass the mask. A class that vanishes is said once."""
+        values: dict[str, float] = {}
+        if "mask" in terms:
+            values["mask_share"] = float(terms["mask"].float().mean())
+        if "pseudo_labels" in terms:
+            labels = terms["pseudo_labels"]
+            counts = torch.bincount(labels.flatten()[labels.flatten() != 255].long(), minlength=len(self.classes)).tolist()
+            for c, name in enumerate(self.classes):
+                values[f"pseudo_labels/{name}"] = counts[c] / max(sum(counts), 1)
+                if c and not counts[c] and c not in self._warned:
+                    self._warned.add(c)
+                    self.say(f"Note: no pixel of the pseudo-labels is {name} at this step; a class that stays away has collapsed (pseudo_labels in tensorboard).")
+                elif counts[c]:
+                    self._warned.discard(c)
+        return values
+
+    def scored(self, name: str, done: int, score: Callable[[], dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+        """Runs a validation, writes its scores, shows them, and gives them back."""
+        began = time.perf_counter()
+        summary = score()
+        seconds = time.perf_counter() - began
+        self.validation_seconds += seconds
+        values = {f"{metric}/{of}": value for of, metrics in summary.items() for metric, value in metrics.items()
+                  if metric in ("dice", "iou", "hd95_vox", "missed")}
+        self.book.record(f"validation/{name}", done, {**values, "seconds": seconds})
+        classes = ", ".join(f"{of} {metrics['dice']:.3f}" for of, metrics in summary.items() if of != "mean")
+        self.say(f"step {done}: validation Dice of {name} {summary['mean']['dice']:.4f} ({classes})")
+        self._shown["val"] = f"{summary['mean']['dice']:.3f}"
+        return summary
+
+    def picture_of(self, predictor: Predictor, validator: Validator, done: int) -> None:
+        """The first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard."""
+        loaded = validator.load()[0]
+        k = informative_slice(loaded.reference)
+        predicted = predict_slices(predictor, loaded.slices[k : k + 1].to(validator.device))
+        labels = to_native(predicted, loaded.reference.shape[1:], validator.data)[0]
+        panels = [overlay(loaded.pixels[:, k], map_) for map_ in (np.zeros_like(labels), loaded.reference[k], labels)]
+        self.book.picture("validation", side_by_side(panels), done)
+        for name, maps in self._maps.items():
+            flat = maps.float().reshape(-1, *maps.shape[-2:]).cpu().numpy()
+            low, high = flat.min(), flat.max()
+            self.book.picture(name, np.concatenate(list((flat - low) / max(high - low, 1e-9)), 1), done)
+
+    def interrupted(self, stage: Stage) -> None:
+        """Says where the run stands, and leaves."""
+        self.book.status("interrupted", stage.steps_done)
+        raise Interrupted(f"Interrupted at step {stage.steps_done} of {stage.iterations}; the state is saved. Run the same command again to go on.")
+
+
+class NotFinite(UserError):
+    """A loss that is not finite; exit code 3."""
+
+    def __init__(self, step: int, terms: list[str]):
+        super().__init__(f"step {step}: the loss is not finite ({', '.join(terms)})", code=3)
+        self.step = step
+
+
+def duration(seconds: float) -> str:
+    """90 -> '1.5 min'."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

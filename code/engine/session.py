@@ -1,0 +1,198 @@
+"""What a run stands on: data set, split, device, its folder and lock, and whether what lies there may be gone on with."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import time
+from typing import Any
+
+import torch
+
+from dataloaders import catalog
+from dataloaders.description import Case
+from dataloaders.errors import UserError
+from dataloaders.splits import make_split
+from dataloaders.store import Store, build_store
+from engine import provenance
+from engine.checkpoint import write_json
+from engine.folders import model_folder, run_name
+from engine.logbook import Lock
+from engine.options import HARMLESS, Options, Resolved
+from val_2D import Validator
+
+ROOM = 64 * 2**20
+"""Bytes that must be free before the first step; the first checkpoint, written at step 0, is the real test."""
+
+
+class AlreadyDone(Exception):
+    """The run in this folder has been finished by the same command."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device of --device. Raises `UserError` where CUDA was asked for and there is none."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here. Use --device cpu, or mend the driver (nvidia-smi shows whether it works).")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def set_determinism(level: int) -> None:
+    """0: fast, 1: deterministic cuDNN, 2: operations that are not deterministic raise."""
+    torch.backends.cudnn.deterministic = level > 0
+    torch.backends.cudnn.benchmark = level == 0
+    if level == 2:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+class Session:
+    """Everything of a run but its networks and its loop. Opening it checks all that can be checked before the first step."""
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.resolved: Resolved = options.resolved  # type: ignore[attr-defined]
+        self.started = time.time()
+        self.device = choose_device(options.device)
+        set_determinism(options.deterministic)
+        resolved = self.resolved
+        print(f"{resolved.method} on {resolved.data.name}: {resolved.why}", flush=True)
+        if resolved.data.note:
+            print(resolved.data.note, flush=True)
+        self.source = catalog.open_source(resolved.data, resolved.root, options)
+        self.data = self.source.data
+        self.split = make_split(
+            self.source, options.protocol, options.fold, options.folds, options.split_seed, options.labeled_num,
+            options.labeled_choice, options.labeled_seed, hold_out=options.schedule == "plateau",
+        )
+        remarks = [*getattr(self.source, "remarks", []), *self.split.remarks]
+        for remark in remarks:
+            print(remark, flush=True)
+        self.remarks = [*([resolved.data.note] if resolved.data.note else []), *remarks]
+        self.folder = model_folder() / run_name(options, resolved)
+        self.config = self._config()
+        self.changes: list[str] = []
+        self.lock = self._claim()
+        self.store: Store | None = None
+        self.indices: tuple[list[int], list[int]] = ([], [])
+        self.validator = Validator(self.source, self.split.val, options.patch_size, self.device) if self.split.val else None
+
+    def say_plan(self, say: Any, labeled_only: bool) -> None:
+        """The lines that tell what will be trained, on what, and where it lies."""
+        options, split, unit = self.options, self.split, self.data.unit + "s"
+        labeled = len({case.group for case in split.labeled}) if unit == "patients" else len(split.labeled)
+        pool = {case.group for case in (*split.labeled, *split.unlabeled)} if unit == "patients" else (*split.labeled, *split.unlabeled)
+        say(f"{split.name} split: {labeled} of {len(pool)} training {unit} labelled, {len(split.val)} cases for validation.")
+        images, labels = len(self.indices[0]), len(self.indices[1])
+        rows = f"batch {options.batch_size}, all labelled (--labeled_bs is not used)" if labeled_only else (
+            f"batch {options.labeled_bs} labelled + {options.batch_size - options.labeled_bs} unlabelled")
+        patch = "x".join(map(str, options.patch_size))
+        assert self.store is not None
+        say(f"{images} labelled and {labels} unlabelled images ({self.store.memory / 2**20:.0f} MiB, {self.store.place}); {rows}, "
+            f"{patch}, {options.max_iterations} steps on {provenance.machine(self.device)['device'] or self.device.type}.")
+        if not labeled_only and images < options.labeled_bs:
+            say(f"There are fewer labelled images ({images}) than labelled rows in a batch ({options.labeled_bs}): rows repeat.")
+        say(f"Folder: {self.folder}")
+
+    def load_data(self, remark: Any, labeled_only: bool) -> Store:
+        """Reads (or maps) all training images and the validation cases, and checks them; all problems are raised together."""
+        if self.store is None:
+            labeled = self.source.items(list(self.split.labeled))
+            unlabeled = [] if labeled_only else self.source.items(list(self.split.unlabeled))
+            marks = [True] * len(labeled) + [False] * len(unlabeled)
+            self.store = build_store(self.source, [*labeled, *unlabeled], marks, self.options.cache, self.device, remark=remark)
+            self.indices = (list(range(len(labeled))), list(range(len(labeled), len(marks))))
+            if self.validator is not None:
+                self.validator.load()
+        return self.store
+
+    def _config(self) -> dict[str, Any]:
+        options = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options) if f.name not in HARMLESS}
+        options["device"] = self.device.type
+        resolved, split = self.resolved, self.split
+
+        def names(cases: tuple[Case, ...]) -> list[str]:
+            return [case.name for case in cases]
+
+        return {
+            "schema": 1,
+            "method": resolved.method,
+            "script": resolved.script.name,
+            "data_set": self.data.name,
+            "dimensions": self.data.dimensions,
+            "root": str(resolved.root.resolve()),
+            "options": json.loads(json.dumps(options, default=str)),
+            "split": {"name": split.name, "labeled": names(split.labeled), "unlabeled": len(split.unlabeled), "val": names(split.val)},
+            "remarks": self.remarks,
+            "code": provenance.code_digest(resolved.script),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(self.device),
+            "command": " ".join(sys.argv),
+        }
+
+    def differences(self, old: dict[str, Any]) -> list[str]:
+        """What of an earlier configuration is not as now, a line each; the code's digest is not among them."""
+        lines = []
+        for key in ("method", "data_set", "root"):
+            if old.get(key) != self.config[key]:
+                lines.append(f"{key}: {old.get(key)} then, {self.config[key]} now")
+        for key in sorted(set(old.get("options", {})) | set(self.config["options"])):
+            then, now = old.get("options", {}).get(key), self.config["options"].get(key)
+            if then != now:
+                lines.append(f"--{key}: {then} then, {now} now")
+        if old.get("split") != self.config["split"]:
+            lines.append("the cases of the split (labelled, unlabelled or validation) are not the same")
+        return lines
+
+    def _claim(self) -> Lock:
+        """Makes or takes over the run's folder. Raises `AlreadyDone`, or `UserError` for another run's folder, a lock, a full disk."""
+        folder, options = self.folder, self.options
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror}). Mend the permissions of {model_folder()}.") from error
+        if shutil.disk_usage(folder).free < ROOM:
+            raise UserError(f"{folder}: less than {ROOM // 2**20} MiB are free on this disk. Make room before training.")
+        lock = Lock(folder)
+        if options.fresh and (folder / "config.json").exists():
+            aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+            lock.release()
+            folder.rename(aside)
+            print(f"The old run was moved to {aside}", flush=True)
+            folder.mkdir(parents=True)
+            lock = Lock(folder)
+        if (folder / "config.json").exists():
+            self._compare()
+        try:
+            write_json(folder / "config.json", self.config)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}). Make room, or mend its permissions.") from error
+        return lock
+
+    def _compare(self) -> None:
+        path = self.folder / "config.json"
+        try:
+            old = json.loads(path.read_text())
+            status = json.loads((self.folder / "status.json").read_text()) if (self.folder / "status.json").exists() else {}
+        except ValueError as error:
+            raise UserError(f"{path}: this is no readable JSON ({error}). Begin anew with --fresh (the folder is moved aside).", 4) from error
+        lines = self.differences(old)
+        done = status.get("state") == "done"
+        code_changed = old.get("code") != self.config["code"]
+        if code_changed and not done:
+            lines.append(f"the code that shapes a run: {old.get('code')} then, {self.config['code']} now")
+        if lines and not (self.options.accept_changes and not done):
+            raise UserError("\n".join([
+                f"{self.folder}: a {'finished' if done else 'begun'} run with another configuration lies here:", *(f"  - {line}" for line in lines),
+                "Begin anew with --fresh (the old folder is moved aside), choose another place by --exp NAME"
+                + (", or go on all the same with --accept_changes." if not done else "."),
+            ]))
+        if done:
+            made = f" It was made by code {old.get('code')}, which has changed since." if code_changed else ""
+            raise AlreadyDone(f"This run is finished: {self.folder}{made}\nTest it: python code/test_2D.py --run {self.folder}")
+        # Accepted changes are said in every result of this run from here on.
+        self.config["changes"] = self.changes = [*old.get("changes", []), *lines]
+        if code_changed:
+            self.config["first_code"] = old.get("first_code", old.get("code"))

@@ -1,0 +1,316 @@
+"""The loop's other half: what `run.update`, `run.after_step` and the rest do for a script (see code/README.md)."""
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import networks
+from dataloaders.errors import UserError
+from dataloaders.loader import Batch, Loader
+from engine import checkpoint, faults
+from engine.compiling import compiled
+from engine.monitor import Monitor
+from engine.schedules import SCHEDULES, Plateau
+from engine.session import Session
+from engine.signals import Signals
+
+Terms = Mapping[str, Tensor]
+
+
+class Stateful(Protocol):
+    """Anything with a state that a checkpoint can hold: plain values and tensors."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from what it is for; different parts never share a stream."""
+    return int.from_bytes(hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()) >> 1
+
+
+class ScheduledOptimizer:
+    """An optimizer, its base rate and how the rate goes. `state_dict` holds all three."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, base: float, schedule: str, factors: Sequence[float]):
+        self.optimizer, self.base, self.schedule, self.factors = optimizer, base, schedule, list(factors)
+        self.plateau = Plateau() if schedule == "plateau" else None
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def set_rate(self, step: int, total: int) -> float:
+        rate = self.plateau.rate(self.base) if self.plateau else SCHEDULES[self.schedule](step, self.base, total)
+        for group, factor in zip(self.optimizer.param_groups, self.factors):
+            group["lr"] = rate * factor
+        return rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "plateau": self.plateau.state_dict() if self.plateau else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.plateau:
+            self.plateau.load_state_dict(state["plateau"])
+
+
+class Stage:
+    """One training loop: its networks, optimizers, kept state, step count, rate and best. A run is a stage without a name."""
+
+    rank, world = 0, 1
+    """Place among the processes of a run; the frame draws and names everything by them already."""
+
+    def __init__(self, session: Session, monitor: Monitor, name: str, iterations: int):
+        self.session, self.options, self.name, self.iterations = session, session.options, name, iterations
+        self.monitor, self.device = monitor, session.device
+        self.networks: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, ScheduledOptimizer] = {}
+        self.kept: dict[str, Any] = {}
+        self.evaluated: dict[str, nn.Module | str] = {}
+        self.best_states: dict[str, dict[str, Any]] = {}
+        self.steps_done = 0
+        self.train_seconds = 0.0
+        self.wait_seconds = 0.0
+        self._loader: Loader | None = None
+        self._signals: Signals | None = None
+        self._step_started = 0.0
+
+    # What a script declares before its loop
+
+    def network(self, role: str, model: str | None = None, **arguments: Any) -> nn.Module:
+        """Builds a network on the device; its initial weights follow from --seed and `role`.
+
+        `model` other than --model, and further `arguments` of its builder, for methods with networks of their own.
+        """
+        torch.manual_seed(seed_of(self.options.seed, self.name, "weights", role))
+        given: dict[str, Any] = {"in_channels": self.session.data.channels, "num_classes": self.session.data.num_classes,
+                                 "dropout": self.options.dropout, **arguments}
+        try:
+            network = networks.build(model or self.options.model, **given)
+        except ValueError as error:
+            raise UserError(f"--model {model or self.options.model}: {error}.") from error
+        multiple = getattr(network, "multiple", 1)
+        if any(side % multiple for side in self.options.patch_size):
+            nearest = [max(multiple, round(side / multiple) * multiple) for side in self.options.patch_size]
+            raise UserError(f"--patch_size {' '.join(map(str, self.options.patch_size))}: {model or self.options.model} needs multiples of "
+                            f"{multiple}; the nearest are {' '.join(map(str, nearest))}.")
+        network = network.to(self.device)
+        if self.session.data.dimensions == 2:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks[role] = network
+        return network
+
+    def keep(self, name: str, thing: Any) -> Any:
+        """Anything with state_dict and load_state_dict (a teacher, a policy, a queue): saved and restored with the rest."""
+        self.kept[name] = thing
+        return thing
+
+    def optimizer(self, name: str, modules: nn.Module | Sequence[tuple[nn.Module, float]], kind: str | None = None, lr: float | None = None,
+                  schedule: str | None = None, betas: tuple[float, float] = (0.9, 0.999)) -> ScheduledOptimizer:
+        """SGD (momentum 0.9, weight decay 1e-4) or Adam over a network, or over (network, factor of the rate) pairs.
+
+        `kind`, `lr` and `schedule` default to the options. A plateau schedule follows the score of the evaluated network `name`.
+        """
+        pairs = [(modules, 1.0)] if isinstance(modules, nn.Module) else list(modules)
+        groups = [{"params": [p for p in module.parameters() if p.requires_grad]} for module, _ in pairs]
+        base, kind = lr or self.options.base_lr, kind or self.options.optimizer
+        fused = self.device.type == "cuda"
+        optimizer: torch.optim.Optimizer
+        if kind == "sgd":
+            optimizer = torch.optim.SGD(groups, base, momentum=0.9, weight_decay=1e-4, fused=fused, foreach=not fused)
+        else:
+            optimizer = torch.optim.Adam(groups, base, betas=betas, fused=fused, foreach=not fused)
+        self.optimizers[name] = ScheduledOptimizer(optimizer, base, schedule or self.options.schedule, [factor for _, factor in pairs])
+        return self.optimizers[name]
+
+    def compiled(self, losses: Callable[..., Terms]) -> Callable[..., Terms]:
+        """`losses` as it is run: under --precision inside the networks, with --compile as one graph, floats as tensors."""
+        return compiled(losses, self.options.precision, self.options.compile, self.device)
+
+    def evaluates(self, **predictors: nn.Module | str) -> None:
+        """What is validated and tested; the first named is the method's own number.
+
+        A network keeps its own best. A string combines all networks named here: "mean_logits".
+        """
+        self.evaluated = predictors
+
+    # The loop
+
+    def batches(self, labeled_only: bool = False, augment: Any = None) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from where the run stands to its end, all networks in train mode, rates set, draws of the step seeded.
+
+        labeled_only: batches of labelled images alone. augment: a learned policy (sample, apply, update), kept by `keep`; then
+        there is `batch.strong`.
+        """
+        options, session, monitor = self.options, self.session, self.monitor
+        store = session.load_data(monitor.say, labeled_only)
+        if not self.name:
+            session.say_plan(monitor.say, labeled_only)
+        data = session.data
+        with torch.random.fork_rng(devices=[]):
+            loader = self._loader = Loader(
+                store, *session.indices, batch_size=options.batch_size, labeled_bs=options.labeled_bs, patch_size=options.patch_size,
+                recipe=data.augmentation, seed=seed_of(options.seed, self.name, "batches"), device=self.device, mean=data.mean, std=data.std,
+                steps_per_epoch=options.steps_per_epoch, labeled_only=labeled_only, policy=augment, rank=self.rank, world=self.world,
+            )
+        self._restore()
+        monitor.begin(self, loader)
+        modules = [*self.networks.values(), *(kept for kept in self.kept.values() if isinstance(kept, nn.Module))]
+        with Signals() as self._signals:
+            self._step_started = time.perf_counter()
+            try:
+                for step, batch in loader.batches(self.steps_done, self.iterations):
+                    torch.manual_seed(seed_of(options.seed, self.name, step, self.rank))
+                    for module in modules:
+                        module.train()
+                    for optimizer in self.optimizers.values():
+                        optimizer.set_rate(step, self.iterations)
+                    faults.reach("step")
+                    yield step, batch
+            finally:
+                loader.close()
+
+    def update(self, optimizers: ScheduledOptimizer | Sequence[ScheduledOptimizer], terms: Terms, minimise: str = "total") -> None:
+        """Differentiates terms[minimise] for the optimizers' own parameters, and steps them.
+
+        A loss that is not finite raises before the step on the CPU; on a GPU a flag is kept there and read when logging and saving.
+        """
+        several = [optimizers] if isinstance(optimizers, ScheduledOptimizer) else list(optimizers)
+        loss = terms[minimise]
+        if faults.due("nan", "step", self.steps_done):
+            loss = loss * float("nan")
+            terms = {**terms, minimise: loss}
+        self.monitor.watch(terms, self.steps_done)
+        parameters = [p for optimizer in several for p in optimizer.parameters]
+        for optimizer in several:
+            optimizer.optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=parameters)
+        for optimizer in several:
+            optimizer.optimizer.step()
+
+    def after_step(self, step: int, terms: Terms) -> None:
+        """Counts the step; logs, validates, saves and leaves when it is time for that."""
+        self.steps_done = done = step + 1
+        options, last = self.options, done == self.iterations
+        now = time.perf_counter()
+        self.train_seconds += now - self._step_started
+        self.monitor.step(self, terms, done)
+        if self.session.validator is not None and (done % options.val_every == 0 or last):
+            self.validate(done)
+        assert self._signals is not None and self._loader is not None
+        if done % options.save_every == 0 or last or self._signals.wanted:
+            self.save()
+        if self._signals.wanted and not last:
+            self.monitor.interrupted(self)
+        self._step_started = time.perf_counter()
+
+    def validate(self, done: int) -> None:
+        """Scores every evaluated network on the validation cases, keeps bests, and tells the plateau schedules."""
+        validator = self.session.validator
+        assert validator is not None
+        self.monitor.check_finite(self)
+        improved = False
+        faults.reach("validation")
+        for name, network in self.evaluated.items():
+            if isinstance(network, str):
+                continue
+            network.eval()
+            summary = self.monitor.scored(name, done, lambda predictor=network: validator(self.predictor(predictor)))
+            score = summary["mean"]["dice"]
+            if name in self.optimizers and self.optimizers[name].plateau:
+                self.optimizers[name].plateau.see(score)  # type: ignore[union-attr]
+            if score > self.best_states.get(name, {}).get("score", -math.inf):
+                improved = True
+                state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+                self.best_states[name] = {"score": score, "step": done, "network": network.spec, "state": state}
+        first = next((network for network in self.evaluated.values() if isinstance(network, nn.Module)), None)
+        if first is not None:
+            self.monitor.picture_of(self.predictor(first), validator, done)
+        if improved:
+            self.save_best()
+        faults.reach("validated")
+
+    def predictor(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The network as a tester calls it: eval mode, no gradients, the precision and memory format of training."""
+        mixed = self.options.precision == "bf16-mixed"
+
+        @torch.no_grad()
+        def predict(images: Tensor) -> Any:
+            if images.dim() == 4:
+                images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+                return network(images)
+
+        return predict
+
+    # What lies on the disk
+
+    def file(self, kind: str) -> Any:
+        return self.session.folder / (f"{self.name}_{kind}.pt" if self.name else f"{kind}.pt")
+
+    def save(self) -> None:
+        """Writes last.pt; the one before stays as last.prev.pt."""
+        self.monitor.check_finite(self)
+        bests = {name: {"score": best["score"], "step": best["step"]} for name, best in self.best_states.items()}
+        checkpoint.save(self.file("last"), {
+            "format": 1, "kind": "last", "stage": self.name, "step": self.steps_done, "iterations": self.iterations,
+            "method": self.session.resolved.method, "code": self.session.config["code"], "changes": self.session.changes,
+            "options": self.session.config["options"],
+            "networks": {name: {"network": network.spec, "state": network.state_dict()} for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "kept": {name: dict(thing.state_dict()) for name, thing in self.kept.items()},
+            "best": bests, "metrics_offset": self.monitor.book.offset, "seconds": [self.train_seconds, self.waited()],
+        }, keep_previous=True)
+
+    def save_best(self) -> None:
+        """Writes best.pt: every evaluated network at its own best, and how they are combined."""
+        checkpoint.save(self.file("best"), {
+            "format": 1, "kind": "best", "stage": self.name, "method": self.session.resolved.method, "code": self.session.config["code"],
+            "order": list(self.evaluated), "predictors": dict(self.best_states),
+            "ensembles": {name: how for name, how in self.evaluated.items() if isinstance(how, str)},
+        })
+
+    def _restore(self) -> None:
+        path = self.file("last")
+        for leftover in path.parent.glob("*.tmp-*"):
+            leftover.unlink(missing_ok=True)
+        if not path.exists():
+            previous = path.with_name(f"{path.stem}.prev{path.suffix}")
+            if previous.exists():
+                raise checkpoint.Damaged(path, "the checkpoint is gone, although its predecessor is there", f"Rename {previous.name}, or start anew with --fresh.")
+            try:
+                self.save()
+            except OSError as error:
+                raise UserError(f"{path}: the first checkpoint cannot be written ({error.strerror or error}). Make room, or mend permissions.") from error
+            return
+        state = checkpoint.load_last(path, self.monitor.say)
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name]["state"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, thing in self.kept.items():
+            thing.load_state_dict(state["kept"][name])
+        self.steps_done = state["step"]
+        self.train_seconds, self.wait_seconds = state["seconds"]
+        if state["best"]:
+            saved = checkpoint.load(self.file("best"))["predictors"]
+            self.best_states = {name: {**saved[name], **best} for name, best in state["best"].items()}
+        self.monitor.resume_at(state["metrics_offset"])
+        if self.steps_done < self.iterations:
+            self.monitor.say(f"resumed at step {self.steps_done}")
+
+    def waited(self) -> float:
+        """Seconds for which training waited for data, earlier sessions of this run included."""
+        return self.wait_seconds + (self._loader.wait_seconds if self._loader else 0.0)
+
+    def names_of(self, step: int) -> list[str]:
+        """The cases in the batch of a step (which follow from the step alone)."""
+        assert self._loader is not None
+        labeled, unlabeled = self._loader.sampler.at(step)
+        rows = np.concatenate([self._loader.labeled[labeled], self._loader.unlabeled[unlabeled]])
+        return [self._loader.store.names[row] for row in rows]

@@ -1,0 +1,48 @@
+"""Supervised baseline: the lower bound with few labels, the upper bound with all (U-Net: Ronneberger et al., MICCAI 2015).
+
+Only the labelled images are seen:
+
+    L = (CE + Dice)(f(x_l), y_l) / 2
+
+Page: docs/methods/supervised.md          python code/train_Supervised.py --dataset ACDC --labeled_num 7
+"""
+from dataclasses import dataclass
+
+from engine import Options, Run, launch
+from losses import supervised_loss
+
+
+@dataclass
+class Supervised(Options):
+    """Common options only."""
+
+
+PRESETS = {
+    # 20 steps an epoch for 599 epochs in the peer's baseline; validation stays once an epoch.
+    "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
+    "MT": dict(batch_size=16, steps_per_epoch=9, val_every=9, max_iterations=5391),
+    "DAGM": dict(batch_size=16, steps_per_epoch=30, val_every=30),
+}
+
+
+def losses(network, batch, options):
+    """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
+    return {"total": supervised_loss(network(batch.images), batch.labels)}
+
+
+def main(options: Supervised) -> None:
+    run = Run(options)
+    network = run.network("network")
+    optimizer = run.optimizer("network", network)
+    step_losses = run.compiled(losses)
+    run.evaluates(network=network)
+
+    for step, batch in run.batches(labeled_only=True):
+        terms = step_losses(network, batch, options)
+        run.update(optimizer, terms)
+        run.after_step(step, terms)
+    run.finish()
+
+
+if __name__ == "__main__":
+    launch(main, Supervised, PRESETS)

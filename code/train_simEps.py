@@ -1,0 +1,108 @@
+"""simEps: similarity maps and ensemble-made pseudo-labels (Sime et al., IEEE TII 2022, doi 10.1109/TII.2022.3230785).
+
+Several networks of one architecture see the same images. Each learns from the labels, and from hard pseudo-labels that the
+others make together; and the B x B maps of similarity between the images of a batch must agree for every pair of networks:
+
+    L = sum_k H(f_k(x_l), y_l) + w(t) sum_k [H(f_k(x_u), q_k) + H(f_k(x_l), q_k)] + s * sum_{i<j} |psi(f_i) - psi(f_j)|^2 / B^2
+
+with H = (CE + Dice) / 2 and q_k = argmax of the maximum (or mean) of the other networks' softmaxes.
+
+Page: docs/methods/simeps.md          python code/train_simEps.py --dataset NEU-Seg --labeled_num 10%
+"""
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import torch
+
+from engine import Options, Run, launch
+from engine.schedules import consistency_weight
+from losses import cross_entropy, similarity_map, symmetric_similarity_loss, unsquared_dice_loss
+
+
+@dataclass
+class SimEps(Options):
+    num_branches: int = 3
+    """Networks, at least 2 (published: 3, and 4)."""
+    sim_stages: str = "o"
+    """Where similarity maps are compared: e (deepest features), d (last decoder features), o (logits), joined by commas."""
+    sim_weight: float = 50.0
+    """Weight of the similarity term; constant, not ramped."""
+    combine: Literal["max", "mean"] = "max"
+    """How the other networks' probabilities make a pseudo-label."""
+    consistency: float = 0.1
+    """Weight of the pseudo-labels once ramped up."""
+    consistency_rampup: float = 200.0
+    """Length of the ramp, in units of --rampup_unit steps."""
+    rampup_unit: int = 150
+    """Steps in a unit of the ramp."""
+
+
+PRESETS = {
+    "DAGM": dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
+    "MT": dict(sim_weight=200.0, combine="mean", rampup_unit=50),
+    "Phantom": dict(sim_weight=1.0, consistency=0.5, consistency_rampup=2.0, rampup_unit=150),
+}
+OURS = ("ACDC", "folder", "Phantom")
+"""Data sets on which nobody has published values: the script says that they are ours."""
+
+
+def hybrid(logits, labels):
+    """H: half cross-entropy, half (unsquared) Dice."""
+    return (cross_entropy(logits, labels) + unsquared_dice_loss(logits, labels)) / 2
+
+
+def pseudo_labels(logits, combine):
+    """For each network the argmax of what the others say together, (B, *spatial); no gradient, no threshold."""
+    probabilities = torch.stack([z.detach().softmax(1) for z in logits])
+    labels = []
+    for k in range(len(logits)):
+        others = torch.cat([probabilities[:k], probabilities[k + 1 :]])
+        labels.append((others.amax(0) if combine == "max" else others.mean(0)).argmax(1))
+    return labels
+
+
+def losses(branches, batch, weight, options):
+    """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
+    terms = dict.fromkeys(("supervised", "cps_unlabeled", "cps_labeled", "similarity"), 0.0)
+    for part, images in (("labeled", batch.labeled), ("unlabeled", batch.unlabeled)):
+        taps = {"e": [], "d": [], "o": []}
+        for network in branches:  # labelled and unlabelled images pass apart, so batch norm sees them apart
+            maps = network.encode(images)
+            features = network.decode(maps)
+            for stage, tap in zip("edo", (maps[-1], features, network.head(features))):
+                taps[stage].append(tap)
+        made = pseudo_labels(taps["o"], options.combine)
+        terms[f"cps_{part}"] = sum(hybrid(z, y) for z, y in zip(taps["o"], made))
+        if part == "labeled":
+            terms["supervised"] = sum(hybrid(z, batch.labels) for z in taps["o"])
+        for stage in options.sim_stages.split(","):
+            terms["similarity"] += sum(symmetric_similarity_loss(a, b) for a, b in combinations(taps[stage], 2))
+    total = terms["supervised"] + weight * (terms["cps_unlabeled"] + terms["cps_labeled"]) + options.sim_weight * terms["similarity"]
+    pictures = torch.stack([similarity_map(z.detach()) for z in taps["o"]])
+    return {"total": total, **terms, "pseudo_labels": made[0], "similarity_maps": pictures}
+
+
+def main(options: SimEps) -> None:
+    run = Run(options)
+    run.refuse(options.num_branches < 2, f"--num_branches {options.num_branches}: at least 2 networks are needed.")
+    run.refuse(set(options.sim_stages.split(",")) - set("edo"), f"--sim_stages {options.sim_stages}: e, d and o, joined by commas, are needed.")
+    if run.data.name in OURS:
+        run.say(f"Similarity weight {options.sim_weight:g}, stages {options.sim_stages}, {options.combine} voting: for {run.data.name} nobody has "
+                "published values of simEps; these are ours (docs/methods/simeps.md).")
+    roles = [f"branch{k + 1}" for k in range(options.num_branches)]
+    branches = [run.network(role) for role in roles]
+    optimizers = [run.optimizer(role, network) for role, network in zip(roles, branches)]
+    step_losses = run.compiled(losses)
+    run.evaluates(ensemble="mean_logits", **dict(zip(roles, branches)))
+
+    for step, batch in run.batches():
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, options.rampup_unit)
+        terms = step_losses(branches, batch, weight, options)
+        run.update(optimizers, terms)
+        run.after_step(step, terms)
+    run.finish()
+
+
+if __name__ == "__main__":
+    launch(main, SimEps, PRESETS)

@@ -1,0 +1,166 @@
+"""Predict a case slice by slice, and score it: Dice, Jaccard, HD95, ASD.
+
+The published way (SSL4MIS val_2D): each slice is resized to the training size by nearest neighbour, predicted, and its label map
+resized back; every class is scored once over the whole case at its native size.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataloaders.augment_draws import RECIPES
+from dataloaders.description import Case, DataSet, Source
+from dataloaders.errors import Problems, UserError
+from dataloaders.zoom import resize_nearest
+from metrics import score_case, summarize
+
+Predictor = Callable[[Tensor], Any]
+"""Images (B, C, h, w) -> logits (B, K, h, w), or a tuple with these first."""
+
+
+@dataclass
+class EvaluationCase:
+    """A case as the tester needs it. `slices`: (S, C, h, w) float32 at training size; `reference`: (S, H, W) uint8, native."""
+
+    case: Case
+    slices: Tensor
+    reference: np.ndarray
+    spacing: tuple[float, ...] | None
+    pixels: np.ndarray
+    """(C, S, H, W), as read."""
+
+
+def load_case(source: Source, case: Case, patch_size: Sequence[int]) -> EvaluationCase:
+    """Reads image and label of a case. Raises `UserError` where it has no label to score against."""
+    pixels, reference = source.image(case), source.label(case)
+    if reference is None:
+        raise UserError(f"{case.image}: {case.name} has no label, so it cannot be scored.")
+    if pixels.ndim == 3:
+        pixels, reference = pixels[:, None], reference[None]
+    if pixels.shape[1:] != reference.shape:
+        raise UserError(f"{case.label}: the label of {case.name} is {reference.shape}, its image {pixels.shape[1:]}; they must be equal.")
+    slices = to_training_size(pixels, source.data, patch_size)
+    return EvaluationCase(case, slices, reference, source.spacing(case), pixels)
+
+
+def to_training_size(pixels: np.ndarray, data: DataSet, patch_size: Sequence[int]) -> Tensor:
+    """(C, S, H, W) pixels as read -> (S, C, h, w) float32, resized and normalised as in training."""
+    resized = resize_nearest(np.moveaxis(pixels, 0, 1), (patch_size[0], patch_size[1]), RECIPES[data.augmentation].mapping)
+    slices = torch.from_numpy(np.ascontiguousarray(resized, np.float32))
+    if pixels.dtype == np.uint8:
+        slices /= 255
+    if data.mean is not None and data.std is not None:
+        slices = (slices - torch.tensor(data.mean).view(1, -1, 1, 1)) / torch.tensor(data.std).view(1, -1, 1, 1)
+    return slices
+
+
+def main_output(outputs: Any) -> Tensor:
+    """The main logits of a network, which stand first where it has several heads."""
+    return outputs[0] if isinstance(outputs, list | tuple) else outputs
+
+
+@torch.no_grad()
+def predict_slices(predictor: Predictor, slices: Tensor, batch: int = 32) -> Tensor:
+    """(S, C, h, w) -> label map (S, h, w) uint8 on the predictor's device. Raises FloatingPointError for logits that are not finite."""
+    maps = []
+    finite = torch.ones((), dtype=torch.bool, device=slices.device)
+    for start in range(0, len(slices), batch):
+        logits = main_output(predictor(slices[start : start + batch]))
+        finite &= logits.isfinite().all()
+        maps.append(logits.argmax(1).to(torch.uint8))
+    if not finite:
+        raise FloatingPointError("the network's output is not finite")
+    return torch.cat(maps)
+
+
+def predict_case(predictor: Predictor, loaded: EvaluationCase, device: torch.device, data: DataSet, batch: int = 32) -> np.ndarray:
+    """Label map (S, H, W) uint8 of a case at its native size."""
+    predicted = predict_slices(predictor, loaded.slices.to(device), batch)
+    return to_native(predicted, loaded.reference.shape[1:], data)
+
+
+def to_native(predicted: Tensor, size: Sequence[int], data: DataSet) -> np.ndarray:
+    """(S, h, w) label maps -> (S, *size) on the host, by the data set's nearest neighbour."""
+    return resize_nearest(predicted, (size[0], size[1]), RECIPES[data.augmentation].mapping).cpu().numpy()
+
+
+def counts_per_image(predicted: Tensor, reference: Tensor, num_classes: int) -> Tensor:
+    """(N, h, w) label maps -> (N, K, K) pixel counts, rows reference, columns prediction; reference pixels of 255 are left out."""
+    n, k = len(predicted), num_classes
+    image = torch.arange(n, device=predicted.device).view(-1, 1, 1)
+    cell = (image * k + reference.long()) * k + predicted.long()
+    return torch.bincount(cell[reference != 255], minlength=n * k * k).view(n, k, k)
+
+
+class Validator:
+    """Scores networks on the validation cases during training; reads them once, at the first validation."""
+
+    def __init__(self, source: Source, cases: Sequence[Case], patch_size: Sequence[int], device: torch.device, batch: int = 32):
+        self.source, self.data, self.cases = source, source.data, list(cases)
+        self.patch_size, self.device, self.batch = patch_size, device, batch
+        self._loaded: list[EvaluationCase] = []
+        self._on_device: list[Tensor] = []
+
+    def load(self) -> list[EvaluationCase]:
+        """The cases, read and checked (all problems together)."""
+        if not self._loaded:
+            problems = Problems()
+            for case in self.cases:
+                try:
+                    self._loaded.append(load_case(self.source, case, self.patch_size))
+                except UserError as error:
+                    problems.add(error)
+            problems.raise_any(f"{self.data.name}, validation cases")
+            self._on_device = [loaded.slices.to(self.device) for loaded in self._loaded]
+        return self._loaded
+
+    def __call__(self, predictor: Predictor) -> dict[str, dict[str, float]]:
+        """{"mean" or class name: {"dice": ..., ...}}. Defect sets give Dice and IoU by the published per-image rule at training size;
+        the others Dice and HD95 (voxels) over each case at native size."""
+        self.load()
+        if self.data.family == "defect":
+            return self._score_images(predictor)
+        predicted = [
+            to_native(predict_slices(predictor, slices, self.batch), loaded.reference.shape[1:], self.data)
+            for slices, loaded in zip(self._on_device, self._loaded)
+        ]
+        with ThreadPoolExecutor(cpu_count() or 1) as pool:
+            rows = list(pool.map(
+                lambda pair: score_case(pair[0], pair[1].reference, self.data.num_classes, ignored=self.data.ignored),
+                zip(predicted, self._loaded),
+            ))
+        return summarize(rows, self.data.classes[1:])
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        mapping = RECIPES[self.data.augmentation].mapping
+        size = (self.patch_size[0], self.patch_size[1])
+        for start in range(0, len(self._loaded), self.batch):
+            part = range(start, min(start + self.batch, len(self._loaded)))
+            references = [torch.from_numpy(resize_nearest(self._loaded[i].reference, size, mapping)) for i in part]
+            yield torch.cat([self._on_device[i] for i in part]), torch.cat(references).to(self.device)
+
+    def _score_images(self, predictor: Predictor) -> dict[str, dict[str, float]]:
+        """Per image: mean over the foreground classes present in its reference; then the mean over images that have any (simEps)."""
+        counts = torch.cat([
+            counts_per_image(predict_slices(predictor, images, self.batch), reference, self.data.num_classes)
+            for images, reference in self._batches()
+        ]).cpu().numpy()
+        both = np.diagonal(counts, axis1=1, axis2=2)[:, 1:].astype(float)
+        present = counts.sum(2)[:, 1:] > 0
+        union = counts.sum(1)[:, 1:] + counts.sum(2)[:, 1:] - both
+        iou, dice = (both + 1e-10) / (union + 1e-10), 2 * (both + 1e-10) / (union + both + 1e-10)
+        summary = {name: _mean(dice[:, c][present[:, c]], iou[:, c][present[:, c]]) for c, name in enumerate(self.data.classes[1:])}
+        shown = present.any(1)
+        per_image = [(values[shown] * present[shown]).sum(1) / present[shown].sum(1) for values in (dice, iou)]
+        return {"mean": _mean(*per_image), **summary}
+
+
+def _mean(dice: np.ndarray, iou: np.ndarray) -> dict[str, float]:
+    return {"dice": float(dice.mean()) if dice.size else 0.0, "iou": float(iou.mean()) if iou.size else 0.0}
