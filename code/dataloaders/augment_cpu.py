@@ -5,6 +5,7 @@ parallel code in another thread, which its default threading layer would not sur
 """
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numba
@@ -52,8 +53,9 @@ def _run(augmenter: Augmenter, kernel, rows, n_labeled, *arguments) -> tuple[tor
         kernel(*common, *arguments, *out, 0, 1)
     else:
         step = augmenter.threads
-        for job in [augmenter.pool.submit(kernel, *common, *arguments, *out, start, step) for start in range(step)]:
-            job.result()
+        share = partial(kernel, *common, *arguments, *out)
+        for _ in augmenter.pool.map(share, range(step), [step] * step):
+            continue
     return images, labels
 
 

@@ -161,10 +161,10 @@ class Loader:
         try:
             for t in range(start, stop):
                 began = time.perf_counter()
-                batch = ready.get()
-                if isinstance(batch, BaseException):
-                    raise batch
-                batch = self._finish(batch)
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                batch = self._finish(item)
                 self.wait_seconds += time.perf_counter() - began
                 yield t, batch
                 if self.policy is not None and batch.last_of_epoch:

@@ -5,30 +5,21 @@ is ever needed, or read.
 """
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from dataloaders.cache import Values, cache_folder, identity, one_type, read_cache, write_cache
 from dataloaders.description import Item, Source
 from dataloaders.errors import Problems, UserError
 
 Cache = Literal["auto", "disk", "ram", "device"]
-FORMAT = "semiseg-cache-1"
-HEADER = 64
-"""Bytes before the values: the stamp of what was read, in ASCII."""
-
-
 @dataclass(frozen=True)
 class Store:
     """N training images of `channels` channels; the values of image i begin at `offsets[i]`, (C, *shapes[i]) in C order.
@@ -106,8 +97,9 @@ def build_store(
         raise UserError(f"{source.data.name}: {len(without)} of the cases chosen as labelled have no label, for example {without[0]}.")
 
     problems = Problems()
-    images = _values(source, "pixels", items, [item.image for item in items], source.image, cache, progress, problems, remark)
-    masks = _values(source, "labels", wanted, [item.label for item in wanted], source.label, cache, progress, problems, remark)
+    said = lru_cache(remark)
+    images = _values(source, "pixels", items, [item.image for item in items], source.image, cache, progress, problems, said)
+    masks = _values(source, "labels", wanted, [item.label for item in wanted], source.label, cache, progress, problems, said)
     shapes = np.array([shape[1:] for shape in images.shapes] if not problems.messages else [], np.int64)
     if not problems.messages:
         _check(items, labeled, images.shapes, masks.shapes, problems)
@@ -121,27 +113,14 @@ def build_store(
     label_offsets = np.where(marks, np.cumsum(label_sizes) - label_sizes, -1).astype(np.int64)
     pixels, labels, place = images.values, masks.values, images.place
     memory = pixels.nbytes + labels.nbytes
+    names = tuple(item.name for item in items)
     device = torch.device(device)
     if cache == "device" or (cache == "auto" and device.type == "cuda" and memory <= torch.cuda.mem_get_info(device)[0] // 4):
-        pixels, labels = torch.from_numpy(np.array(pixels)).to(device), torch.from_numpy(np.array(labels)).to(device)
-        place = str(device)
-    names = tuple(item.name for item in items)
+        return Store(names, _sent(pixels, device), _sent(labels, device), shapes, offsets, label_offsets, channels, str(device), memory)
     return Store(names, pixels, labels, shapes, offsets, label_offsets, channels, place, memory)
 
 
-def cache_folder() -> Path:
-    """$SEMISEG_CACHE, else .cache/ in the repository."""
-    return Path(os.environ.get("SEMISEG_CACHE") or Path(__file__).resolve().parents[2] / ".cache")
-
-
-@dataclass(frozen=True)
-class _Values:
-    values: np.ndarray
-    shapes: list[tuple[int, ...]]
-    place: str
-
-
-def _values(source, kind, items, files, read, cache, progress, problems, remark) -> _Values:
+def _values(source, kind, items, files, read, cache, progress, problems, remark) -> Values:
     """Flat values of all items: from the cache where it is whole and fresh, else decoded (and cached)."""
 
     def decoded() -> Iterator[np.ndarray]:
@@ -153,20 +132,20 @@ def _values(source, kind, items, files, read, cache, progress, problems, remark)
                 problems.add(error)
 
     if not items:
-        return _Values(_frozen(np.empty(0, np.uint8)), [], "RAM")
+        return Values(_frozen(np.empty(0, np.uint8)), [], "RAM")
     if cache == "ram":
         return _in_memory(decoded(), problems)
     try:
-        stem, stamp = _identity(source, kind, items, files)
+        stem, stamp = identity(source, kind, items, files)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}). Check the data set's folder {source.root}.") from error
     path = cache_folder() / stem
-    found = _read_cache(path, stamp)
+    found = read_cache(path, stamp)
     if found is None:
-        found = _write_cache(path, stamp, decoded(), problems, remark)
+        found = write_cache(path, stamp, decoded(), problems, remark)
     if found is None and not problems.messages:
         found = _in_memory(decoded(), problems)
-    return found or _Values(np.empty(0, np.uint8), [], "RAM")
+    return found or Values(np.empty(0, np.uint8), [], "RAM")
 
 
 def _plain(array: np.ndarray | None, kind: str, item: Item) -> np.ndarray:
@@ -194,19 +173,19 @@ def _words(shape: Sequence[int]) -> str:
     return " x ".join(str(side) for side in shape)
 
 
-def _in_memory(arrays: Iterable[np.ndarray], problems: Problems) -> _Values:
+def _in_memory(arrays: Iterable[np.ndarray], problems: Problems) -> Values:
     whole = list(arrays)
     if problems.messages:
-        return _Values(np.empty(0, np.uint8), [], "RAM")
+        return Values(np.empty(0, np.uint8), [], "RAM")
     shapes = [array.shape for array in whole]
-    _one_type({array.dtype.name for array in whole})
+    one_type({array.dtype.name for array in whole})
     values = np.empty(sum(array.size for array in whole), whole[0].dtype)
     end = values.size
     while whole:
         array = whole.pop()
         values[end - array.size : end] = array.ravel()
         end -= array.size
-    return _Values(_frozen(values), shapes, "RAM")
+    return Values(_frozen(values), shapes, "RAM")
 
 
 def _frozen(values: np.ndarray) -> np.ndarray:
@@ -215,85 +194,10 @@ def _frozen(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _one_type(types: set[str]) -> None:
-    if len(types) > 1:
-        raise UserError(f"The training images mix {' and '.join(sorted(types))} pixels: store all of them in one type.")
+def _sent(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    # A copy first: torch would share the memory of a mapped file on the CPU, and warn that it is read-only.
+    return torch.from_numpy(np.array(values)).to(device)
 
 
 def _host(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.array(values)
-
-
-def _identity(source: Source, kind: str, items: Sequence[Item], files: Sequence[Path]) -> tuple[str, str]:
-    """(file stem, stamp): the stem names the files and settings, the stamp also their sizes and times."""
-    settings = [FORMAT, kind, source.data.name, str(getattr(source, "cache_key", ""))]
-    names, states = hashlib.sha256(json.dumps(settings).encode()), hashlib.sha256()
-    stats: dict[Path, os.stat_result] = {}
-    for item, file in zip(items, files):
-        names.update(json.dumps([item.name, os.path.abspath(file), item.index]).encode())
-        stat = stats.get(file) or stats.setdefault(file, os.stat(file))
-        states.update(f"{stat.st_size} {stat.st_mtime_ns};".encode())
-    states.update(names.digest())
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", source.data.name)
-    return f"{name}-{kind}-{names.hexdigest()[:20]}", states.hexdigest()
-
-
-def _read_cache(path: Path, stamp: str) -> _Values | None:
-    """The mapped cache, or None where it is missing, stale, or cut off."""
-    try:
-        index = json.loads(path.with_suffix(".json").read_text())
-        dtype, shapes = np.dtype(index["dtype"]), [tuple(shape) for shape in index["shapes"]]
-        size = sum(math.prod(shape) for shape in shapes)
-        if index["stamp"] != stamp or dtype.name not in ("uint8", "float32"):
-            return None
-        with open(path.with_suffix(".bin"), "rb") as file:
-            header = file.read(HEADER).decode("ascii")
-        if header != stamp or path.with_suffix(".bin").stat().st_size != HEADER + size * dtype.itemsize:
-            return None
-        values = np.memmap(path.with_suffix(".bin"), dtype, "r", offset=HEADER, shape=(size,))
-        return _Values(values.view(np.ndarray), shapes, "disk cache")
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_cache(path: Path, stamp: str, arrays: Iterable[np.ndarray], problems: Problems, remark) -> _Values | None:
-    """Values to a temporary file, synced and renamed, then the index likewise; None where that cannot be done.
-
-    Both carry the stamp of what was read, so whichever of two processes comes last, the files pair.
-    """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
-    shapes: list[tuple[int, ...]] = []
-    types: set[str] = set()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Plain writes: a full disk raises here, while a mapped file would kill the process.
-        with open(temporary, "xb") as file:
-            file.write(stamp.encode("ascii"))
-            for array in arrays:
-                file.write(array.data)
-                shapes.append(array.shape)
-                types.add(array.dtype.name)
-            if problems.messages:
-                return None
-            _one_type(types)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path.with_suffix(".bin"))
-        with open(temporary, "x") as text:
-            json.dump({"format": FORMAT, "stamp": stamp, "dtype": types.pop(), "shapes": shapes}, text)
-            text.flush()
-            os.fsync(text.fileno())
-        os.replace(temporary, path.with_suffix(".json"))
-    except OSError as error:
-        remark(f"The cache in {path.parent} cannot be written ({error.strerror or error}); the images are held in RAM.")
-        return None
-    finally:
-        _remove(temporary)
-    return _read_cache(path, stamp)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return

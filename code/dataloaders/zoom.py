@@ -53,8 +53,8 @@ def resize_nearest(array, size, mapping="corner"):
     zero_rows, zero_columns = np.flatnonzero(rows < 0), np.flatnonzero(columns < 0)
     rows, columns = np.maximum(rows, 0), np.maximum(columns, 0)
     if isinstance(array, torch.Tensor):
-        rows, columns = torch.from_numpy(rows).to(array.device), torch.from_numpy(columns).to(array.device)
-        out = array.index_select(-2, rows).index_select(-1, columns)
+        at_rows, at_columns = (torch.from_numpy(places).to(array.device) for places in (rows, columns))
+        out = array.index_select(-2, at_rows).index_select(-1, at_columns)
     else:
         out = array[..., rows[:, None], columns]
     if len(zero_rows):
