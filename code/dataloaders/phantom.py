@@ -17,8 +17,7 @@ VERSION = 1
 """Of the drawing: a change of any pixel raises it."""
 
 LEVELS = 1023
-FRAMES = 2
-RELAXED, CONTRACTED = range(FRAMES)
+RELAXED, CONTRACTED = FRAMES = range(2)
 
 
 class Dice:
@@ -133,12 +132,10 @@ class Anatomy:
 
 def tissues(dice: Dice) -> dict[str, float]:
     """Mean intensities. Between patients the ranges of blood, muscle and their neighbours overlap widely."""
-    muscle = dice(0.16, 0.46)
-    blood = muscle + dice(0.14, 0.55)
-    if dice.chance(0.14):
-        blood, muscle = muscle * dice(0.3, 0.8), muscle + dice(0.1, 0.35)
-    return {"muscle": muscle, "left": blood, "right": blood * dice(0.72, 1.12), "fat": dice(0.35, 1.1), "lung": dice(0.02, 0.22),
-            "flesh": dice(0.15, 0.5), "liver": dice(0.15, 0.65), "pericardium": dice(0.1, 0.8)}
+    muscle = dice(0.16, 0.40)
+    blood = muscle + dice(0.3, 0.65)
+    return {"muscle": muscle, "left": blood, "right": blood * dice(0.82, 1.1), "fat": dice(0.35, 0.9), "lung": dice(0.02, 0.22),
+            "flesh": dice(0.15, 0.5), "liver": dice(0.15, 0.65), "pericardium": dice(0.05, 0.25)}
 
 
 def draw_tube(dice: Dice, heart: Star, tissue: dict[str, float], ringed: bool) -> Tube:
@@ -152,26 +149,27 @@ def draw_tube(dice: Dice, heart: Star, tissue: dict[str, float], ringed: bool) -
 
 def anatomy(dice: Dice) -> Anatomy:
     tissue = tissues(dice)
-    heart = Star(dice(-8, 8), dice(-8, 8), dice(9, 15.5), wobble(dice, 0.13))
+    heart = Star(dice(-6, 6), dice(-6, 6), dice(12, 17), wobble(dice, 0.1))
     septum = np.pi + dice(-0.9, 0.9)
-    reach = dice(0.55, 1.05)
+    reach = dice(0.8, 1.1)
     across = ((2, dice(0.1, 0.34), 2 * (septum + np.pi / 2 + dice(-0.3, 0.3))), *wobble(dice, 0.1)[1:])
     right = Star(reach * heart.radius * np.sin(septum), reach * heart.radius * np.cos(septum), heart.radius * dice(0.7, 1.1), across)
     body = Star(dice(-4, 8), dice(-6, 6), dice(29, 44), ((2, dice(0.02, 0.2), np.pi + dice(-0.6, 0.6)), *wobble(dice, 0.08)[1:]))
     lungs = tuple(
-        Star(heart.y + dice(-20, 2), heart.x + side * dice(12, 22), dice(10, 22), wobble(dice, 0.25)) for side in (-1, 1) if dice.chance(0.85))
+        Star(heart.y + dice(-20, 2), heart.x + side * dice(12, 22), dice(12, 24), wobble(dice, 0.25))
+        for side in (-1, 1) if dice.chance(0.85))
     organs = tuple(
         (Star(heart.y + dice(18, 32), dice(-28, 28), dice(8, 20), wobble(dice, 0.22)), tissue["liver"] * dice(0.7, 1.3))
         for _ in range(dice.count(1, 3)))
     tubes = tuple(draw_tube(dice, heart, tissue, i < 2) for i in range(dice.count(3, 12)))
     return Anatomy(
         shape=(dice.count(6, 8), dice.count(64, 80), dice.count(64, 80)),
-        epicardium=heart, cavity_waves=wobble(dice, 0.2), wall=dice(0.2, 0.46), ejection=dice(0.5, 0.93), septum=septum,
-        right=right, right_end=dice(0.62, 1.0), apex=dice(0.38, 0.62), tilt=(dice(-5, 5), dice(-5, 5)),
+        epicardium=heart, cavity_waves=wobble(dice, 0.14), wall=dice(0.25, 0.42), ejection=dice(0.5, 0.93), septum=septum,
+        right=right, right_end=dice(0.62, 1.0), apex=dice(0.5, 0.7), tilt=(dice(-5, 5), dice(-5, 5)),
         papillary=tuple((septum + dice(1.6, 4.7), dice(0.5, 0.85), dice(0.7, 2.2)) for _ in range(dice.count(1, 4))),
         tissue=tissue, body=body, fat=dice(1.2, 6), lungs=lungs, organs=organs, tubes=tubes,
-        bias=tuple((dice(-0.3, 0.3), dice(-1.6, 1.6), dice(-1.6, 1.6), dice(0, 2 * np.pi)) for _ in range(3)),
-        noise=dice(0.015, 0.085), blur=dice(0.35, 0.95), texture=dice(0.02, 0.12))
+        bias=tuple((dice(-0.22, 0.22), dice(-1.6, 1.6), dice(-1.6, 1.6), dice(0, 2 * np.pi)) for _ in range(3)),
+        noise=dice(0.01, 0.05), blur=dice(0.35, 0.95), texture=dice(0.02, 0.12))
 
 
 def paint_surroundings(canvas: Canvas, body: Anatomy, depth: float, wander: tuple[float, float]) -> None:
@@ -190,7 +188,7 @@ def paint_surroundings(canvas: Canvas, body: Anatomy, depth: float, wander: tupl
         place = tube.start.moved(*(d * (depth - 0.5) for d in tube.drift))
         canvas.paint(canvas.coverage(place) * chest, tube.rim if tube.wall else tube.inside)
         if tube.wall:
-            canvas.paint(canvas.coverage(place.scaled(1 - tube.wall)), tube.inside)
+            canvas.paint(canvas.coverage(place.scaled(1 - tube.wall)) * chest, tube.inside)
 
 
 def paint_heart(canvas: Canvas, body: Anatomy, frame: int, depth: float, wander: tuple[float, float], dice: Dice) -> np.ndarray:
@@ -205,7 +203,8 @@ def paint_heart(canvas: Canvas, body: Anatomy, frame: int, depth: float, wander:
     # The crescent is a second region pushed towards the septum, less the left ventricle in front of it.
     vanish = max(0.0, 1 - (depth / body.right_end) ** 2) ** 0.5
     squeeze = 0.8 + 0.2 * body.ejection if contracted else 1.0
-    right = Star(outside.y + body.right.y * profile, outside.x + body.right.x * profile, body.right.radius * vanish * squeeze, body.right.waves)
+    right = Star(
+        outside.y + body.right.y * profile, outside.x + body.right.x * profile, body.right.radius * vanish * squeeze, body.right.waves)
 
     heart = canvas.coverage(outside)
     canvas.paint(canvas.coverage(outside.scaled(1.12, 1.0).moved(0.6, 0.4), 2.5), tissue["pericardium"])
@@ -243,7 +242,7 @@ def draw_patient(seed: int, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
     body = anatomy(Dice(seed, VERSION, number))
     depth, height, width = body.shape
     frames = []
-    for frame in range(FRAMES):
+    for frame in FRAMES:
         dice = Dice(seed, VERSION, number, 1 + frame)
         signal, labels = np.empty(body.shape), np.empty(body.shape, np.uint8)
         for k in range(depth):

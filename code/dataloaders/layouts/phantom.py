@@ -11,9 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from dataloaders.phantom import FRAMES, VERSION, draw_patient
+from dataloaders.layouts.acdc import AcdcSource
+from dataloaders.phantom import VERSION, draw_patient
 
+NAME = "Phantom"
 PATIENTS = {"train": 70, "val": 10, "test": 20}
 DESCRIPTION = "dataset.json"
 STALE_S = 24 * 3600
@@ -26,7 +29,7 @@ def ensure(root: Path, seed: int = 0) -> None:
     processes that draw at once one wins. Raises `UserError` where `root` holds something else, or cannot be written.
     """
     root = Path(root)
-    expected = {"name": "Phantom", "synthetic": True, "seed": seed, "version": VERSION}
+    expected = {"name": NAME, "synthetic": True, "seed": seed, "version": VERSION}
     if is_drawn(root, expected):
         return
     try:
@@ -35,14 +38,15 @@ def ensure(root: Path, seed: int = 0) -> None:
         workshop = Path(tempfile.mkdtemp(prefix=f".{root.name}.drawing-", dir=root.parent))
         try:
             draw(workshop, seed)
-            write_synced(workshop / DESCRIPTION, json.dumps(expected | {"patients": PATIENTS, "classes": ["background", "RV", "Myo", "LV"]}, indent=1))
+            details = expected | {"patients": PATIENTS, "classes": ["background", "RV", "Myo", "LV"]}
+            write_synced(workshop / DESCRIPTION, json.dumps(details, indent=1))
             os.chmod(workshop, 0o755)
             move_in(workshop, root, expected)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"{root}: the synthetic data set Phantom (about 40 MB) could not be written there ({error.strerror or error}). "
+            f"{root}: the synthetic data set Phantom (about 60 MB) could not be written there ({error.strerror or error}). "
             "Give a folder that can be written: --root_path FOLDER.") from error
 
 
@@ -71,10 +75,10 @@ def draw(folder: Path, seed: int) -> None:
     """Writes all slices, volumes and lists of a seed."""
     slices = folder / "data" / "slices"
     slices.mkdir(parents=True)
-    number = 0
+    first = 1
     for part, count in PATIENTS.items():
         cases, items = [], []
-        for number in range(number + 1, number + 1 + count):
+        for number in range(first, first + count):
             for frame, (images, labels) in enumerate(draw_patient(seed, number), 1):
                 case = f"patient{number:03d}_frame{frame:02d}"
                 cases.append(case)
@@ -85,7 +89,7 @@ def draw(folder: Path, seed: int) -> None:
         write_list(folder / f"{part}.list", cases)
         if part == "train":
             write_list(folder / "train_slices.list", items)
-    assert number * FRAMES == sum(PATIENTS.values()) * FRAMES
+        first += count
 
 
 def write_h5(path: Path, image: np.ndarray, label: np.ndarray) -> None:
@@ -121,3 +125,22 @@ def remove_stale(root: Path) -> None:
     for folder in root.parent.glob(f".{root.name}.drawing-*"):
         if time.time() - folder.stat().st_mtime > STALE_S:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class PhantomSource(AcdcSource):
+    """Reads Phantom, which is drawn first where it is not there; its files lie as ACDC's do, its patients have no diagnosis."""
+
+    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+        ensure(Path(root))
+        super().__init__(data, root, options)
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        """Whether a folder holds a Phantom."""
+        try:
+            return json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["name"] == NAME
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def stratum_of(self, group: str) -> str:
+        return ""
