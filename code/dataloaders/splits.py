@@ -116,7 +116,7 @@ def neu_official(source: Source, split_seed: int, with_test: bool) -> Parts:
     """simEps: 15 % of the training folder (random_state 69) is validation; copies of a piece stand in several parts."""
     train, val = permuted(source.cases("train"), 0.15, 69)
     return Parts("official", last_first(train, 45), val, source.cases("test") if with_test else None, grouped=False, remarks=(
-        "Official split: 570 of the 840 test images have rotated copies among the training images (--protocol clean has none).",))
+        "Official split: 570 of the 840 published test images have rotated copies in training; --protocol clean tests on the others.",))
 
 
 def neu_clean(source: Source, split_seed: int, with_test: bool) -> Parts:
@@ -126,8 +126,8 @@ def neu_clean(source: Source, split_seed: int, with_test: bool) -> Parts:
     val, rest = by_group(train, 0.15, split_seed)
     test = [case for case in source.cases("test") if case.group not in seen] if with_test else None
     return Parts("clean", rest, val, test, (
-        "Clean split: tested on the 270 of 840 test images without a rotated copy in training; the published split "
-        "(--protocol official) has copies of 570 test images there.",))
+        "Clean split: tested on the images of which training has no rotated copy (270 of the 840 published ones); "
+        "--protocol official is the published split, where 570 test images have copies in training.",))
 
 
 def mt_official(source: Source, split_seed: int, with_test: bool) -> Parts:
@@ -159,7 +159,7 @@ def folder_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
     labeled, unlabeled = [c for c in cases if c.label is not None], [c for c in cases if c.label is None]
     needed = 1 + (not has_part(source, "val")) + (not has_part(source, "test"))
     if len(labeled) < needed:
-        raise UserError(f"{source.root}: {len(labeled)} images with a mask; needed are at least {needed} for training, validation and test.")
+        raise UserError(f"{source.root}: {len(labeled)} images with a mask; at least {needed} are needed for the parts.")
     remarks = []
     if not has_part(source, "test"):
         test, labeled = by_group(labeled, 0.2, split_seed)

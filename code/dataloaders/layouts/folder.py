@@ -1,0 +1,120 @@
+"""One's own images: two folders, and no code.
+
+    root/images/NAME.jpg     any usual picture format
+    root/masks/NAME.png      class ids, or 0/255; an image without a mask is unlabelled
+    root/classes.txt         optional: the names of the classes, one a line, background first
+    root/val/, root/test/    optional: the same two folders for validation and test
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.errors import Problems, UserError
+from dataloaders.layouts.common import open_picture, read_list, read_mask
+from dataloaders.layouts.images import ImageSource, pictures
+
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+PIXELS = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+"""Mean and deviation by number of channels: those of ImageNet, and their average for grey."""
+
+
+def values_of(mask: Path) -> tuple[set[int], UserError | None]:
+    """The values of a mask, and what is wrong with it if it cannot be read."""
+    try:
+        values = read_mask(mask)
+        if values.dtype.kind not in "buif" or (values.dtype.kind == "f" and not (values == np.floor(values)).all()):
+            raise UserError(f"{mask}: the mask holds {values.dtype}; expected whole numbers.")
+        if values.dtype == np.uint8:
+            return set(np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()), None
+        return {int(v) for v in np.unique(values)}, None
+    except UserError as error:
+        return set(), error
+
+
+class FolderSource(ImageSource):
+    """Reader of one's own images. Class count and channels come from the files of training and validation, never from `test/`."""
+
+    expected = "expected the folders images and masks"
+
+    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+        super().__init__(data, root, options)
+        self._listed: dict[Part, list[Case]] = {}
+        learned = self.cases("train") + (self.cases("val") if (self.root / "val").is_dir() else [])
+        masks = [case.label for case in learned if case.label is not None]
+        if not masks:
+            mask = next(iter(pictures(self.root / "masks")), None)
+            found = f"the first mask is {mask}" if mask else "there is no picture in it"
+            raise UserError(f"{self.root / 'masks'}: no image has a mask of its name ({found}, the first image is {learned[0].name}).")
+        names = [entry.name for entry in read_list(self.root / "classes.txt")] if (self.root / "classes.txt").exists() else []
+        values = self._values(masks)
+        self.binary = 255 in values and values <= {0, 255} and len(names) in (0, 2)
+        self.data = self._described(names, values, [case.image for case in learned])
+        self.cache_key = f"binary {self.binary}, {self.data.num_classes} classes"
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        return (root / "images").is_dir() and (root / "masks").is_dir()
+
+    def cases(self, part: Part) -> list[Case]:
+        if part in self._listed:
+            return self._listed[part]
+        base = self.root if part == "train" else self.root / part
+        if not base.is_dir():
+            return []
+        images, masks = pictures(base / "images"), pictures(base / "masks")
+        if not images:
+            raise UserError(f"{base / 'images'}: no pictures in it.")
+        prefix = "" if part == "train" else f"{part}/"
+        cases = [Case(prefix + stem, image, masks.get(stem), prefix + stem, "", part) for stem, image in images.items()]
+        without = [case.image for case in cases if case.label is None]
+        if part != "train" and without:
+            raise UserError(f"{without[0]}: no mask of its name in {base / 'masks'} ({len(without)} such images); "
+                            f"images of {part}/ need one. Unlabelled images belong in {self.root / 'images'}.")
+        alone = [stem for stem in masks if stem not in images]
+        if alone:
+            self.remarks.append(f"{base / 'masks'}: {len(alone)} masks have no image of their name, for example {alone[0]}; not used.")
+        self._listed[part] = cases
+        return cases
+
+    def to_ids(self, mask: np.ndarray, of: Case | Item) -> np.ndarray:
+        """Class ids; 255 is class 1 where all masks have 0 and 255 only, else it stays (ignored)."""
+        return np.where(mask == 255, 1, mask) if self.binary else mask
+
+    def _values(self, masks: list[Path]) -> set[int]:
+        values, problems = set[int](), Problems()
+        with ThreadPoolExecutor(4) as pool:
+            for found, error in pool.map(values_of, masks):
+                values |= found
+                if error is not None:
+                    problems.add(error)
+        problems.raise_any(f"{self.root / 'masks'}")
+        return values
+
+    def _described(self, names: list[str], values: set[int], images: Iterable[Path]) -> DataSet:
+        ids = sorted(values - {255}) if not self.binary else [0, 1]
+        if not names:
+            missing = sorted(set(range(max(ids, default=0) + 1)) - set(ids))
+            if ids and (missing or ids[0] < 0):
+                shown = ", ".join(map(str, sorted(values)[:8])) + (", ..." if len(values) > 8 else "")
+                raise UserError(f"{self.root / 'masks'}: the masks hold the values {shown}; expected 0, 1, 2, ... without gaps "
+                                "(255: ignored), or 0 and 255. Renumber them, or name all classes in classes.txt, one a line.")
+            if values <= {0}:
+                raise UserError(f"{self.root / 'masks'}: every mask is 0 everywhere, so there is nothing to learn.")
+            names = ["background", *(f"class {k}" for k in range(1, len(ids)))]
+        if len(names) < 2:
+            raise UserError(f"{self.root}: {len(names)} class; expected the background and at least one more.")
+        channels = 3 if any(self._coloured(image) for image in images) else 1
+        mean, std = PIXELS[channels]
+        ignored = 255 if 255 in values and not self.binary else None
+        return replace(self.data, classes=tuple(names), channels=channels, mean=mean, std=std, ignored=ignored)
+
+    @staticmethod
+    def _coloured(image: Path) -> bool:
+        with open_picture(image) as picture:
+            return picture.mode not in GREY_MODES

@@ -1,0 +1,77 @@
+"""What the readers of photographs share: every case is one picture file, its reference another one."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.errors import UserError
+from dataloaders.layouts.common import PICTURES, checked_label, checked_shapes, natural, picture_size, read_mask, read_picture
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """Picture files of a folder by stem, in natural order, subfolders included ('left/001'); foreign files are passed over.
+
+    Raises `UserError` where the folder is missing or two files have one stem.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; expected pictures ({', '.join(PICTURES[:3])}, ...) in it.")
+    found: dict[str, Path] = {}
+    files = [p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith(".") and p.is_file()]
+    for file in sorted(files, key=lambda p: natural(p.relative_to(folder).as_posix())):
+        stem = file.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise UserError(f"{found[stem]} and {file.name}: two files of one stem; keep one of them.")
+        found[stem] = file
+    return found
+
+
+class ImageSource:
+    """Base of the readers of photographs. A layout says which cases there are (`cases`), and what a mask means (`to_ids`)."""
+
+    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+        self.data = data
+        self.root = self.located(Path(root))
+        self.remarks: list[str] = []
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        """Whether a folder has this layout."""
+        raise NotImplementedError
+
+    def located(self, root: Path) -> Path:
+        """`root`, or the one folder inside it that has the layout (archives often unpack to a folder of their own)."""
+        if not root.is_dir():
+            raise UserError(f"{root}: there is no such folder; {self.data.name} is expected there.")
+        if self.fits(root):
+            return root
+        inner = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and self.fits(folder)]
+        if len(inner) != 1:
+            raise UserError(f"{root}: not the layout of {self.data.name}; {self.expected}.")
+        return inner[0]
+
+    expected = "see data/README.md for the folders it must hold"
+
+    def cases(self, part: Part) -> list[Case]:
+        raise NotImplementedError
+
+    def items(self, cases: list[Case]) -> list[Item]:
+        return [Item(case.name, case, case.image, case.label) for case in cases]
+
+    def image(self, of: Case | Item) -> np.ndarray:
+        return read_picture(of.image, self.data.channels)
+
+    def label(self, of: Case | Item) -> np.ndarray | None:
+        if of.label is None:
+            return None
+        mask = read_mask(of.label)
+        checked_shapes(picture_size(of.image), mask.shape, of.image, of.label)
+        return checked_label(self.to_ids(mask, of), of.label, self.data.classes, self.data.ignored)
+
+    def to_ids(self, mask: np.ndarray, of: Case | Item) -> np.ndarray:
+        """Class ids of a mask's values; those of the file unless a layout says otherwise."""
+        return mask
+
+    def spacing(self, case: Case) -> tuple[float, ...] | None:
+        return None
