@@ -90,7 +90,7 @@ class Monitor:
                 self._maps[name] = term.detach()
         if done % options.log_every == 0 or done == stage.iterations:
             self.check_finite(stage)
-            values = {name: float(term) for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0}
+            values = {name: float(term.detach()) for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0}
             values |= {f"lr_{name}": group.optimizer.param_groups[0]["lr"] for name, group in stage.optimizers.items()}
             values |= self._pseudo_labels(terms)
             values["wait_share"] = stage.waited() / max(stage.train_seconds, 1e-9)
@@ -132,9 +132,9 @@ class Monitor:
         values = {f"{metric}/{of}": value for of, metrics in summary.items() for metric, value in metrics.items()
                   if metric in ("dice", "iou", "hd95_vox", "missed")}
         self.book.record(f"validation/{name}", done, {**values, "seconds": seconds})
-        classes = ", ".join(f"{of} {metrics['dice']:.3f}" for of, metrics in summary.items() if of != "mean")
-        self.say(f"step {done}: validation Dice of {name} {summary['mean']['dice']:.4f} ({classes})")
-        self._shown["val"] = f"{summary['mean']['dice']:.3f}"
+        classes = ", ".join(f"{of} {metrics['dice'] or 0:.3f}" for of, metrics in summary.items() if of != "mean")
+        self.say(f"step {done}: validation Dice of {name} {summary['mean']['dice'] or 0:.4f} ({classes})")
+        self._shown["val"] = f"{summary['mean']['dice'] or 0:.3f}"
         return summary
 
     def picture_of(self, predictor: Predictor, validator: Validator, done: int) -> None:

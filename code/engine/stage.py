@@ -221,7 +221,7 @@ class Stage:
                 continue
             network.eval()
             summary = self.monitor.scored(name, done, lambda predictor=network: validator(self.predictor(predictor)))
-            score = summary["mean"]["dice"]
+            score = summary["mean"]["dice"] or 0.0
             if name in self.optimizers and self.optimizers[name].plateau:
                 self.optimizers[name].plateau.see(score)  # type: ignore[union-attr]
             if score > self.best_states.get(name, {}).get("score", -math.inf):
@@ -282,11 +282,11 @@ class Stage:
         if not path.exists():
             previous = path.with_name(f"{path.stem}.prev{path.suffix}")
             if previous.exists():
-                raise checkpoint.Damaged(path, "the checkpoint is gone, although its predecessor is there", f"Rename {previous.name}, or start anew with --fresh.")
+                raise checkpoint.Damaged(path, f"the checkpoint is gone, although {previous.name} is there", "Start anew with --fresh.")
             try:
                 self.save()
             except OSError as error:
-                raise UserError(f"{path}: the first checkpoint cannot be written ({error.strerror or error}). Make room, or mend permissions.") from error
+                raise UserError(f"{path}: cannot be written ({error.strerror or error}). Make room, or mend its permissions.") from error
             return
         state = checkpoint.load_last(path, self.monitor.say)
         for name, network in self.networks.items():
