@@ -22,7 +22,7 @@ def _mask_counts(prediction: np.ndarray, reference: np.ndarray) -> tuple[int, in
     prediction, reference = np.asarray(prediction) != 0, np.asarray(reference) != 0
     if prediction.shape != reference.shape:
         raise ValueError(f"masks of shapes {prediction.shape} (prediction) and {reference.shape} (reference): expected equal shapes.")
-    return np.count_nonzero(prediction), np.count_nonzero(reference), np.count_nonzero(prediction & reference)
+    return int(prediction.sum()), int(reference.sum()), int((prediction & reference).sum())
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:

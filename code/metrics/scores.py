@@ -79,7 +79,7 @@ def _measure_medpy(found: SurfaceSweep, prediction: np.ndarray, reference: np.nd
     try:
         from medpy.metric import binary
     except ImportError as error:
-        raise ValueError("the metric backend medpy is not installed: `pip install medpy` (its licence is GPL-3), or leave it out.") from error
+        raise ValueError("the metric backend medpy is not installed: type `pip install medpy` (GPL-3), or leave it out.") from error
     p, r = prediction == label, reference == label
     score: Score = {"dice": float(binary.dc(p, r)), "jaccard": float(binary.jc(p, r))}
     for unit, spacing in units.items():

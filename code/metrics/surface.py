@@ -82,7 +82,8 @@ def sweep(prediction: np.ndarray, reference: np.ndarray) -> SurfaceSweep:
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     if prediction.shape != reference.shape or prediction.ndim not in (2, 3) or prediction.size == 0:
         raise ValueError(
-            f"label maps of shapes {prediction.shape} (prediction) and {reference.shape} (reference): expected the same (Y, X) or (Z, Y, X)."
+            f"label maps of shapes {prediction.shape} (prediction) and {reference.shape} (reference): "
+            "expected the same (Y, X) or (Z, Y, X)."
         )
     volume = (1,) * (3 - prediction.ndim) + prediction.shape
     counts, *places = kernels.sweep_labels(

@@ -19,7 +19,7 @@ _FAR = 1e300
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """numba's njit without the interpreter's lock; kept on disk where some folder for it can be written."""
-    options = {"nogil": True, "fastmath": {"nnan", "nsz"}, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"nnan", "nsz"}, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder that it may write: compile again in each process
