@@ -1,37 +1,218 @@
-"""Reads everything that a run will read, and reports everything that is wrong with it at once."""
+"""Everything that is wrong with a data folder, found by reading all of it.
+
+Files are read in child processes: the HDF5 library can crash or hang on a damaged file, and then only that file is unreadable.
+"""
 from __future__ import annotations
 
+import multiprocessing
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import get_args
 
-from dataloaders.description import Case, Item, Source
-from dataloaders.errors import Problems, UserError
+import numpy as np
+from tqdm import tqdm
+
+from dataloaders.catalog import open_source
+from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.errors import UserError
+from dataloaders.layouts.common import checked_shapes
+
+PARTS = get_args(Part)
+PATIENCE_S = 300.0
+"""A file that takes longer to read is given up."""
 
 
-def problem_of(source: Source, of: Case | Item, with_label: bool) -> str | None:
-    """What is wrong with one image, and with its label where that is wanted; None if nothing is."""
+@dataclass
+class Listing:
+    """What the lists and folders of a part name."""
+
+    cases: list[Case] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Reading:
+    """What a file holds; `counts` are pixels a class."""
+
+    problem: str = ""
+    constant: bool = False
+    channels: int = 0
+    counts: dict[int, int] | None = None
+
+
+@dataclass
+class Report:
+    data: DataSet
+    sizes: dict[str, int]
+    """Cases of each part, and training slices."""
+    problems: list[str]
+    remarks: list[str]
+
+
+def check_folder(data: DataSet, root: Path, workers: int) -> Report:
+    """Lists every part, reads every image and label, and tells what is wrong (problems) or odd (remarks)."""
+    with Children(data, root, workers) as children:
+        listings = dict(zip(PARTS, children.map(PARTS)))
+        problems = [p for listing in listings.values() for p in listing.problems]
+        remarks = [r for listing in listings.values() for r in listing.remarks]
+        cases = [case for part in PARTS for case in listings[part].cases]
+        absent = [case for case in cases if case.part == "train" and not case.image.exists()]
+        if absent and all(item.image != item.case.image for item in listings["train"].items):
+            remarks.append(f"{root}: {len(absent)} training cases have slices but no volume ({absent[0].image.name}, ...); "
+                           "enough for the official split, but --fold needs the volumes.")
+            cases = [case for case in cases if case not in set(absent)]
+        slices = [item for item in listings["train"].items if item.index is None and item.image != item.case.image]
+        targets: list[Case | Item] = [*cases, *slices]
+        readings = list(tqdm(children.map(targets), total=len(targets), desc="reading", unit="file", disable=not targets))
+    problems += [reading.problem for reading in readings if reading.problem]
+    remarks += oddities(data, targets, readings)
+    sizes = {part: len(listings[part].cases) for part in PARTS} | {"slices": len(slices)}
+    if not problems and not targets:
+        problems.append(f"{root}: no case of {data.name} was found in it.")
+    return Report(data, sizes, list(dict.fromkeys(problems)), list(dict.fromkeys(remarks)))
+
+
+def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading]) -> list[str]:
+    """Remarks: constant images, missing labels, classes that are empty in a volume or in a whole part."""
+    remarks, unlabeled = [], defaultdict[str, int](int)
+    seen: dict[str, dict[int, int]] = {}
+    for target, reading in zip(targets, readings):
+        if reading.problem:
+            continue
+        if reading.constant:
+            remarks.append(f"{target.image}: every pixel has the same value.")
+        if not isinstance(target, Case):
+            continue
+        if reading.counts is None:
+            unlabeled[target.part] += 1
+            continue
+        totals = seen.setdefault(target.part, defaultdict(int))
+        for value, count in reading.counts.items():
+            totals[value] += count
+        if data.unit == "patient":
+            empty = [name for value, name in enumerate(data.classes) if not reading.counts.get(value)]
+            if empty:
+                remarks.append(f"{target.label}: no pixel of {', '.join(empty)}.")
+    for part, count in unlabeled.items():
+        remarks.append(f"{part}: {count} cases have no label" + ("; they serve as unlabelled ones." if part == "train" else
+                                                                   "; they cannot be scored."))
+    for part, totals in seen.items():
+        empty = [name for value, name in enumerate(data.classes) if not totals.get(value)]
+        if empty:
+            remarks.append(f"{part}: no case has a pixel of {', '.join(empty)}.")
+    return remarks
+
+
+class Children:
+    """Processes that list and read, each led by a thread; one that dies or hangs costs its task only and is replaced."""
+
+    def __init__(self, data: DataSet, root: Path, workers: int):
+        # A description may hold a read-only mapping, which cannot be sent; the readers do not need the defaults.
+        self.start_arguments = (replace(data, defaults={}), root)
+        self.context = multiprocessing.get_context("spawn")
+        self.threads = ThreadPoolExecutor(workers)
+        self.idle: SimpleQueue[Child] = SimpleQueue()
+        for _ in range(workers):
+            self.idle.put(Child(self.context, self.start_arguments))
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.threads.shutdown(wait=True, cancel_futures=True)
+        while not self.idle.empty():
+            self.idle.get().stop()
+
+    def map(self, tasks: Iterable[object]) -> Iterator:
+        """Answers in the order of the tasks: a `Listing` for a part, a `Reading` for a case or an item."""
+        return self.threads.map(self.ask, tasks)
+
+    def ask(self, task: object) -> object:
+        child = self.idle.get()
+        try:
+            return child.ask(task)
+        except (EOFError, OSError, TimeoutError) as error:
+            child.stop()
+            child = Child(self.context, self.start_arguments)
+            happened = f"takes more than {PATIENCE_S:g} s" if isinstance(error, TimeoutError) else "crashes the library that reads it"
+            if isinstance(task, Case | Item):
+                return Reading(f"{task.image}: unreadable, {happened}; download it again.")
+            return Listing(problems=[f"{self.start_arguments[1]}: unreadable, listing the part {task} {happened}."])
+        finally:
+            self.idle.put(child)
+
+
+class Child:
+    """One process and the pipe to it."""
+
+    def __init__(self, context: multiprocessing.context.SpawnContext, arguments: tuple[DataSet, Path]):
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(other, *arguments), daemon=True)
+        self.process.start()
+        # Without this copy the pipe ends when the child does.
+        other.close()
+
+    def ask(self, task: object) -> object:
+        self.pipe.send(task)
+        if not self.pipe.poll(PATIENCE_S):
+            raise TimeoutError
+        return self.pipe.recv()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def serve(pipe: Connection, data: DataSet, root: Path) -> None:
+    """The life of a child: answers tasks until the pipe ends."""
     try:
-        source.image(of)
-        if with_label and source.label(of) is None:
-            return f"{of.image}: {of.name} has no label, but is among the cases that need one."
+        while True:
+            task = pipe.recv()
+            pipe.send(read(data, root, task) if isinstance(task, Case | Item) else list_part(data, root, task))
+    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+        return
+
+
+def list_part(data: DataSet, root: Path, part: Part) -> Listing:
+    """Cases of a part, and the training slices."""
+    listing = Listing()
+    try:
+        source = open_source(data, root)
+        # Earlier parts first: a reader compares a part with those it has seen (a patient on two sides).
+        for earlier in PARTS[:PARTS.index(part)]:
+            try:
+                source.cases(earlier)
+            except UserError:
+                continue
+        listing.cases = source.cases(part)
+        if part == "train":
+            listing.items = source.items(listing.cases)
     except UserError as error:
-        return str(error)
-    return None
+        listing.problems.append(str(error))
+    else:
+        listing.remarks += getattr(source, "remarks", [])
+    return listing
 
 
-def wanted(source: Source, labeled: Iterable[Case], val: Iterable[Case], unlabeled: Iterable[Case]) -> Iterator[tuple[Case | Item, bool]]:
-    """What a run reads, and whether with its label."""
-    for cases, with_label in ((list(labeled), True), (list(unlabeled), False)):
-        for item in source.items(cases):
-            yield item, with_label
-    for case in val:
-        yield case, True
-
-
-def problems(source: Source, labeled: Iterable[Case], val: Iterable[Case], unlabeled: Iterable[Case]) -> None:
-    """Reads images of all these cases and labels of labelled and validation cases; raises one `UserError` with all that is wrong."""
-    found = Problems()
-    for of, with_label in wanted(source, labeled, val, unlabeled):
-        problem = problem_of(source, of, with_label)
-        if problem is not None:
-            found.add(problem)
-    found.raise_any(f"{source.data.name} in {source.root}")
+def read(data: DataSet, root: Path, target: Case | Item) -> Reading:
+    """Reads an image and its label with all checks of the reader."""
+    source = open_source(data, root)
+    try:
+        image = source.image(target)
+        label = source.label(target)
+        if label is not None:
+            checked_shapes(image.shape[1:], label.shape, target.image, target.label or target.image)
+        if isinstance(target, Case):
+            source.spacing(target)
+    except UserError as error:
+        return Reading(str(error))
+    counts = None if label is None else {int(v): int(n) for v, n in zip(*np.unique(label, return_counts=True))}
+    return Reading(constant=bool(image.min() == image.max()), channels=image.shape[0], counts=counts)
