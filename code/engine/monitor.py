@@ -38,7 +38,7 @@ class Monitor:
         self._first_bad: Tensor | None = None
         self._watched: list[str] = []
         self._shown: dict[str, str] = {}
-        self._warned: set[int] = set()
+        self._present: set[int] = set()
         self._maps: dict[str, Tensor] = {}
         self._began = (0, 0.0)
         self._announced = False
@@ -104,7 +104,8 @@ class Monitor:
             self._announced = True
             left = (time.perf_counter() - at) / 20 * (stage.iterations - done)
             end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
-            self.say(f"{20 / (time.perf_counter() - at):.1f} steps a second: training will be done about {end}, in {duration(left)} (validation apart).")
+            rate = 20 / (time.perf_counter() - at)
+            self.say(f"{rate:.1f} steps a second: training will be done about {end}, in {duration(left)} (validation apart).")
 
     def _pseudo_labels(self, terms: Mapping[str, Any]) -> dict[str, float]:
         """Share of each class in the pseudo-labels, and of pixels that pass the mask. A class that vanishes is said once."""
@@ -116,11 +117,12 @@ class Monitor:
             counts = torch.bincount(labels.flatten()[labels.flatten() != 255].long(), minlength=len(self.classes)).tolist()
             for c, name in enumerate(self.classes):
                 values[f"pseudo_labels/{name}"] = counts[c] / max(sum(counts), 1)
-                if c and not counts[c] and c not in self._warned:
-                    self._warned.add(c)
-                    self.say(f"Note: no pixel of the pseudo-labels is {name} at this step; a class that stays away has collapsed (pseudo_labels in tensorboard).")
-                elif counts[c]:
-                    self._warned.discard(c)
+                if counts[c]:
+                    self._present.add(c)
+                elif c in self._present:  # it was there before: early in training every class is still to come
+                    self._present.discard(c)
+                    self.say(f"Note: {name} has vanished from the pseudo-labels at this step. If it stays away, the run has collapsed "
+                             "(see pseudo_labels in tensorboard or metrics.jsonl).")
         return values
 
     def scored(self, name: str, done: int, score: Callable[[], dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

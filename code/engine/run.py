@@ -5,7 +5,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ import networks
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 from engine import checkpoint
+from engine.ensembles import ENSEMBLES
 from engine.logbook import Logbook
 from engine.monitor import Interrupted, Monitor, NotFinite, duration
 from engine.options import Kind, Main, Options, Presets, parse
@@ -21,20 +22,6 @@ from engine.session import AlreadyDone, Session
 from engine.stage import Stage
 
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
-
-
-class MeanLogits(nn.Module):
-    """The mean of several networks' logits."""
-
-    def __init__(self, members: Sequence[nn.Module]):
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([member(x).float() for member in self.members]).mean(0)
-
-
-ENSEMBLES = {"mean_logits": MeanLogits}
 
 
 class Run(Stage):
@@ -127,12 +114,13 @@ def peak_memory(device: torch.device) -> int:
 
 def launch(main: Main[Kind], kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = None) -> None:
     """Runs a script: parses its options, calls `main`, turns every end into a sentence, a state in status.json and an exit code."""
-    sys.exit(_outcome(main, kind, presets, arguments))
+    sys.exit(finish_with(lambda: main(parse(kind, presets, arguments))))
 
 
-def _outcome(main: Main[Kind], kind: type[Kind], presets: Presets, arguments: Sequence[str] | None) -> int:
+def finish_with(action: Callable[[], None]) -> int:
+    """Calls `action`; gives the exit code, with a sentence on the screen for what went wrong."""
     try:
-        main(parse(kind, presets, arguments))
+        action()
         return 0
     except AlreadyDone as done:
         print(done)
