@@ -49,6 +49,14 @@ def test_threads_change_nothing():
         equal(make_loader(threads=1).batch(t), make_loader(threads=3).batch(t))
 
 
+def test_photographs_in_either_memory_format():
+    store = make_store(SHAPES, 3, np.uint8)
+    for recipe in ("simeps_neu", "rot_flip"):
+        last, first = (make_loader(store, recipe=recipe, channels_last=value).batch(1) for value in (True, False))
+        assert last.images.is_contiguous(memory_format=torch.channels_last) and first.images.is_contiguous()
+        equal(last, first)
+
+
 def test_epochs():
     batches = [batch for _, batch in make_loader().batches(0, 5)]
     assert [b.epoch for b in batches] == [0, 0, 1, 1, 2] and [b.last_of_epoch for b in batches] == [False, True] * 2 + [False]

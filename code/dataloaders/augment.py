@@ -51,6 +51,8 @@ class Augmenter:
         self.threads = threads or max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
         self.pool = ThreadPoolExecutor(self.threads, "augment") if self.threads > 1 else None
         self.backend = backend or ("torch" if store.on_device or augment_cpu is None else "numba")
+        self.memory_format = torch.contiguous_format
+        """Of the images; the CPU kernels write `torch.channels_last` as fast."""
         self._tables()
 
     def _tables(self) -> None:

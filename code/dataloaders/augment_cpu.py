@@ -45,7 +45,7 @@ def photo(augmenter: Augmenter, rows: np.ndarray, n_labeled: int, draws: Draws) 
 
 def _run(augmenter: Augmenter, kernel, rows, n_labeled, *arguments) -> tuple[torch.Tensor, torch.Tensor]:
     store = augmenter.store
-    images = torch.empty((len(rows), store.channels, *augmenter.size), dtype=torch.float32)
+    images = torch.empty((len(rows), store.channels, *augmenter.size), dtype=torch.float32, memory_format=augmenter.memory_format)
     labels = torch.empty((n_labeled, *augmenter.size), dtype=torch.int64)
     common = (store.pixels, store.labels, store.offsets[rows], store.label_offsets[rows[:n_labeled]], store.shapes[rows])
     out = (augmenter.scale, augmenter.shift, images.numpy(), labels.numpy())
@@ -153,48 +153,50 @@ def _photo(
     out_labels, first, step,
 ):  # fmt: skip
     batch, channels, height, width = images.shape
-    plane, blurred = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
-    sums = np.empty((height, width), np.int32)
-    place = np.empty((height, width), np.int64)
+    plane = np.empty((height, width), np.uint8)
+    sums, column_sums = np.empty((height, width), np.float32), np.empty(width, np.float32)
+    down, across = np.empty(height, np.int64), np.empty(width, np.int64)
+    normalised = np.empty(256, np.float32)
     for b in range(first, batch, step):
         n_columns, area = shapes[b, 1], shapes[b, 0] * shapes[b, 1]
-        rows, columns = row_maps[sides[b, 0]], column_maps[sides[b, 1]]
+        rows, columns = row_maps[sides[b, 0]] * n_columns, column_maps[sides[b, 1]]
         h_flip, v_flip, turns, kernel, seed = flags[b]
-        for i in range(height):
-            for j in range(width):
-                r, s = i, j
-                if turns == 1:
-                    r, s = j, width - 1 - i
-                elif turns == 2:
-                    r, s = height - 1 - i, width - 1 - j
-                elif turns == 3:
-                    r, s = height - 1 - j, i
-                if v_flip:
-                    r = height - 1 - r
-                if h_flip:
-                    s = width - 1 - s
-                place[i, j] = rows[r] * n_columns + columns[s]
+        if v_flip:
+            rows = rows[::-1]
+        if h_flip:
+            columns = columns[::-1]
+        # The place read by pixel (i, j) is a sum of a part that depends on i and one that depends on j, whatever the turn.
+        if turns % 2 == 0:
+            down[:] = rows if turns == 0 else rows[::-1]
+            across[:] = columns if turns == 0 else columns[::-1]
+        else:
+            down[:] = columns[::-1] if turns == 1 else columns
+            across[:] = rows if turns == 1 else rows[::-1]
         for c in range(channels):
-            start = offsets[b] + c * area
+            start, table = offsets[b] + c * area, tables[b]
             for i in range(height):
+                line, at = plane[i], start + down[i]
                 for j in range(width):
-                    plane[i, j] = tables[b, pixels[start + place[i, j]]]
-            picture = plane
+                    line[j] = table[pixels[at + across[j]]]
             if kernel > 1:
-                _box_blur(plane, kernel, sums, blurred)
-                picture = blurred
+                _box_blur(plane, kernel, sums, column_sums)
+            if sigma[b] > 0:
+                for i in range(height):
+                    line, index = plane[i], (c * height + i) * width
+                    for j in range(width):
+                        value = np.float32(line[j]) + sigma[b] * quantiles[_hash(seed, index + j) >> 16]
+                        line[j] = np.uint8(min(max(value, np.float32(0)), np.float32(255)))
+            for v in range(256):
+                normalised[v] = np.float32(v) * scale[c] + shift[c]
             for i in range(height):
-                line = images[b, c, i]
+                line, out = plane[i], images[b, c, i]
                 for j in range(width):
-                    value = np.float32(picture[i, j])
-                    if sigma[b] > 0:
-                        draw = _hash(seed, (c * height + i) * width + j) >> 16
-                        value = np.floor(min(max(value + sigma[b] * quantiles[draw], np.float32(0)), np.float32(255)))
-                    line[j] = np.float32(value) * scale[c] + shift[c]
+                    out[j] = normalised[line[j]]
         if b < len(label_offsets):
             for i in range(height):
+                out_line, at = out_labels[b, i], label_offsets[b] + down[i]
                 for j in range(width):
-                    out_labels[b, i, j] = labels[label_offsets[b] + place[i, j]] if label_offsets[b] >= 0 else IGNORED
+                    out_line[j] = labels[at + across[j]] if label_offsets[b] >= 0 else IGNORED
 
 
 @_compiled
@@ -212,21 +214,32 @@ def _hash(seed, index):
 
 
 @_compiled
-def _box_blur(plane, kernel, sums, out):
-    """Mean over kernel x kernel pixels, rounded; the border is mirrored without repeating the edge (OpenCV's default)."""
+def _box_blur(plane, kernel, sums, column_sums):
+    """Mean over kernel x kernel pixels in place, rounded; mirrored at the border without the edge (OpenCV's default).
+
+    Running sums: of integers below 2^24, which float32 holds exactly.
+    """
     height, width = plane.shape
-    reach, count = kernel // 2, kernel * kernel
+    reach, share = kernel // 2, np.float32(1) / np.float32(kernel * kernel)
     for i in range(height):
+        line = plane[i]
+        total = np.float32(0)
+        for d in range(-reach, reach + 1):
+            total += line[_mirrored(d, width)]
         for j in range(width):
-            total = 0
-            for d in range(j - reach, j + reach + 1):
-                at = -d if d < 0 else d
-                total += plane[i, 2 * (width - 1) - at if at >= width else at]
             sums[i, j] = total
+            total += np.float32(line[_mirrored(j + reach + 1, width)]) - np.float32(line[_mirrored(j - reach, width)])
+    column_sums[:] = 0
+    for d in range(-reach, reach + 1):
+        column_sums += sums[_mirrored(d, height)]
     for i in range(height):
+        line, entering, leaving = plane[i], sums[_mirrored(i + reach + 1, height)], sums[_mirrored(i - reach, height)]
         for j in range(width):
-            total = 0
-            for d in range(i - reach, i + reach + 1):
-                at = -d if d < 0 else d
-                total += sums[2 * (height - 1) - at if at >= height else at, j]
-            out[i, j] = (total + count // 2) // count
+            line[j] = np.uint8(column_sums[j] * share + np.float32(0.5))
+            column_sums[j] += entering[j] - leaving[j]
+
+
+@_compiled
+def _mirrored(place, length):
+    place = -place if place < 0 else place
+    return 2 * (length - 1) - place if place >= length else place

@@ -119,7 +119,8 @@ class Loader:
             self.sampler = TwoStream(len(self.labeled), len(self.unlabeled), labeled_bs, unlabeled_bs, seed)
         self.steps_per_epoch = steps_per_epoch or self.sampler.length
         self.augmenter = Augmenter(store, recipe, patch_size, mean, std, threads)
-        self.memory_format = torch.channels_last if channels_last and len(patch_size) == 2 else torch.contiguous_format
+        if channels_last and len(patch_size) == 2:
+            self.augmenter.memory_format = torch.channels_last
         self.rank, self.world = rank, world
         self.wait_seconds = 0.0
         """Time for which the consumer of `batches` stood still, in all."""
@@ -225,7 +226,7 @@ class Loader:
         if self.device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
         tensor = tensor.to(self.device, non_blocking=True)
-        return tensor.contiguous(memory_format=self.memory_format) if tensor.dim() == 4 and tensor.is_floating_point() else tensor
+        return tensor.contiguous(memory_format=self.augmenter.memory_format) if tensor.is_floating_point() else tensor
 
 
 def _put(ready: queue.Queue, item: Batch | BaseException, stopped: threading.Event) -> bool:
