@@ -28,7 +28,8 @@ def write_dagm(root: Path, classes: tuple[int, ...] = (1, 2, 7), n_train: int = 
             lines = ["1"]
             for place in range(count):
                 stem = f"{first + place:04d}"
-                image, mask = draw(np.random.default_rng((seed, number, split == "Test", place)), BLUR.get(number, (2, 2)), side, place in marked)
+                rng = np.random.default_rng((seed, number, split == "Test", place))
+                image, mask = draw(rng, BLUR.get(number, (2, 2)), side, place in marked)
                 Image.fromarray(image).save(folder / split / f"{stem}.PNG")
                 if place in marked:
                     Image.fromarray(mask).save(folder / split / "Label" / f"{stem}_label.PNG")

@@ -34,7 +34,7 @@ def budget(asked: str, available: int, unit: str) -> int:
         if share > 1:
             raise UserError(f"--labeled_num {text}: more than there is; write a percentage up to 100%.")
         count = int(share * available)
-    elif re.fullmatch(r"[0-9]*\.[0-9]+", text):
+    elif re.fullmatch(r"0?\.[0-9]+", text):
         raise UserError(f"--labeled_num {text}: is this a share? write {float(Fraction(text) * 100):g}% (or a number of {unit}s, or all).")
     else:
         raise UserError(f"--labeled_num {text}: not a label budget; write a number of {unit}s such as 7, a percentage such as 10%, or all.")

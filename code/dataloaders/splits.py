@@ -214,7 +214,7 @@ PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
 def parts_of(source: Source, protocol: str | None, fold: int | None, folds: int, split_seed: int, with_test: bool) -> Parts:
     """The parts of a run before labels are dealt out. A fold pools the groups of all official parts."""
     if fold is not None:
-        pool = [case for part in ("train", "val", "test") for case in source.cases(part)]  # type: ignore[arg-type]
+        pool = [case for part in ("train", "val", "test") for case in source.cases(part)]
         return fold_parts(pool, fold, folds, split_seed)
     name = protocol or source.data.protocols[0]
     if (source.data.layout, name) not in PROTOCOLS:

@@ -71,8 +71,16 @@ class AcdcSource:
             self._entries[name] = entries
         return self._entries[name]
 
+    def slices(self) -> list[Entry]:
+        """Entries of train_slices.list; none where there is no such list, and slices come from the volumes."""
+        name = "train_slices.list"
+        known = (self.root / name).exists() or (LISTS / self.data.name / name).exists()
+        return self.entries(name) if known else []
+
     def cases(self, part: Part) -> list[Case]:
         entries = self.entries(f"{part}.list")
+        if part == "train":
+            self._compare_slices(entries)
         problems = Problems()
         cases = []
         for entry in entries:
@@ -91,7 +99,7 @@ class AcdcSource:
         """Slices in the order of train_slices.list; those of a case that it does not name follow, from the volume's file."""
         wanted = {case.name: case for case in cases}
         items, listed, problems = [], set(), Problems()
-        for entry in self.entries("train_slices.list"):
+        for entry in self.slices():
             case = wanted.get(volume_of(entry.name))
             if case is None:
                 continue
@@ -111,6 +119,14 @@ class AcdcSource:
             items += [Item(f"{case.name}_slice_{index + 1}", case, case.image, case.label, index) for index in range(depth)]
         problems.raise_any(f"{self.root}")
         return items
+
+    def _compare_slices(self, cases: list[Entry]) -> None:
+        listed = {volume_of(entry.name) for entry in self.slices()}
+        alone = [entry.name for entry in cases if entry.name not in listed]
+        if listed and alone:
+            remark = f"{len(alone)} training cases are not in train_slices.list ({alone[0]}, ...); their slices are read from the volumes."
+            if remark not in self.remarks:
+                self.remarks.append(remark)
 
     def image(self, of: Case | Item) -> np.ndarray:
         with H5(inside(self.root, of.image)) as file:

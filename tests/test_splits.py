@@ -1,0 +1,240 @@
+"""Splits, folds, label budgets and draws: nothing leaks, nothing depends on a listing, and the published counts come out."""
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataloaders import splits
+from dataloaders.catalog import DATA_SETS, open_source
+from dataloaders.description import Case, DataSet
+from dataloaders.draws import budget, groups_of, patients_to_slices, published_split, stratified_order
+from dataloaders.errors import UserError
+from dataloaders.layouts.common import read_list
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LISTS = REPOSITORY / "code" / "dataloaders" / "lists" / "ACDC"
+
+
+@dataclass
+class Listed:
+    """A source that is only a list of cases, and notes which parts were asked for."""
+
+    data: DataSet
+    everything: list[Case]
+    root: Path = Path("/nowhere")
+    asked: list[str] = field(default_factory=list)
+
+    def cases(self, part):
+        self.asked.append(part)
+        return [case for case in self.everything if case.part == part]
+
+
+def make_source(sizes, layout="acdc", unit="patient", strata=3, parts=("train", "val", "test"), unlabeled=0):
+    data = DataSet("made", layout, unit=unit, protocols=("official",))
+    cases = []
+    for group, size in enumerate(sizes):
+        part = parts[group % len(parts)]
+        cases += [Case(f"g{group:03d}_{i}", Path("x"), Path("y"), f"g{group:03d}", f"s{group % strata}", part) for i in range(size)]
+    cases += [Case(f"free{i}", Path("x"), None, f"free{i}", "", "train") for i in range(unlabeled)]
+    return Listed(data, cases)
+
+
+def shuffled(source, seed):
+    order = np.random.default_rng(seed).permutation(len(source.everything))
+    return Listed(source.data, [source.everything[i] for i in order])
+
+
+def groups(cases):
+    return {case.group for case in cases}
+
+
+SIZES = st.lists(st.integers(1, 6), min_size=10, max_size=40)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(2, 5), SEEDS, SEEDS, st.sampled_from(["first", "random"]), st.sampled_from(["patient", "image"]),
+       st.integers(1, 7))
+def test_folds_never_leak_and_cover_everything(sizes, folds, split_seed, labeled_seed, choice, unit, strata):
+    source = make_source(sizes, unit=unit, strata=strata, unlabeled=3)
+    tested, counts = [], []
+    for k in range(folds):
+        split = splits.make_split(source, None, k, folds, split_seed, "2", choice, labeled_seed)
+        test = splits.test_cases(source, None, k, folds, split_seed)
+        parts = [groups(split.labeled + split.unlabeled + split.left_out), groups(split.val), groups(test)]
+        assert all(parts) and not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+        assert not groups(split.labeled) & groups(split.unlabeled)
+        names = [c.name for c in (*split.labeled, *split.unlabeled, *split.left_out, *split.val, *test)]
+        assert sorted(names) == sorted(c.name for c in source.everything)
+        assert len(groups(split.labeled) if unit == "patient" else split.labeled) == 2
+        tested += [c.name for c in test]
+        counts.append(len(parts[2]))
+    assert sorted(tested) == sorted(c.name for c in source.everything if c.label is not None)
+    assert max(counts) - min(counts) <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, SEEDS, SEEDS, SEEDS, st.sampled_from(["first", "random"]))
+def test_splits_do_not_depend_on_the_listing(sizes, split_seed, labeled_seed, shuffle, choice):
+    source = make_source(sizes, unit="image")
+    arguments = (None, 1, 5, split_seed, "30%", choice, labeled_seed)
+    assert splits.make_split(source, *arguments) == splits.make_split(shuffled(source, shuffle), *arguments)
+    assert splits.test_cases(source, None, 1, 5, split_seed) == splits.test_cases(shuffled(source, shuffle), None, 1, 5, split_seed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, SEEDS, st.sampled_from(["patient", "image"]), st.data())
+def test_random_draws_are_nested_and_stratified(sizes, seed, unit, data):
+    source = make_source(sizes, unit=unit, parts=("train", "train", "train", "val", "train"))
+    train = source.cases("train")
+    available = len(groups(train)) if unit == "patient" else len(train)
+    small, large = sorted(data.draw(st.lists(st.integers(1, available), min_size=2, max_size=2)))
+    draws = [splits.make_split(source, None, None, 5, 0, str(n), "random", seed).labeled for n in (small, large)]
+    assert {c.name for c in draws[0]} <= {c.name for c in draws[1]}
+    order = stratified_order(train, seed)
+    stratum = {c.group: c.stratum for c in train}
+    shares = Counter(stratum[g] for g in order)
+    for n in range(1, len(order) + 1):
+        for name, count in Counter(stratum[g] for g in order[:n]).items():
+            assert abs(count - n * shares[name] / len(order)) <= 2
+
+
+def test_draws_and_folds_follow_their_seed():
+    source = make_source([2] * 40)
+    drawn = {tuple(c.name for c in splits.make_split(source, None, None, 5, 0, "3", "random", s).labeled) for s in range(10)}
+    tested = {tuple(c.name for c in splits.test_cases(source, None, 0, 5, s)) for s in range(10)}
+    assert len(drawn) >= 8 and len(tested) >= 8
+    first = splits.make_split(source, None, None, 5, 0, "3", "first", 0)
+    assert first == splits.make_split(source, None, None, 5, 7, "3", "first", 9)
+
+
+def test_a_budget_of_images_cuts_the_last_group_and_leaves_its_copies_out():
+    source = make_source([4] * 12, unit="image", parts=("train", "train", "val"))
+    split = splits.make_split(source, None, None, 5, 0, "6", "random", 3)
+    assert len(split.labeled) == 6 and len(split.left_out) == 2 and len(split.unlabeled) == 24
+    assert groups(split.left_out) < groups(split.labeled)
+    assert any("left out" in remark for remark in split.remarks)
+
+
+@pytest.mark.parametrize("asked, count", [
+    ("7", 7), ("10%", 7), ("5%", 3), ("20%", 14), ("all", 70), ("70", 70), ("100%", 70), (" 2.5 % ", 1),
+])
+def test_budget(asked, count):
+    assert budget(asked, 70, "patient") == count
+
+
+@pytest.mark.parametrize("asked, words", [
+    ("0.1", "write 10%"), (".05", "write 5%"), ("136", "70 patients available, asked 136"), ("0", "at least 1"), ("0%", "at least 1"),
+    ("1%", "at least 1"), ("101%", "up to 100%"), ("seven", "not a label budget"), ("-3", "not a label budget"), ("", "not a label budget"),
+    ("1e2", "not a label budget"), ("7.0", "not a label budget"), ("nan%", "not a label budget"),
+])
+def test_budget_refused(asked, words):
+    with pytest.raises(UserError) as error:
+        budget(asked, 70, "patient")
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"protocol": "clean"}, "--protocol clean"), ({"fold": 5}, "from 0 to 4"), ({"fold": -1}, "from 0 to 4"),
+    ({"fold": 0, "folds": 1}, "at least 2"), ({"fold": 0, "folds": 50}, "fewer folds"), ({"labeled_choice": "best"}, "first or random"),
+])
+def test_split_refused(change, words):
+    arguments = {"protocol": None, "fold": None, "folds": 5, "split_seed": 0, "labeled_num": "2", "labeled_choice": "first",
+                 "labeled_seed": 0} | change
+    with pytest.raises(UserError) as error:
+        splits.make_split(make_source([2] * 20), **arguments)
+    assert words in str(error.value)
+
+
+def test_official_training_asks_for_no_test_part():
+    source = make_source([2] * 20)
+    splits.make_split(source, None, None, 5, 0, "2", "first", 0)
+    assert source.asked == ["train", "val"]
+
+
+def test_a_split_without_validation_holds_a_share_out_for_schedules():
+    source = make_source([4] * 20, layout="mt", unit="image", parts=("train",))
+    held = splits.make_split(source, "official", None, 5, 0, "40%", "first", 0)
+    free = splits.make_split(source, "official", None, 5, 0, "40%", "first", 0, hold_out=False)
+    assert held.selection == free.selection == "last" and not free.val and held.val
+    assert not groups(held.val) & groups(held.labeled + held.unlabeled)
+    assert len(free.labeled) + len(free.unlabeled) == 64 and len(splits.test_cases(source, "official", None, 5, 0)) == 16
+
+
+def test_published_split_is_that_of_scikit_learn():
+    kept, held_out = published_split([str(i) for i in range(10)], 0.25, 69)
+    order = np.random.RandomState(69).permutation(10)
+    assert held_out == [str(i) for i in order[:3]] and kept == [str(i) for i in order[3:]]
+
+
+def test_patients_to_slices_counts_the_list():
+    entries = [entry.name for entry in read_list(LISTS / "train_slices.list")]
+    counts = {1: 32, 3: 68, 7: 136, 14: 256, 21: 396, 28: 512, 35: 664, 70: 1312}
+    assert {n: patients_to_slices(entries, n) for n in counts} == counts
+    for wrong in (0, 71, 140):
+        with pytest.raises(UserError, match="70"):
+            patients_to_slices(entries, wrong)
+
+
+def real(name):
+    root = Path(os.environ.get("SEMISEG_DATA", "/nowhere")) / name
+    if not root.is_dir():
+        pytest.skip(f"SEMISEG_DATA has no {name}")
+    return root
+
+
+def test_acdc_counts():
+    root = real("ACDC")
+    source = open_source(DATA_SETS["ACDC"], root)
+    if len(source.cases("train")) < 140:
+        pytest.skip("only a part of ACDC is there")
+    split = splits.make_split(source, None, None, 5, 0, "7", "first", 0)
+    assert list(groups_of(split.labeled)) == [f"patient{n:03d}" for n in (99, 38, 50, 100, 58, 21, 49)]
+    assert (len(source.items(list(split.labeled))), len(source.items(list(split.unlabeled))), len(split.val)) == (136, 1176, 20)
+    assert len(splits.test_cases(source, None, None, 5, 0)) == 40
+    for k in range(5):
+        test = splits.test_cases(source, None, k, 5, 0)
+        assert Counter(c.stratum for c in test) == dict.fromkeys(Counter(c.stratum for c in test), 8) and len(groups(test)) == 20
+        assert len({c.stratum for c in splits.make_split(source, None, k, 5, 0, "7", "random", 1).labeled}) == 5
+
+
+def test_neu_counts():
+    source = open_source(DATA_SETS["NEU-Seg"], real("NEU_Seg"))
+    if len(source.cases("train")) < 3630:
+        pytest.skip("only a part of NEU-Seg is there")
+    for asked, labeled, unlabeled in (("1%", 30, 3055), ("5%", 154, 2931), ("10%", 308, 2777), ("20%", 617, 2468), ("30%", 925, 2160),
+                                      ("50%", 1542, 1543)):
+        split = splits.make_split(source, "official", None, 5, 0, asked, "first", 0)
+        assert (len(split.labeled), len(split.unlabeled), len(split.val)) == (labeled, unlabeled, 545)
+    assert len(splits.test_cases(source, "official", None, 5, 0)) == 840
+    test = splits.test_cases(source, None, None, 5, 0)
+    seen = [*range(1, 11), *range(201, 211), *range(509, 512), 516, *range(523, 527), 528, 529, *range(601, 841)]
+    assert [int(c.name.split("/")[1]) for c in test] == seen and len(seen) == 270
+    split = splits.make_split(source, None, None, 5, 0, "10%", "first", 0)
+    assert split.name == "clean" and len(split.labeled) == 308 and len(groups(source.cases("train"))) == 1590
+    parts = [groups(split.labeled), groups(split.unlabeled), groups(split.val), groups(test)]
+    assert sum(len(p) for p in parts) == len(set().union(*parts))
+
+
+def test_mt_counts():
+    source = open_source(DATA_SETS["MT"], real("MT"))
+    cases = source.cases("train")
+    if len(cases) < 388:
+        pytest.skip("only a part of MT is there")
+    assert Counter(g.split("/")[0] for g in groups(cases)) == {"Blowhole": 22, "Break": 18, "Crack": 12, "Fray": 9, "Uneven": 18}
+    for asked, labeled, unlabeled in (("10%", 31, 279), ("20%", 62, 248), ("40%", 124, 186), ("50%", 155, 155)):
+        split = splits.make_split(source, "official", None, 5, 0, asked, "first", 0, hold_out=False)
+        assert (len(split.labeled), len(split.unlabeled), len(split.val)) == (labeled, unlabeled, 0)
+    assert len(splits.test_cases(source, "official", None, 5, 0)) == 78
+    split, test = splits.make_split(source, None, None, 5, 0, "40%", "first", 0), splits.test_cases(source, None, None, 5, 0)
+    assert split.selection == "validation"
+    assert {c.stratum for c in split.val} == {c.stratum for c in test} == {"Blowhole", "Break", "Crack", "Fray", "Uneven"}
+    parts = [groups(split.labeled), groups(split.unlabeled), groups(split.val), groups(test)]
+    assert sum(len(p) for p in parts) == len(set().union(*parts)) == 79
