@@ -28,14 +28,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="read everything in a data folder and list all that is wrong")
     parser.add_argument("--dataset", metavar="NAME",
                         help=f"with --check: the data set it holds, where the layout does not tell ({', '.join(DATA_SETS)})")
-    workers = argparse.ArgumentParser(add_help=False)
-    workers.add_argument("--workers", type=positive, default=os.cpu_count() or 1, metavar="N",
-                         help="processes that work at once (default: one a core, %(default)s here)")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=argparse.SUPPRESS)
+    cores = os.cpu_count() or 1
+    processes = f"processes that work at once (default: one a core, {cores} here)"
+    parser.add_argument("--workers", type=positive, default=cores, metavar="N", help=processes)
     commands = parser.add_subparsers(dest="command", metavar="acdc")
-    acdc = commands.add_parser("acdc", parents=[workers], help="convert the ACDC challenge's NIfTI download to h5 slices and volumes",
-                               description="Converts the ACDC challenge's NIfTI download to h5 slices and volumes with the published lists. "
-                                           "Finished files are kept, so the same command goes on where it stopped.")
+    acdc = commands.add_parser(
+        "acdc", help="convert the ACDC challenge's NIfTI download to h5 slices and volumes",
+        description="Converts the ACDC challenge's NIfTI download to h5 slices and volumes with the published lists. "
+                    "Finished files are kept, so the same command goes on where it stopped.")
+    acdc.add_argument("--workers", type=positive, default=argparse.SUPPRESS, metavar="N", help=processes)
     acdc.add_argument("--raw", type=Path, required=True, metavar="DOWNLOAD",
                       help="the unpacked download: patient001/, ... in it or in its training/")
     acdc.add_argument("--out", type=Path, default=REPOSITORY / "data" / "ACDC", metavar="FOLDER",

@@ -71,13 +71,15 @@ def test_blood_is_inside_the_ring(patients):
 
 def test_no_threshold_finds_the_heart(patients):
     """Many pixels elsewhere have the intensities of muscle, and these differ from patient to patient."""
-    means = []
+    means, elsewhere, all_muscle = [], 0, 0
     for frames in patients:
         image, label = frames[RELAXED]
         muscle = image[label == MUSCLE]
         low, high = np.percentile(muscle, (10, 90))
-        assert ((image >= low) & (image <= high) & (label == 0)).sum() > muscle.size / 2
+        elsewhere += ((image >= low) & (image <= high) & (label == 0)).sum()
+        all_muscle += muscle.size
         means.append(muscle.mean())
+    assert elsewhere > all_muscle
     assert max(means) > 1.5 * min(means)
 
 

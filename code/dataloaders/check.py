@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import get_args
 
 import numpy as np
@@ -43,7 +43,6 @@ class Reading:
 
     problem: str = ""
     constant: bool = False
-    channels: int = 0
     counts: dict[int, int] | None = None
 
 
@@ -62,14 +61,19 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
         listings = dict(zip(PARTS, children.map(PARTS)))
         problems = [p for listing in listings.values() for p in listing.problems]
         remarks = [r for listing in listings.values() for r in listing.remarks]
-        cases = [case for part in PARTS for case in listings[part].cases]
-        absent = [case for case in cases if case.part == "train" and not case.image.exists()]
-        if absent and all(item.image != item.case.image for item in listings["train"].items):
+        targets: list[Case | Item] = [case for part in PARTS for case in listings[part].cases]
+        slices = [item for item in listings["train"].items if item.index is None and item.image != item.case.image]
+        sliced = {item.case.name for item in slices}
+        absent = [case for case in targets if isinstance(case, Case) and case.name in sliced and not case.image.exists()]
+        if absent:
             remarks.append(f"{root}: {len(absent)} training cases have slices but no volume ({absent[0].image.name}, ...); "
                            "enough for the official split, but --fold needs the volumes.")
-            cases = [case for case in cases if case not in set(absent)]
-        slices = [item for item in listings["train"].items if item.index is None and item.image != item.case.image]
-        targets: list[Case | Item] = [*cases, *slices]
+            targets = [target for target in targets if target not in absent]
+        targets += slices
+        unlisted = h5_beside(root, targets) if data.layout in ("acdc", "phantom") else []
+        if unlisted:
+            remarks.append(f"{root}: {len(unlisted)} files are in no list ({unlisted[0].image.name}, ...); read all the same.")
+        targets += unlisted
         readings = list(tqdm(children.map(targets), total=len(targets), desc="reading", unit="file", disable=not targets))
     problems += [reading.problem for reading in readings if reading.problem]
     remarks += oddities(data, targets, readings)
@@ -77,6 +81,14 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
     if not problems and not targets:
         problems.append(f"{root}: no case of {data.name} was found in it.")
     return Report(data, sizes, list(dict.fromkeys(problems)), list(dict.fromkeys(remarks)))
+
+
+def h5_beside(root: Path, named: list[Case | Item]) -> list[Case | Item]:
+    """Volumes and slices in the folders of ACDC's layout that no (readable) list names."""
+    known = {target.image for target in named}
+    others = [Case(file.stem, file, file, file.stem) for file in sorted((root / "data").glob("*.h5")) if file not in known]
+    slices = [file for file in sorted((root / "data" / "slices").glob("*.h5")) if file not in known]
+    return [*others, *(Item(file.stem, Case(file.stem, file, file, file.stem), file, file) for file in slices)]
 
 
 def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading]) -> list[str]:
@@ -118,9 +130,9 @@ class Children:
         self.start_arguments = (replace(data, defaults={}), root)
         self.context = multiprocessing.get_context("spawn")
         self.threads = ThreadPoolExecutor(workers)
-        self.idle: SimpleQueue[Child] = SimpleQueue()
+        self.idle: LifoQueue[Child | None] = LifoQueue()
         for _ in range(workers):
-            self.idle.put(Child(self.context, self.start_arguments))
+            self.idle.put(None)
 
     def __enter__(self) -> Children:
         return self
@@ -128,25 +140,28 @@ class Children:
     def __exit__(self, *_: object) -> None:
         self.threads.shutdown(wait=True, cancel_futures=True)
         while not self.idle.empty():
-            self.idle.get().stop()
+            child = self.idle.get()
+            if child:
+                child.stop()
 
     def map(self, tasks: Iterable[object]) -> Iterator:
         """Answers in the order of the tasks: a `Listing` for a part, a `Reading` for a case or an item."""
         return self.threads.map(self.ask, tasks)
 
     def ask(self, task: object) -> object:
-        child = self.idle.get()
+        child = self.idle.get() or Child(self.context, self.start_arguments)
+        lives = True
         try:
             return child.ask(task)
         except (EOFError, OSError, TimeoutError) as error:
             child.stop()
-            child = Child(self.context, self.start_arguments)
+            lives = False
             happened = f"takes more than {PATIENCE_S:g} s" if isinstance(error, TimeoutError) else "crashes the library that reads it"
             if isinstance(task, Case | Item):
                 return Reading(f"{task.image}: unreadable, {happened}; download it again.")
             return Listing(problems=[f"{self.start_arguments[1]}: unreadable, listing the part {task} {happened}."])
         finally:
-            self.idle.put(child)
+            self.idle.put(child if lives else None)
 
 
 class Child:
@@ -194,7 +209,11 @@ def list_part(data: DataSet, root: Path, part: Part) -> Listing:
                 continue
         listing.cases = source.cases(part)
         if part == "train":
-            listing.items = source.items(listing.cases)
+            for case in listing.cases:
+                try:
+                    listing.items += source.items([case])
+                except UserError as error:
+                    listing.problems.append(str(error))
     except UserError as error:
         listing.problems.append(str(error))
     else:
@@ -215,4 +234,4 @@ def read(data: DataSet, root: Path, target: Case | Item) -> Reading:
     except UserError as error:
         return Reading(str(error))
     counts = None if label is None else {int(v): int(n) for v, n in zip(*np.unique(label, return_counts=True))}
-    return Reading(constant=bool(image.min() == image.max()), channels=image.shape[0], counts=counts)
+    return Reading(constant=bool(image.min() == image.max()), counts=counts)

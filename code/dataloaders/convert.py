@@ -20,6 +20,8 @@ import h5py
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from tqdm import tqdm
 
 from dataloaders.errors import Problems, UserError
@@ -30,6 +32,7 @@ CLASSES = ("background", "right ventricle", "myocardium", "left ventricle")
 VOLUME_LISTS = ("train.list", "val.list", "test.list")
 PLACES = ("", "training", "database/training", "ACDC/database/training")
 """Where the patients' folders lie in a download, by how it was unpacked."""
+NIBABEL_ERRORS = (ImageFileError, HeaderDataError, WrapStructError)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def convert_acdc(raw: Path, out: Path, workers: int) -> list[str]:
             absent.append(patient)
             continue
         try:
-            frames += [frame for frame in frames_of(place / patient) if frame.case in wanted]
+            frames += [frame for frame in frames_of(place / patient, problems) if frame.case in wanted]
         except UserError as error:
             problems.add(error)
     if absent:
@@ -67,6 +70,7 @@ def convert_acdc(raw: Path, out: Path, workers: int) -> list[str]:
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another folder with --out.") from None
     run_all([frame for frame in frames if not is_finished(frame.case, out)], out, workers, problems)
+    problems.messages.sort()
     problems.raise_any(f"{raw}", most=1000)
     remarks += write_lists(out, {frame.case for frame in frames})
     return remarks
@@ -83,20 +87,16 @@ def patients_place(raw: Path) -> Path:
                     "give the unpacked download of the ACDC challenge with --raw.")
 
 
-def frames_of(folder: Path) -> list[Frame]:
-    """The two annotated frames of a patient, in the order of their numbers; raises `UserError` with all that is missing."""
-    patient = folder.name
-    numbers = annotated_numbers(folder)
-    problems, frames = Problems(), []
-    for order, number in enumerate(numbers, start=1):
+def frames_of(folder: Path, problems: Problems) -> list[Frame]:
+    """The two annotated frames of a patient, in the order of their numbers, less those of which a file is missing."""
+    patient, frames = folder.name, []
+    for order, number in enumerate(annotated_numbers(folder), start=1):
         image, label = (nifti(folder, f"{patient}_frame{number:02d}{ending}") for ending in ("", "_gt"))
-        problems_before = len(problems.messages)
-        for file, what in ((image, "image"), (label, "reference segmentation")):
-            if not file.is_file():
-                problems.add(f"{file}: the {what} of frame {number} is missing; download {patient} again.")
-        if len(problems.messages) == problems_before:
+        missing = [(file, what) for file, what in ((image, "image"), (label, "reference segmentation")) if not file.is_file()]
+        for file, what in missing:
+            problems.add(f"{file}: the {what} of frame {number} is missing; download {patient} again.")
+        if not missing:
             frames.append(Frame(f"{patient}_frame{order:02d}", image, label))
-    problems.raise_any(f"{folder}")
     return frames
 
 
@@ -167,11 +167,12 @@ def read_nifti(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         picture = nibabel.nifti1.load(file)
         values = np.asanyarray(picture.dataobj)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError):
+    except (*NIBABEL_ERRORS, OSError, EOFError, zlib.error, ValueError):
         with open(file, "rb") as stream:
-            head = stream.read(2)
-        compressed = head == b"\x1f\x8b" or file.suffix == ".nii" and file.stat().st_size > 0
-        raise UserError(f"{file}: {'the file is cut off or damaged; download it again.' if compressed else what_lies_there(file)}") from None
+            head = stream.read(348)
+        is_nifti = head.startswith(b"\x1f\x8b") or head[344:347] in (b"n+1", b"ni1")
+        cause = "the file is cut off or damaged; download it again." if is_nifti else what_lies_there(file)
+        raise UserError(f"{file}: {cause}") from None
     if values.ndim != 3 or 0 in values.shape:
         raise UserError(f"{file}: has the shape {values.shape}; expected a volume of three dimensions (x, y, z).")
     return values.transpose(), np.asarray(picture.header.get_zooms()[::-1], np.float64), np.asarray(picture.affine, np.float64)
