@@ -480,6 +480,16 @@ def test_pictures_of_sixteen_bits(tmp_path):
     assert source.image(source.cases("train")[0]).max() == round(319 * 200 / 257)
 
 
+def test_photographs_are_turned_as_their_exif_says(tmp_path):
+    write_folder(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "images" / "teil 0.jpg", np.zeros((20, 16, 3), np.uint8), exif=exif)
+    source = open_source(named("folder"), tmp_path)
+    case = source.cases("train")[0]
+    assert source.image(case).shape == (3, 16, 20) and source.label(case).shape == (16, 20)
+
+
 # Finding data sets
 
 def test_names_are_matched_loosely():

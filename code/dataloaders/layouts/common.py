@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataloaders.errors import Problems, UserError
 
@@ -199,18 +199,18 @@ def open_picture(file: Path) -> Image.Image:
     try:
         picture = Image.open(file)
     except Image.DecompressionBombError:
-        raise UserError(f"{file}: claims more than {MOST_ELEMENTS} pixels; not a file that can be used here.") from None
+        raise UserError(f"{file}: claims too many pixels; such a file is not read.") from None
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
         raise UserError(f"{file}: {what_lies_there(file)}") from None
     if picture.width * picture.height > MOST_ELEMENTS:
-        raise UserError(f"{file}: claims {picture.width} x {picture.height} pixels; not a file that can be used here.")
+        raise UserError(f"{file}: claims {picture.width} x {picture.height} pixels; such a file is not read.")
     return picture
 
 
 def read_picture(file: Path, channels: int | None) -> np.ndarray:
     """(C, H, W) uint8 of a photograph; `channels` 1 (grey) or 3 (RGB) converts, None leaves colours as they are.
 
-    A 16-bit grey picture is scaled by 1/257 to eight bits.
+    A 16-bit grey picture is scaled by 1/257 to eight bits; a photograph is turned as its EXIF says, as tools that draw masks show it.
     """
     with open_picture(file) as picture:
         try:
@@ -218,7 +218,7 @@ def read_picture(file: Path, channels: int | None) -> np.ndarray:
                 values = np.asarray(picture).astype(np.float64)
                 picture_8 = Image.fromarray(to_eight_bits(values, file))
             else:
-                picture_8 = picture.convert("RGB" if picture.mode not in ("1", "L", "LA", "La") else "L")
+                picture_8 = ImageOps.exif_transpose(picture).convert("RGB" if picture.mode not in ("1", "L", "LA", "La") else "L")
         except (OSError, ValueError, SyntaxError):
             raise UserError(f"{file}: the picture is damaged or cut off; download it again.") from None
     if channels is not None:
@@ -253,6 +253,7 @@ def read_mask(file: Path) -> np.ndarray:
 
 
 def picture_size(file: Path) -> tuple[int, int]:
-    """(H, W) of a picture, from its head."""
+    """(H, W) of a picture as `read_picture` turns it, from its head."""
     with open_picture(file) as picture:
-        return picture.height, picture.width
+        sideways = picture.getexif().get(0x0112) in (5, 6, 7, 8)
+        return (picture.width, picture.height) if sideways else (picture.height, picture.width)

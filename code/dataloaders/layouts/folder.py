@@ -55,7 +55,7 @@ class FolderSource(ImageSource):
         values = self._values(masks)
         self.binary = 255 in values and values <= {0, 255} and len(names) in (0, 2)
         self.data = self._described(names, values, [case.image for case in learned])
-        self.cache_key = f"binary {self.binary}, {self.data.num_classes} classes"
+        self.cache_key = f"binary {self.binary}, {self.data.num_classes} classes, {self.data.channels} channels"
 
     @staticmethod
     def fits(root: Path) -> bool:
