@@ -137,7 +137,7 @@ def test_both_backends_give_the_same_scores_of_all_classes(spacing):
     ours, theirs = (score_case(prediction, reference, 5, spacing, backend=backend) for backend in ("numba", "medpy"))
     for a, b in zip(ours, theirs):
         assert a.pop("empty") == b.pop("empty")
-        assert a == pytest.approx(b, rel=1e-9)
+        assert a == (b if b["dice"] is None else pytest.approx(b, rel=1e-9))
     assert set(ours[0]) == {"dice", "jaccard", "hd95_vox", "asd_vox"} | ({"hd95_mm", "asd_mm"} if spacing else set())
     fast = score_case(prediction, reference, 5, spacing, only_fast=True)
     assert [score.pop("empty") for score in fast] == ["", "", "", "both"]

@@ -1,0 +1,220 @@
+"""Scores of a case (Dice, Jaccard, HD95, ASD of every class) against medpy, MONAI and surface-distance, on real labels.
+
+    python benchmarks/metrics.py        reads ACDC and LA under $SEMISEG_DATA, else data/; some minutes on two cores
+
+Predictions are the labels, bent by a smooth random displacement whose strength is searched for: mean Dice 0.95 (near), 0.5 (bad).
+Ours and the peers run in turn, one thread each; the ratio is the peer's median time over ours. Peers define some distances
+otherwise (MONAI: the larger of two percentiles; surface-distance: areas), so only medpy's numbers are compared. The floor is the
+time to read both label maps once. A peer or data set that is missing gets a line.
+"""
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "code"))
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+from scipy import ndimage  # noqa: E402
+
+from metrics import score_case  # noqa: E402
+
+REPEATS = 5
+CASES = {"ACDC": 6, "LA": 3}
+PATTERNS = {"ACDC": "data/*.h5", "LA": "2018LA_Seg_Training Set/*/*.h5"}
+LEVELS = {"near": 0.95, "bad": 0.5}
+COMPILE = """
+import time, numpy as np
+start = time.perf_counter()
+from metrics import score_case
+a = np.zeros((4, 8, 8), np.uint8); a[:, 2:5, 2:5] = 1
+score_case(a, a[:, ::-1], 2)
+print(time.perf_counter() - start)
+"""
+
+Peer = Callable[[np.ndarray, np.ndarray, int], None]
+
+
+def labels_of(dataset: str) -> list[np.ndarray]:
+    folder = Path(os.environ.get("SEMISEG_DATA") or ROOT / "data") / dataset
+    files = sorted(folder.glob(PATTERNS[dataset]))
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, CASES[dataset]).astype(int))] if files else []
+    if not files:
+        print(f"{dataset}: no {PATTERNS[dataset]} in {folder}; set SEMISEG_DATA to the folder that holds {dataset}/.")
+    maps = []
+    for path in chosen:
+        with h5py.File(path, "r") as file:
+            maps.append(np.ascontiguousarray(file["label"][()], dtype=np.uint8))
+    return maps
+
+
+def mean_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
+    values = []
+    for label in range(1, int(reference.max()) + 1):
+        p, r = prediction == label, reference == label
+        values.append(2 * (p & r).sum() / max(p.sum() + r.sum(), 1))
+    return float(np.mean(values))
+
+
+def bent(labels: np.ndarray, target: float, seed: int) -> np.ndarray:
+    """The labels moved by a smooth random field and a common shift, both scaled until the mean Dice is about `target`."""
+    rng = np.random.default_rng(seed)
+    scales = [0.1 if size < 32 else 1.0 for size in labels.shape]  # few thick slices: hardly any displacement across them
+    field = np.empty((labels.ndim, *labels.shape), np.float32)
+    for axis, scale in enumerate(scales):
+        coarse = rng.standard_normal([max(2, size // 16) for size in labels.shape])
+        zoomed = ndimage.zoom(coarse, [n / m for n, m in zip(labels.shape, coarse.shape)], order=1)
+        field[axis] = scale * (zoomed + 0.5 * rng.choice([-1, 1]))
+    grid = np.indices(labels.shape, dtype=np.float32)
+    low, high = 0.0, 60.0
+    for _ in range(9):
+        strength = (low + high) / 2
+        result = ndimage.map_coordinates(labels, grid + strength * field, order=0)
+        low, high = (strength, high) if mean_dice(result, labels) > target else (low, strength)
+    return result
+
+
+def medpy_scores(prediction: np.ndarray, reference: np.ndarray, num_classes: int) -> np.ndarray:
+    from medpy.metric import binary
+
+    pairs = [(prediction == label, reference == label) for label in range(1, num_classes)]
+    return np.array([[f(p, r) for f in (binary.dc, binary.jc, binary.hd95, binary.asd)] for p, r in pairs])
+
+
+def our_scores(prediction: np.ndarray, reference: np.ndarray, num_classes: int) -> np.ndarray:
+    scores = score_case(prediction, reference, num_classes)
+    return np.array([[score[key] for key in ("dice", "jaccard", "hd95_vox", "asd_vox")] for score in scores], dtype=float)
+
+
+def peers() -> dict[str, Peer]:
+    """Peers that import here; the others get a line."""
+    found: dict[str, Peer] = {}
+    try:
+        import medpy.metric  # noqa: F401
+
+        found["medpy"] = medpy_scores
+    except ImportError as error:
+        print(f"medpy: not installed ({error})")
+    try:
+        import torch
+        from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance, compute_iou
+
+        torch.set_num_threads(1)
+
+        def monai(prediction: np.ndarray, reference: np.ndarray, num_classes: int) -> None:
+            p, r = (torch.from_numpy(np.stack([labels == c for c in range(num_classes)])[None]) for labels in (prediction, reference))
+            compute_dice(p, r, include_background=False)
+            compute_iou(p, r, include_background=False)
+            compute_hausdorff_distance(p, r, include_background=False, percentile=95)
+            compute_average_surface_distance(p, r, include_background=False)
+
+        found["monai"] = monai
+    except ImportError as error:
+        print(f"monai: not installed ({error})")
+    try:
+        import surface_distance as deepmind
+
+        def weighted(prediction: np.ndarray, reference: np.ndarray, num_classes: int) -> None:
+            for label in range(1, num_classes):
+                p, r = prediction == label, reference == label
+                deepmind.compute_dice_coefficient(r, p)
+                distances = deepmind.compute_surface_distances(r, p, (1.0,) * p.ndim)
+                deepmind.compute_robust_hausdorff(distances, 95)
+                deepmind.compute_average_surface_distance(distances)
+
+        found["surface-distance"] = weighted
+    except ImportError as error:
+        print(f"surface-distance: not installed ({error})")
+    return found
+
+
+def compile_seconds() -> tuple[float, float]:
+    """Seconds of import and first call in a new process: with an empty cache on disk, and with a filled one."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder, "PYTHONPATH": str(ROOT / "code")}
+        first, second = (
+            float(subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True, capture_output=True, text=True).stdout)
+            for _ in range(2)
+        )
+    return first, second
+
+
+def milliseconds(function: Callable[[], object], calls: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) * 1e3 / calls
+
+
+def compare(dataset: str, level: str, pairs: list[tuple[np.ndarray, np.ndarray]], found: dict[str, Peer]) -> list[dict[str, object]]:
+    """Prints the rows of one data set and level; the lines for machines."""
+    num_classes = int(max(reference.max() for _, reference in pairs)) + 1
+    dice = float(np.mean([mean_dice(p, r) for p, r in pairs]))
+    times: dict[str, list[float]] = {name: [] for name in ("ours", "ours, two threads", "floor", *found)}
+
+    def ours() -> None:
+        for p, r in pairs:
+            our_scores(p, r, num_classes)
+
+    ours()
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(REPEATS):
+            times["ours"].append(milliseconds(ours, 3) / len(pairs))
+            twice = pairs + pairs
+            times["ours, two threads"].append(
+                milliseconds(lambda work=twice: list(pool.map(lambda pair: our_scores(*pair, num_classes), work)), 2) / len(twice)
+            )
+            times["floor"].append(milliseconds(lambda: [(p.max(), r.max()) for p, r in pairs], 3) / len(pairs))
+            for name, peer in found.items():
+                times[name].append(milliseconds(lambda peer=peer: [peer(p, r, num_classes) for p, r in pairs]) / len(pairs))
+    median = {name: float(np.median(values)) for name, values in times.items()}
+    for name, value in median.items():
+        print(f"{dataset:6}{level:6}{dice:7.2f}  {name:20}{value:12.2f}{value / median['ours']:12.2f}")
+    if "medpy" in found:
+        worst = max(np.abs(our_scores(p, r, num_classes) - medpy_scores(p, r, num_classes)).max() for p, r in pairs)
+        print(f"{'':21}largest difference from medpy {worst:.1e}")
+    return [
+        {
+            "name": f"metrics {dataset} {peer} {level}", "ratio": round(median[peer] / median["ours"], 1),
+            "ours_ms": round(median["ours"], 3), "peer_ms": round(median[peer], 2), "dice": round(dice, 3), "cases": len(pairs), "repeats": REPEATS,
+        }
+        for peer in found
+    ]  # fmt: skip
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    print(f"machine: {platform.processor() or platform.machine()}, {os.cpu_count()} cores; python {platform.python_version()}, "
+          f"numpy {np.__version__}; median of {REPEATS} repeats, sides in turn, one thread unless said")  # fmt: skip
+    found = peers()
+    first, second = compile_seconds()
+    print(f"compilation, apart: {first:.1f} s once (import and first call), {second:.1f} s from the cache on disk in later processes")
+    lines: list[dict[str, object]] = []
+    for dataset in CASES:
+        maps = labels_of(dataset)
+        if not maps:
+            continue
+        sizes = ", ".join("x".join(map(str, labels.shape)) for labels in maps)
+        print(f"\n{dataset}: {len(maps)} cases ({sizes})\nset   level    Dice  who                   ms a case  times ours")
+        for level, target in LEVELS.items():
+            pairs = [(bent(labels, target, seed), labels) for seed, labels in enumerate(maps)]
+            lines += compare(dataset, level, pairs, found)
+    print()
+    for line in lines:
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
