@@ -88,12 +88,15 @@ def main(options: Test) -> None:
     table, main_name = {}, next(iter(predictors))
     for name, network in predictors.items():
         began = time.perf_counter()
-        small = [predict_slices(network, one.slices.to(device), options.batch) for one in tqdm(loaded, name, leave=False, disable=None)]
+        shown = tqdm(loaded, name, leave=False, disable=None)
+        small = [predict_slices(network, one.slices.to(device), options.batch) for one in shown]
         native = [to_native(maps, one.reference.shape[1:], source.data) for maps, one in zip(small, loaded)]
         seconds = time.perf_counter() - began
         rows = score(native, loaded, source.data, options)
         summary: dict[str, Any] = summarize(rows, source.data.classes[1:])
-        extra = images_of_defects(native, [maps.cpu().numpy() for maps in small], loaded, source.data) if source.data.family == "defect" else {}
+        extra = {}
+        if source.data.family == "defect":
+            extra = images_of_defects(native, [maps.cpu().numpy() for maps in small], loaded, source.data)
         table[name] = summary
         result = results.record(run, name, options, summary, extra, [one.case.name for one in loaded], source.data.classes[1:], rows,
                                 {"seconds": seconds, "peak_memory": peak_memory(device), "device": str(device)})
@@ -140,7 +143,8 @@ def images_of_defects(native: list[np.ndarray], small: list[np.ndarray], loaded:
     return found
 
 
-def show(run: results.TestedRun, predicted: list[np.ndarray], loaded: list[EvaluationCase], rows: list[list[dict[str, Any]]], data: DataSet) -> None:
+def show(run: results.TestedRun, predicted: list[np.ndarray], loaded: list[EvaluationCase], rows: list[list[dict[str, Any]]],
+         data: DataSet) -> None:
     """Writes the predictions of the method's own predictor, a sheet of the best, median and worst case, and the learning curves."""
     folder = run.folder / "predictions"
     folder.mkdir(exist_ok=True)

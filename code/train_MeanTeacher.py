@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine import Options, Run, launch
+from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
 from losses import softmax_mse, supervised_loss
 from networks import ema_update, frozen_copy
@@ -33,7 +33,7 @@ class MeanTeacher(Options):
     """Standard deviation of the Gaussian noise on the teacher's input, clipped at twice this value."""
 
 
-PRESETS = {"3D": dict(consistency_start=0), "Phantom": dict(consistency_start=0, consistency_rampup=1.0)}
+PRESETS: Presets = {"3D": dict(consistency_start=0), "Phantom": dict(consistency_start=0, consistency_rampup=1.0)}
 
 
 def losses(student, teacher, batch, weight, started, options):

@@ -8,7 +8,7 @@ Page: docs/methods/supervised.md          python code/train_Supervised.py --data
 """
 from dataclasses import dataclass
 
-from engine import Options, Run, launch
+from engine import Options, Presets, Run, launch
 from losses import supervised_loss
 
 
@@ -17,7 +17,7 @@ class Supervised(Options):
     """Common options only."""
 
 
-PRESETS = {
+PRESETS: Presets = {
     # 20 steps an epoch for 599 epochs in the peer's baseline; validation stays once an epoch.
     "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
     "MT": dict(batch_size=16, steps_per_epoch=9, val_every=9, max_iterations=5391),

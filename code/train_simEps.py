@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from engine import Options, Run, launch
+from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
 from losses import cross_entropy, similarity_map, symmetric_similarity_loss, unsquared_dice_loss
 
@@ -38,7 +38,7 @@ class SimEps(Options):
     """Steps in a unit of the ramp."""
 
 
-PRESETS = {
+PRESETS: Presets = {
     "DAGM": dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
     "MT": dict(sim_weight=200.0, combine="mean", rampup_unit=50),
     "Phantom": dict(sim_weight=1.0, consistency=0.5, consistency_rampup=2.0, rampup_unit=150),
@@ -64,9 +64,9 @@ def pseudo_labels(logits, combine):
 
 def losses(branches, batch, weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    terms = dict.fromkeys(("supervised", "cps_unlabeled", "cps_labeled", "similarity"), 0.0)
+    terms: dict = dict.fromkeys(("supervised", "cps_unlabeled", "cps_labeled", "similarity"), 0.0)
     for part, images in (("labeled", batch.labeled), ("unlabeled", batch.unlabeled)):
-        taps = {"e": [], "d": [], "o": []}
+        taps: dict[str, list] = {"e": [], "d": [], "o": []}
         for network in branches:  # labelled and unlabelled images pass apart, so batch norm sees them apart
             maps = network.encode(images)
             features = network.decode(maps)
@@ -86,10 +86,10 @@ def losses(branches, batch, weight, options):
 def main(options: SimEps) -> None:
     run = Run(options)
     run.refuse(options.num_branches < 2, f"--num_branches {options.num_branches}: at least 2 networks are needed.")
-    run.refuse(set(options.sim_stages.split(",")) - set("edo"), f"--sim_stages {options.sim_stages}: e, d and o, joined by commas, are needed.")
+    run.refuse(set(options.sim_stages.split(",")) - set("edo"), f"--sim_stages {options.sim_stages}: write e, d, o, joined by commas.")
     if run.data.name in OURS:
-        run.say(f"Similarity weight {options.sim_weight:g}, stages {options.sim_stages}, {options.combine} voting: for {run.data.name} nobody has "
-                "published values of simEps; these are ours (docs/methods/simeps.md).")
+        run.say(f"Similarity weight {options.sim_weight:g}, stages {options.sim_stages}, {options.combine} voting, consistency "
+                f"{options.consistency:g}: for {run.data.name} nobody has published values of simEps; these are ours.")
     roles = [f"branch{k + 1}" for k in range(options.num_branches)]
     branches = [run.network(role) for role in roles]
     optimizers = [run.optimizer(role, network) for role, network in zip(roles, branches)]

@@ -23,6 +23,8 @@ from metrics import score_case, summarize
 
 Predictor = Callable[[Tensor], Any]
 """Images (B, C, h, w) -> logits (B, K, h, w), or a tuple with these first."""
+Summary = dict[str, dict[str, Any]]
+"""Means over cases: "mean" over the foreground classes, and each class by name; a mean over nothing is None."""
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Validator:
             self._on_device = [loaded.slices.to(self.device) for loaded in self._loaded]
         return self._loaded
 
-    def __call__(self, predictor: Predictor) -> dict[str, dict[str, float]]:
+    def __call__(self, predictor: Predictor) -> Summary:
         """{"mean" or class name: {"dice": ..., ...}}. Defect sets give Dice and IoU by the published per-image rule at training size;
         the others Dice and HD95 (voxels) over each case at native size."""
         self.load()
@@ -146,7 +148,7 @@ class Validator:
             references = [torch.from_numpy(resize_nearest(self._loaded[i].reference, size, mapping)) for i in part]
             yield torch.cat([self._on_device[i] for i in part]), torch.cat(references).to(self.device)
 
-    def _score_images(self, predictor: Predictor) -> dict[str, dict[str, float]]:
+    def _score_images(self, predictor: Predictor) -> Summary:
         """Per image: mean over the foreground classes present in its reference; then the mean over images that have any (simEps)."""
         counts = torch.cat([
             counts_per_image(predict_slices(predictor, images, self.batch), reference, self.data.num_classes)

@@ -1,5 +1,5 @@
 """What no method should care about: options, devices, precision, schedules, checkpoints, logs, progress, randomness."""
-from engine.options import Options, parse
+from engine.options import Options, Presets, parse
 from engine.run import Run, launch
 
-__all__ = ["Options", "Run", "launch", "parse"]
+__all__ = ["Options", "Presets", "Run", "launch", "parse"]

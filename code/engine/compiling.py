@@ -15,7 +15,8 @@ class MixedPrecision:
     """
 
     def __init__(self, network: nn.Module, device: str):
-        self.network, self.device = network, device
+        self.network: Any = network
+        self.device = device
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with torch.autocast(self.device, torch.bfloat16):

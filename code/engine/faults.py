@@ -9,18 +9,18 @@ import os
 import signal
 from collections import Counter
 
-_RULE = os.environ.get("SEMISEG_FAULT", "")
 _passed: Counter[str] = Counter()
 
 
 def due(action: str, place: str, number: int) -> bool:
     """True where the rule is `action`@`place`:`number`."""
-    return bool(_RULE) and f"{action}@{place}:{number}" == _RULE
+    rule = os.environ.get("SEMISEG_FAULT")
+    return rule is not None and f"{action}@{place}:{number}" == rule
 
 
 def reach(place: str, what: str = "") -> None:
     """Passes a place of the program: the process is killed at the n-th passing of `place` or `place-what` when the rule says so."""
-    if not _RULE:
+    if "SEMISEG_FAULT" not in os.environ:
         return
     for name in (place, f"{place}-{what}"):
         _passed[name] += 1

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -40,8 +41,13 @@ def _word(value: object) -> str:
 
 
 def model_folder() -> Path:
-    """model/ of the repository, wherever one stands."""
-    return REPOSITORY / "model"
+    """$SEMISEG_MODEL, else model/ of the repository, wherever one stands."""
+    return Path(os.environ.get("SEMISEG_MODEL") or REPOSITORY / "model")
+
+
+def results_folder() -> Path:
+    """$SEMISEG_RESULTS, else results/ of the repository."""
+    return Path(os.environ.get("SEMISEG_RESULTS") or REPOSITORY / "results")
 
 
 def result_path(run_folder: Path, predictor: str = "") -> Path:
@@ -51,7 +57,7 @@ def result_path(run_folder: Path, predictor: str = "") -> Path:
     except ValueError:
         below = Path(run_folder.name)
     name = f"{below.name}_{predictor}.json" if predictor else f"{below.name}.json"
-    return REPOSITORY / "results" / below.parent / name
+    return results_folder() / below.parent / name
 
 
 def find_run(text: str) -> Path:
@@ -59,4 +65,5 @@ def find_run(text: str) -> Path:
     for folder in (Path(text), model_folder() / text):
         if (folder / "config.json").is_file():
             return folder
-    raise UserError(f"{text}: there is no run here (no config.json). Give a run's folder, for example --run model/ACDC/simEps_7_labeled/unet/official_seed1337.")
+    raise UserError(f"{text}: there is no run here (no config.json). Give a run's folder, for example "
+                    "--run model/ACDC/simEps_7_labeled/unet/official_seed1337.")

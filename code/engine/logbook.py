@@ -29,9 +29,10 @@ class Lock:
     def __init__(self, folder: Path):
         self.path = folder / "lock"
         try:
-            self.file: IO[str] = open(self.path, "a+")
+            self.file: IO[str] = open(self.path, "a+")  # noqa: SIM115 - held as long as the process lives
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}). Mend its permissions, or choose another place by --exp.") from error
+            sentence = f"{folder}: cannot be written ({error.strerror}). Mend its permissions, or choose another place by --exp."
+            raise UserError(sentence) from error
         if fcntl is None:
             return
         try:
@@ -55,7 +56,7 @@ class Logbook:
     def __init__(self, folder: Path, total: int):
         self.folder, self.total = folder, total
         self.metrics = folder / "metrics.jsonl"
-        self._text = open(folder / "log.txt", "a", encoding="utf-8")
+        self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
         self._bar: tqdm | None = None
@@ -73,7 +74,7 @@ class Logbook:
         if self._bar is not None:
             self._bar.close()
         if self._lines is None:
-            self._lines = open(self.metrics, "a+", encoding="utf-8")
+            self._lines = open(self.metrics, "a+", encoding="utf-8")  # noqa: SIM115 - closed by close()
             self._lines.truncate(offset)
             self._board = SummaryWriter(str(self.folder / "log"), purge_step=step if step else None, flush_secs=30)
         self._bar = tqdm(total=self.total, initial=step, desc=stage or "training", unit="it", disable=None, dynamic_ncols=True, leave=False)

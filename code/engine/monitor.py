@@ -12,7 +12,7 @@ from torch import Tensor
 from dataloaders.errors import UserError
 from engine.logbook import Logbook
 from engine.pictures import informative_slice, overlay, side_by_side
-from val_2D import Predictor, Validator, predict_slices, to_native
+from val_2D import Predictor, Summary, Validator, predict_slices, to_native
 
 if TYPE_CHECKING:
     from dataloaders.loader import Loader
@@ -125,7 +125,7 @@ class Monitor:
                              "(see pseudo_labels in tensorboard or metrics.jsonl).")
         return values
 
-    def scored(self, name: str, done: int, score: Callable[[], dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    def scored(self, name: str, done: int, score: Callable[[], Summary]) -> Summary:
         """Runs a validation, writes its scores, shows them, and gives them back."""
         began = time.perf_counter()
         summary = score()
@@ -155,7 +155,8 @@ class Monitor:
     def interrupted(self, stage: Stage) -> None:
         """Says where the run stands, and leaves."""
         self.book.status("interrupted", stage.steps_done)
-        raise Interrupted(f"Interrupted at step {stage.steps_done} of {stage.iterations}; the state is saved. Run the same command again to go on.")
+        raise Interrupted(f"Interrupted at step {stage.steps_done} of {stage.iterations}; the state is saved. "
+                          "Run the same command again to go on.")
 
 
 class NotFinite(UserError):

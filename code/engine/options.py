@@ -26,7 +26,8 @@ class Options:
     root_path: Path | None = None
     """Folder of the data set. Without it: data/<data set>."""
     dataset: str | None = None
-    """ACDC, NEU-Seg, DAGM, MT, Phantom, or folder for your own images. Without it: told by --root_path, else ACDC if it is there, else Phantom."""
+    """ACDC, NEU-Seg, DAGM, MT, Phantom, or folder for your own images. Without it: told by --root_path; else ACDC if it is there,
+    else Phantom."""
     exp: str | None = None
     """Name of the experiment. Without it: <data set>/<method>."""
     model: str = "unet"

@@ -66,7 +66,8 @@ def side_by_side(panels: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
     return np.concatenate(row[:-1], 1)
 
 
-def case_sheet(path: Path, predicted: Sequence[np.ndarray], loaded: Sequence[EvaluationCase], dice: Sequence[float], classes: Sequence[str]) -> None:
+def case_sheet(path: Path, predicted: Sequence[np.ndarray], loaded: Sequence[EvaluationCase], dice: Sequence[float],
+               classes: Sequence[str]) -> None:
     """A PNG with the best, the median and the worst case: image, reference, prediction, and where they differ."""
     order = [i for i in np.argsort(dice) if not np.isnan(dice[i])] or list(range(len(loaded)))
     chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
@@ -76,8 +77,8 @@ def case_sheet(path: Path, predicted: Sequence[np.ndarray], loaded: Sequence[Eva
         image, reference, labels = one.pixels[:, k], one.reference[k], predicted[i][k]
         wrong = np.where((reference != labels) & (reference != 255), np.where(labels == 0, reference, labels), 0)
         panels = (grey(image), overlay(image, reference), overlay(image, labels), overlay(image, wrong, 0.8))
-        names = (f"{title}: {one.case.name}" + (f", slice {k + 1}" if len(one.reference) > 1 else ""), "reference", f"prediction, Dice {dice[i]:.3f}",
-                 "differences")
+        where = f", slice {k + 1}" if len(one.reference) > 1 else ""
+        names = (f"{title}: {one.case.name}{where}", "reference", f"prediction, Dice {dice[i]:.3f}", "differences")
         for axis, panel, name in zip(row, panels, names):
             axis.imshow(panel, interpolation="nearest")
             axis.set_title(name, fontsize=8)
@@ -130,8 +131,6 @@ def learning_curves(metrics: Path, path: Path) -> bool:
         axis.grid(alpha=0.3)
         if curves:
             axis.legend(fontsize=7, frameon=False)
-    if losses:
-        left.set_yscale("symlog", linthresh=0.1)
     right.set_ylim(0, 1)
     save_figure(figure, path)
     return True

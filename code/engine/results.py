@@ -57,7 +57,8 @@ def choose(wanted: Wanted, dimensions: int) -> TestedRun:
         run = _read(find_run(str(wanted.run)))
         if run is None or run.status.get("state") != "done":
             state = run.status.get("state", "unknown") if run else "unreadable"
-            raise UserError(f"{wanted.run}: this run is not finished ({state}). Run its command again: {run.config['command'] if run else ''}")
+            again = f" Run its command again: python {run.config['command']}" if run else ""
+            raise UserError(f"{wanted.run}: this run is not finished ({state}).{again}")
         return _of_dimensions(run, dimensions)
     fitting = [run for status in model_folder().rglob("status.json") if (run := _read(status.parent)) and _fits(run, wanted, dimensions)]
     if not fitting:
@@ -91,7 +92,7 @@ def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Ca
     saved = best["predictors"]
     if which == "last":
         last = checkpoint.load(run.folder / "last.pt", "Train again with --fresh.")
-        state_of = {name: entry["state"] for name, entry in last["networks"].items()} | {n: s for n, s in last["kept"].items()}
+        state_of = {**{name: entry["state"] for name, entry in last["networks"].items()}, **last["kept"]}
         saved = {name: {**entry, "state": state_of[name]} for name, entry in saved.items()}
     modules: dict[str, nn.Module] = {}
     for name, entry in saved.items():
@@ -170,7 +171,8 @@ def defect_lines(images: Mapping[str, Any]) -> str:
     lines = []
     for size, found in images.items():
         one, whole, any_defect = found["per_image"], found["data_set"]["mean"], found["detection"]["any"]
-        lines.append(f"  {size.replace('_', ' '):<14} per image: mIoU {_number(one['miou'], 4)}, mDice {_number(one['mdice'], 4)}, accuracy "
-                     f"{_number(one['accuracy'], 4)};  whole set: IoU {_number(whole['iou'], 4)}, Dice {_number(whole['dice'], 4)};  images "
-                     f"found {_number(any_defect['recall'], 3)}, false alarms {_number(any_defect['false_alarms'], 3)}")
+        lines.append(
+            f"  {size.replace('_', ' '):<14} per image: mIoU {_number(one['miou'], 4)}, mDice {_number(one['mdice'], 4)}, "
+            f"accuracy {_number(one['accuracy'], 4)};  whole set: IoU {_number(whole['iou'], 4)}, Dice {_number(whole['dice'], 4)};  "
+            f"images found {_number(any_defect['recall'], 3)}, false alarms {_number(any_defect['false_alarms'], 3)}")
     return "\n".join(lines)

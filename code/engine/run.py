@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -86,7 +87,7 @@ class Run(Stage):
                     network.load_state_dict(self.best_states[role]["state"])
                     members.append(network)
                 together = ENSEMBLES[how](members).eval()
-                self.monitor.scored(name, self.steps_done, lambda network=together: session.validator(self.predictor(network)))  # type: ignore[misc]
+                self.monitor.scored(name, self.steps_done, partial(session.validator, self.predictor(together)))
         share = self.waited() / max(self.train_seconds, 1e-9)
         say(f"Done: {self.steps_done} steps in {duration(self.train_seconds)}, {share:.1%} of it waiting for data; "
             f"validation took {duration(self.monitor.validation_seconds)}.")
@@ -159,7 +160,8 @@ def _known(error: Exception) -> str | None:
         return f"{error.filename}: cannot be written ({error.strerror}). Mend its permissions.{kept}"
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         peak = peak_memory(run.device) / 2**30 if run else 0.0
-        return f"Out of memory (peak so far {peak:.1f} GiB). Lower --batch_size, --labeled_bs or --patch_size, or use --precision bf16-mixed.{kept}"
+        return (f"Out of memory (peak so far {peak:.1f} GiB). Lower --batch_size, --labeled_bs or --patch_size, "
+                f"or use --precision bf16-mixed.{kept}")
     return None
 
 

@@ -177,7 +177,8 @@ class Session:
             old = json.loads(path.read_text())
             status = json.loads((self.folder / "status.json").read_text()) if (self.folder / "status.json").exists() else {}
         except ValueError as error:
-            raise UserError(f"{path}: this is no readable JSON ({error}). Begin anew with --fresh (the folder is moved aside).", 4) from error
+            sentence = f"{path}: this is no readable JSON ({error}). Begin anew with --fresh (the folder is moved aside)."
+            raise UserError(sentence, 4) from error
         lines = self.differences(old)
         done = status.get("state") == "done"
         code_changed = old.get("code") != self.config["code"]
@@ -185,7 +186,8 @@ class Session:
             lines.append(f"the code that shapes a run: {old.get('code')} then, {self.config['code']} now")
         if lines and not (self.options.accept_changes and not done):
             raise UserError("\n".join([
-                f"{self.folder}: a {'finished' if done else 'begun'} run with another configuration lies here:", *(f"  - {line}" for line in lines),
+                f"{self.folder}: a {'finished' if done else 'begun'} run with another configuration lies here:",
+                *(f"  - {line}" for line in lines),
                 "Begin anew with --fresh (the old folder is moved aside), choose another place by --exp NAME"
                 + (", or go on all the same with --accept_changes." if not done else "."),
             ]))

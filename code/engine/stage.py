@@ -5,6 +5,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +74,7 @@ class Stage:
         self.kept: dict[str, Any] = {}
         self.evaluated: dict[str, nn.Module | str] = {}
         self.best_states: dict[str, dict[str, Any]] = {}
+        self.val_every = session.options.val_every
         self.steps_done = 0
         self.train_seconds = 0.0
         self.wait_seconds = 0.0
@@ -155,9 +157,12 @@ class Stage:
         with torch.random.fork_rng(devices=[]):
             loader = self._loader = Loader(
                 store, *session.indices, batch_size=options.batch_size, labeled_bs=options.labeled_bs, patch_size=options.patch_size,
-                recipe=data.augmentation, seed=seed_of(options.seed, self.name, "batches"), device=self.device, mean=data.mean, std=data.std,
-                steps_per_epoch=options.steps_per_epoch, labeled_only=labeled_only, policy=augment, rank=self.rank, world=self.world,
+                recipe=data.augmentation, seed=seed_of(options.seed, self.name, "batches"), device=self.device,
+                mean=data.mean, std=data.std, steps_per_epoch=options.steps_per_epoch, labeled_only=labeled_only, policy=augment,
+                rank=self.rank, world=self.world,
             )
+        if options.schedule == "plateau" and options.steps_per_epoch is None:
+            self.val_every = loader.steps_per_epoch
         self._restore()
         monitor.begin(self, loader)
         modules = [*self.networks.values(), *(kept for kept in self.kept.values() if isinstance(kept, nn.Module))]
@@ -200,7 +205,7 @@ class Stage:
         now = time.perf_counter()
         self.train_seconds += now - self._step_started
         self.monitor.step(self, terms, done)
-        if self.session.validator is not None and (done % options.val_every == 0 or last):
+        if self.session.validator is not None and (done % self.val_every == 0 or last):
             self.validate(done)
         assert self._signals is not None and self._loader is not None
         if done % options.save_every == 0 or last or self._signals.wanted:
@@ -220,7 +225,7 @@ class Stage:
             if isinstance(network, str):
                 continue
             network.eval()
-            summary = self.monitor.scored(name, done, lambda predictor=network: validator(self.predictor(predictor)))
+            summary = self.monitor.scored(name, done, partial(validator, self.predictor(network)))
             score = summary["mean"]["dice"] or 0.0
             if name in self.optimizers and self.optimizers[name].plateau:
                 self.optimizers[name].plateau.see(score)  # type: ignore[union-attr]

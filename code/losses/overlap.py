@@ -8,7 +8,7 @@ from torch import Tensor
 IGNORED = 255
 
 
-def one_hot(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor | None]:
+def one_hot(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """(B, *spatial) integers -> ((B, C, *spatial) float32, all 0 where ignored; (B, 1, *spatial) mask of counted pixels).
 
     Built by comparison: scatter and F.one_hot have no cheap deterministic form on a GPU.

@@ -19,12 +19,13 @@ def average_weights(teacher: nn.Module, student: nn.Module, keep: float, buffers
     Parameters only; with `buffers` the batch-norm statistics too (integer counters are computed in floating point and
     truncated, as BCP and DSSN do).
     """
-    averages, values = list(teacher.parameters()), list(student.parameters())
+    averages: list[torch.Tensor] = list(teacher.parameters())
+    values: list[torch.Tensor] = list(student.parameters())
     if buffers:
         for average, value in zip(teacher.buffers(), student.buffers()):
             if average.is_floating_point():
-                averages.append(average)  # type: ignore[arg-type]
-                values.append(value)  # type: ignore[arg-type]
+                averages.append(average)
+                values.append(value)
             else:
                 average.copy_((keep * average.double() + (1 - keep) * value.double()).trunc())
     torch._foreach_lerp_(averages, values, 1 - keep)

@@ -23,11 +23,8 @@ class Up(nn.Module):
 
     def __init__(self, a: int, b: int, transposed: bool):
         super().__init__()
-        self.reduce: nn.Module
-        if transposed:
-            self.reduce, self.enlarge = nn.ConvTranspose2d(a, b, 2, stride=2), nn.Identity()
-        else:
-            self.reduce, self.enlarge = nn.Conv2d(a, b, 1), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        self.reduce: nn.Module = nn.ConvTranspose2d(a, b, 2, stride=2) if transposed else nn.Conv2d(a, b, 1)
+        self.enlarge: nn.Module = nn.Identity() if transposed else nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
         self.conv = ConvBlock(2 * b, b, 0.0)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

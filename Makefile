@@ -1,0 +1,26 @@
+# make demo: five minutes on Phantom.   make test: all tests.   make check: style and types.   make comparison: results/phantom.md
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test check comparison
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python code/demo.py
+
+comparison: setup
+	$(BIN)/python code/demo.py --comparison
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy code
