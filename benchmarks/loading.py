@@ -87,7 +87,7 @@ def differing_pixels(store: Store, loader: Loader) -> tuple[int, int]:
         images, labels = loader.augmenter(rows, BATCH, draws)
         for i, row in enumerate(rows):
             for ours, stored in ((images[i, 0], store.image(row)[0]), (labels[i], store.label(row))):
-                expected = augment_scipy.warp(stored, draws, i, (SIDE, SIDE))
+                expected = augment_scipy.warp(np.asarray(stored), draws, i, (SIDE, SIDE))
                 differing += int((ours.numpy() != expected).sum())
                 compared += expected.size
     return differing, compared
@@ -158,7 +158,7 @@ def main() -> None:
     print(f"\npixels that differ from scipy: {differing} of {compared}")
     print(f"decoding once: {first:.2f} s ({store.memory / 1e6:.0f} MB); opening the cache again: {1000 * again:.1f} ms")
     print(f"first batch (loads or compiles the kernels): {warm_up:.2f} s")
-    print(f"waiting for data: {100 * share:.2f} % of a supervised U-Net step on 8 rows ({step_seconds:.2f} s); batches of {BATCH} meanwhile")
+    print(f"waiting for data: {100 * share:.2f} % of a supervised U-Net step on 8 rows ({step_seconds:.2f} s); batches of {BATCH}")
     print()
     ratio = recipe / median(times[f"ours, {cores} threads"])
     print(json.dumps({"name": "loading ACDC recipe", "ratio": round(ratio, 2)}))
