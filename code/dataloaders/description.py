@@ -38,8 +38,6 @@ class DataSet:
     """Label value that no loss and no metric counts."""
     family: Literal["medical", "defect"] = "medical"
     synthetic: bool = False
-    selection: Literal["validation", "last"] = "validation"
-    """Published protocols without a validation part test the last iterate."""
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Published values of the common options (patch_size, batch_size, labeled_bs, max_iterations, ...)."""
     note: str = ""

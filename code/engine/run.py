@@ -74,7 +74,7 @@ class Run(Stage):
         """Makes best.pt complete, scores the ensemble of the bests on validation, and says what to type next."""
         say, session = self.monitor.say, self.session
         modules = {name: network for name, network in self.evaluated.items() if isinstance(network, nn.Module)}
-        if session.validator is None or session.data.selection == "last":
+        if session.validator is None or session.split.selection == "last":
             # Protocols without a validation part test the last iterate.
             for name, network in modules.items():
                 state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}

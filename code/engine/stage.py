@@ -157,7 +157,7 @@ class Stage:
         with torch.random.fork_rng(devices=[]):
             loader = self._loader = Loader(
                 store, *session.indices, batch_size=options.batch_size, labeled_bs=options.labeled_bs, patch_size=options.patch_size,
-                recipe=data.augmentation, seed=seed_of(options.seed, self.name, "batches"), device=self.device,
+                recipe=data.augmentation if augment is None else "none", seed=seed_of(options.seed, self.name, "batches"), device=self.device,
                 mean=data.mean, std=data.std, steps_per_epoch=options.steps_per_epoch, labeled_only=labeled_only, policy=augment,
                 rank=self.rank, world=self.world,
             )
