@@ -188,7 +188,8 @@ def compare(dataset: str, level: str, pairs: list[tuple[np.ndarray, np.ndarray]]
     return [
         {
             "name": f"metrics {dataset} {peer} {level}", "ratio": round(median[peer] / median["ours"], 1),
-            "ours_ms": round(median["ours"], 3), "peer_ms": round(median[peer], 2), "dice": round(dice, 3), "cases": len(pairs), "repeats": REPEATS,
+            "ours_ms": round(median["ours"], 3), "peer_ms": round(median[peer], 2), "dice": round(dice, 3),
+            "cases": len(pairs), "repeats": REPEATS,
         }
         for peer in found
     ]  # fmt: skip

@@ -10,7 +10,7 @@ surface voxel of A, the Euclidean distance to the nearest surface voxel of B. Wi
 
 These are medpy 0.5's definitions; nsd counts voxels, where DeepMind's package weighs them by area.
 
-Compiled by numba at the first call (`metrics.surface_kernels` has the algorithm), kept on disk, runs without the interpreter's lock.
+Compiled by numba at the first call (`surface_sweep` and `surface_distances` have the algorithm), kept on disk, runs without the interpreter's lock.
 """
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metrics import surface_kernels as kernels
+from metrics.surface_distances import both_directions, statistics
+from metrics.surface_sweep import sweep_labels
 
 LARGEST_LABEL = 255
 
@@ -55,12 +56,12 @@ class SurfaceSweep:
             raise ValueError(f"surface distances of label {label}: the {empty} has no such voxel, so there is no surface.")
         steps = checked_spacing(spacing, len(self.shape))
         weights = (1.0,) * (3 - len(steps)) + tuple(step * step for step in steps)
-        return kernels.both_directions(surface_p, surface_r, self.shape[-2], self.shape[-1], weights)
+        return both_directions(surface_p, surface_r, self.shape[-2], self.shape[-1], weights)
 
     def metrics(self, label: int, spacing: Sequence[float] | None = None, tolerance: float | None = None) -> SurfaceMetrics:
         """All surface metrics of one label. ValueError if it is absent in one of the maps."""
         to_reference, to_prediction = self.squared_distances(label, spacing)
-        hd95, hd, asd, assd, nsd = kernels.statistics(to_reference, to_prediction, -1.0 if tolerance is None else float(tolerance))
+        hd95, hd, asd, assd, nsd = statistics(to_reference, to_prediction, -1.0 if tolerance is None else float(tolerance))
         return SurfaceMetrics(hd95, hd, asd, assd, float("nan") if tolerance is None else nsd)
 
 
@@ -86,7 +87,7 @@ def sweep(prediction: np.ndarray, reference: np.ndarray) -> SurfaceSweep:
             "expected the same (Y, X) or (Z, Y, X)."
         )
     volume = (1,) * (3 - prediction.ndim) + prediction.shape
-    counts, *places = kernels.sweep_labels(
+    counts, *places = sweep_labels(
         _as_bytes(prediction, "prediction").reshape(volume), _as_bytes(reference, "reference").reshape(volume), prediction.ndim == 2
     )
     return SurfaceSweep(prediction.shape, counts[0], counts[1], counts[2], tuple(places))
