@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -125,7 +126,7 @@ def nifti(folder: Path, stem: str) -> Path:
 def run_all(frames: list[Frame], out: Path, workers: int, problems: Problems) -> None:
     """Converts in `workers` processes; sentences about bad files go to `problems`, a failure to write ends it all."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(frames))), mp_context=context) as pool:
+    with ProcessPoolExecutor(max(1, min(workers, len(frames))), mp_context=context, initializer=end_with_parent) as pool:
         futures = [pool.submit(convert_frame, frame, out) for frame in frames]
         try:
             for future in tqdm(as_completed(futures), total=len(frames), desc="converting", unit="frame", disable=not frames):
@@ -139,6 +140,17 @@ def run_all(frames: list[Frame], out: Path, workers: int, problems: Problems) ->
                             "run the same command again, with fewer --workers.", 3) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is killed; the pool alone would wait for work forever."""
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def convert_frame(frame: Frame, out: Path) -> tuple[str, int]:
@@ -208,7 +220,8 @@ def is_finished(case: str, out: Path) -> bool:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Without a process number in the name: what a killed process left is overwritten by the next one.
+    temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
