@@ -153,7 +153,7 @@ def test_two_at_once(tmp_path, small, monkeypatch):
 
 
 @pytest.mark.parametrize("found, message", [
-    ({"name": "Phantom", "synthetic": True, "seed": 7, "version": 1}, "seed 7 instead of 0"),
+    ({"name": "Phantom", "synthetic": True, "seed": 7, "version": layout.VERSION}, "seed 7 instead of 0"),
     ({"name": "other"}, "name 'other' instead of 'Phantom'"),
     ([], "holds another data set"),
 ])

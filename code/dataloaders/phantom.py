@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-VERSION = 1
-"""Of the drawing: a change of any pixel raises it."""
+VERSION = 2
+"""Of the drawing: a change of any pixel raises it, so that `ensure` refuses what an older one left."""
+
+STREAM = 1
 
 LEVELS = 1023
 RELAXED, CONTRACTED = FRAMES = range(2)
@@ -239,11 +241,11 @@ def expose(canvas: Canvas, body: Anatomy, dice: Dice) -> np.ndarray:
 
 def draw_patient(seed: int, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The two frames of patient `number`: images (D, H, W) float32 in [0, 1] and labels (D, H, W) uint8."""
-    body = anatomy(Dice(seed, VERSION, number))
+    body = anatomy(Dice(seed, STREAM, number))
     depth, height, width = body.shape
     frames = []
     for frame in FRAMES:
-        dice = Dice(seed, VERSION, number, 1 + frame)
+        dice = Dice(seed, STREAM, number, 1 + frame)
         signal, labels = np.empty(body.shape), np.empty(body.shape, np.uint8)
         for k in range(depth):
             canvas = Canvas(height, width)
