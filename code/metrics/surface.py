@@ -10,7 +10,8 @@ surface voxel of A, the Euclidean distance to the nearest surface voxel of B. Wi
 
 These are medpy 0.5's definitions; nsd counts voxels, where DeepMind's package weighs them by area.
 
-Compiled by numba at the first call (`surface_sweep` and `surface_distances` have the algorithm), kept on disk, runs without the interpreter's lock.
+Compiled by numba at the first call (`surface_sweep` and `surface_distances` have the algorithm), kept on disk, runs without the
+interpreter's lock.
 """
 from __future__ import annotations
 

@@ -33,33 +33,51 @@ def _box(places_a, places_b, height, width):
 
 
 @compiled
+def _down(row, steps):
+    """One step more than in the row above, none on a target."""
+    for i in range(row.size):
+        steps[i] = 0.0 if row[i] == 0.0 else steps[i] + 1.0
+        row[i] = steps[i]
+
+
+@compiled
+def _up(row, steps, weight):
+    """The smaller of the row's steps and one more than in the row below; the row becomes their weighted squares."""
+    for i in range(row.size):
+        from_below = steps[i] + 1.0
+        steps[i] = row[i] if row[i] < from_below else from_below
+        row[i] = weight * (steps[i] * steps[i])
+
+
+@compiled
 def _column_table(targets, height, width, low, high, weight):
-    """Squared distance along y from every voxel of the box to the nearest target in its column; `_FAR` where it has none."""
-    table = np.full((high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1), _FAR)
-    occupied = np.zeros(table.shape[0], np.uint8)
-    for place in targets:
-        z = place // (width * height) - low[0]
-        table[z, (place // width) % height - low[1], place % width - low[2]] = 0.0
-        occupied[z] = 1
-    rows, columns = table.shape[1], table.shape[2]
+    """Squared distance along y from every voxel of the box to the nearest target in its column, and which planes have one.
+
+    A column without a target has 1e300 or so; a plane without one is left as it was. Targets come in ascending order, so that
+    a plane is filled, swept down and swept up while it is in the cache.
+    """
+    depth, rows, columns = high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1
+    table = np.empty((depth, rows, columns))
+    occupied = np.zeros(depth, np.uint8)
     steps = np.empty(columns)
-    for z in range(table.shape[0]):
-        if not occupied[z]:
+    begin = 0
+    for z in range(depth):
+        start = (z + low[0]) * height * width
+        if begin == targets.size or targets[begin] >= start + height * width:
             continue
+        occupied[z] = 1
+        plane = table[z]
+        plane[:] = _FAR
+        while begin < targets.size and targets[begin] < start + height * width:
+            place = targets[begin] - start
+            plane[place // width - low[1], place % width - low[2]] = 0.0
+            begin += 1
         steps[:] = 1e150
         for y in range(rows):
-            row = table[z, y]
-            for x in range(columns):
-                steps[x] = 0.0 if row[x] == 0.0 else steps[x] + 1.0
-                row[x] = steps[x]
-        for y in range(rows - 2, -1, -1):
-            row, below = table[z, y], table[z, y + 1]
-            for x in range(columns):
-                row[x] = below[x] + 1.0 if below[x] + 1.0 < row[x] else row[x]
-        for y in range(rows):
-            row = table[z, y]
-            for x in range(columns):
-                row[x] = weight * row[x] * row[x]
+            _down(plane[y], steps)
+        steps[:] = 1e150
+        for y in range(rows - 1, -1, -1):
+            _up(plane[y], steps, weight)
     return table, occupied
 
 
@@ -118,7 +136,7 @@ def _directed(sources, table, occupied, height, width, low, weights):
         end = begin
         while end < sources.size and sources[end] - row_start < columns:
             x = sources[end] - row_start
-            best = table[z, y, x]
+            best = table[z, y, x] if occupied[z] else _FAR
             if best > 0.0:
                 bound = _bound(z, y, x, seen, seen_plane, steps)
                 # A touch above the true bound, so that the nearest target itself is always found and never only bounded.
@@ -131,7 +149,9 @@ def _directed(sources, table, occupied, height, width, low, weights):
             seen[y + 1, x + 1], seen_plane[y + 1, x + 1] = np.sqrt(best), z
             end += 1
         if largest > 0.0:
-            lowest[left:right] = table[z, y, left:right]
+            lowest[left:right] = _FAR
+            if occupied[z]:
+                _lower_to_sum(table[z, y, left:right], 0.0, lowest[left:right])
             for offset in range(1, depth):
                 ahead = wz * offset * offset
                 if ahead >= largest:
