@@ -70,8 +70,10 @@ def test_the_comparer_sees(tmp_path, name, change, sentence):
 
 def test_the_comparer_takes_rounding_and_says_what_is_left_out(tmp_path):
     np.savez(tmp_path / "file.npz", **WANT)
-    computed = {"out_single": np.float32(1 + 5e-6) * WANT["out_single"], "out_double": WANT["out_double"] + 5e-10,
-                "out_nan": WANT["out_nan"], "grad_x": WANT["grad_x"] + np.float32(5e-6), "out_map": np.ma.array([[1, 9], [1, 1]], mask=[[0, 1], [0, 0]])}
+    computed = {
+        "out_single": np.float32(1 + 5e-6) * WANT["out_single"], "out_double": WANT["out_double"] + 5e-10, "out_nan": WANT["out_nan"],
+        "grad_x": WANT["grad_x"] + np.float32(5e-6), "out_map": np.ma.array([[1, 9], [1, 1]], mask=[[0, 1], [0, 0]]),
+    }
     golden = Golden(tmp_path / "file.npz")
     assert differences(Parity(lambda golden: {}), golden, computed) == ([], ["out_map[0, 1]"])
     del computed["out_nan"]
