@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill at any moment: tensors and plain values, hashed, replaced atomically, never unpickled.
 
-Beside FILE stands FILE.sha256, JSON with the digest of the file as it is, and of the one it replaces. It is written first:
-whichever side of the second rename a kill falls on, the file's digest is one of the two.
+Beside FILE stands FILE.sha256, JSON with the digest of the file that is about to be, and of the one it replaces. It is written
+first: whichever side of the second rename a kill falls on, the file's digest is one of the two. After such a kill the older one is
+what lies there, so the next writer hashes the file itself and trusts neither by its place.
 """
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ class Damaged(UserError):
 
     def __init__(self, path: Path, found: str, to_do: str, hostile: bool = False):
         super().__init__(f"{path}: {found}. {to_do}", code=4)
-        self.hostile = hostile
+        self.found, self.hostile = f"{path}: {found}.", hostile
 
 
 def sync_folder(folder: Path) -> None:
@@ -73,31 +74,67 @@ def _digests(path: Path) -> list[str]:
         return []
 
 
+def _digest(path: Path) -> str:
+    """The digest of the file that lies there; "" where there is none, or where it is not one that its sidecar knows."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+    return found if found in _digests(path) else ""
+
+
+def previous_of(path: Path) -> Path:
+    """last.pt -> last.prev.pt."""
+    return path.with_name(f"{path.stem}.prev{path.suffix}")
+
+
+PLAIN = (torch.Tensor, torch.nn.Parameter, int, float, str, bytes, bool, type(None))
+
+
+def check_plain(value: Any, where: str) -> None:
+    """Raises TypeError for what the safe reader would refuse on the way back, when it is too late; `where` names it."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_plain(key, where)
+            check_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple, set):
+        for item in value:
+            check_plain(item, where)
+    elif type(value) not in PLAIN:
+        kind = f"{type(value).__module__}.{type(value).__name__}"
+        raise TypeError(f"{where} of the checkpoint is a {kind}; a state_dict may hold tensors, numbers, text, lists, tuples, sets and "
+                        "dicts only (float(x), x.tolist() and torch.from_numpy(x) make them)")
+
+
 def save(path: Path, state: Mapping[str, Any], keep_previous: bool = False) -> None:
-    """Writes `state` (tensors and plain values only). With `keep_previous` the file replaced stays as <stem>.prev.pt."""
+    """Writes `state` (tensors and plain values only). With `keep_previous` the file replaced stays as <stem>.prev.pt.
+
+    A file that is damaged by then replaces no good one.
+    """
+    check_plain(state, path.stem)
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
-    old = (_digests(path) or [""])[0] if path.exists() else ""
-    if keep_previous and path.exists():
-        previous = path.with_name(f"{path.stem}.prev{path.suffix}")
-        known = _digests(path)
-        write_json(sidecar(previous), {"new": known[0] if known else "", "old": known[-1] if known else ""})
-        _link(path, previous)
+    old = _digest(path)
+    if keep_previous and old:
+        _copy(path, old, previous_of(path))
     write_json(sidecar(path), {"new": hashlib.sha256(content).hexdigest(), "old": old})
     faults.reach("between", path.name)
     write_atomically(path, content)
 
 
-def _link(path: Path, to: Path) -> None:
-    """Gives the file a second name, which survives the first name's move to a new file."""
+def _copy(path: Path, digest: str, to: Path) -> None:
+    """Gives a good file a second name, which survives the first name's move to a new file."""
+    write_json(sidecar(to), {"new": digest, "old": _digest(to)})
+    faults.reach("between", to.name)
     temporary = to.with_name(f"{to.name}.tmp-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
         os.link(path, temporary)
+        os.replace(temporary, to)
     except OSError:  # no hard links on this file system
-        temporary.write_bytes(path.read_bytes())
-    os.replace(temporary, to)
+        temporary.unlink(missing_ok=True)
+        write_atomically(to, path.read_bytes())
 
 
 def load(path: Path, again: str = "Start anew with --fresh.") -> dict[str, Any]:
@@ -134,12 +171,19 @@ def _carries_code(content: bytes) -> bool:
 
 
 def load_last(path: Path, tell: Any) -> dict[str, Any]:
-    """`path`, or the previous one where it is damaged (said through `tell`). Raises `Damaged` when both are, or for code."""
-    previous = path.with_name(f"{path.stem}.prev{path.suffix}")
+    """`path`, or the previous one where it is damaged or gone (said through `tell`). Raises `Damaged` when both are, or for code.
+
+    The damaged file is kept as <stem>.damaged.pt, and the previous one takes its place.
+    """
+    previous = previous_of(path)
     try:
         return load(path)
     except Damaged as error:
         if error.hostile or not previous.exists():
             raise
-        tell(f"WARNING: {error} Going back to {previous.name}.")
-        return load(previous)
+        state = load(previous)
+        tell(f"WARNING: {error.found} Going back to {previous.name}, step {state.get('step')}.")
+        if path.exists():
+            os.replace(path, path.with_name(f"{path.stem}.damaged{path.suffix}"))
+        _copy(previous, _digest(previous), path)
+        return state
