@@ -59,6 +59,7 @@ class Logbook:
         self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
+        self._stage = ""
         self._bar: tqdm | None = None
         self._started = time.monotonic()
 
@@ -75,8 +76,13 @@ class Logbook:
             self._bar.close()
         if self._lines is None:
             self._lines = open(self.metrics, "a+", encoding="utf-8")  # noqa: SIM115 - closed by close()
-            self._lines.truncate(offset)
-            self._board = SummaryWriter(str(self.folder / "log"), purge_step=step if step else None, flush_secs=30)
+            # Never longer than it is: that would fill it with zeros.
+            self._lines.truncate(min(offset, os.fstat(self._lines.fileno()).st_size))
+        if self._board is None or stage != self._stage:
+            if self._board is not None:
+                self._board.close()
+            self._board = SummaryWriter(str(self.folder / "log" / stage), purge_step=step if step else None, flush_secs=30)
+        self._stage = stage
         self._bar = tqdm(total=self.total, initial=step, desc=stage or "training", unit="it", disable=None, dynamic_ncols=True, leave=False)
 
     @property
@@ -86,13 +92,15 @@ class Logbook:
             return self.metrics.stat().st_size if self.metrics.exists() else 0
         self._lines.flush()
         os.fsync(self._lines.fileno())
-        return self._lines.tell()
+        # Not tell(): of a file opened for appending it is where the last write ended, which may have been cut since.
+        return os.fstat(self._lines.fileno()).st_size
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """A line of metrics.jsonl, and its numbers as scalars of tensorboard."""
         assert self._lines is not None and self._board is not None
         clean = {key: _plain(value) for key, value in values.items()}
-        self._lines.write(json.dumps({"step": step, "kind": kind, **clean}) + "\n")
+        stage = {"stage": self._stage} if self._stage else {}
+        self._lines.write(json.dumps({"step": step, "kind": kind, **stage, **clean}) + "\n")
         for key, value in clean.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{kind}/{key}", value, step)

@@ -42,6 +42,8 @@ class Monitor:
         self._maps: dict[str, Tensor] = {}
         self._began = (0, 0.0)
         self._announced = False
+        self.stage: Stage | None = None
+        """Whose loop is running."""
 
     def resume_at(self, offset: int) -> None:
         """Bytes of metrics.jsonl that belong to the checkpoint."""
@@ -49,6 +51,7 @@ class Monitor:
 
     def begin(self, stage: Stage, loader: Loader) -> None:
         """Called when the loop of a stage starts."""
+        self.stage = stage
         self.book.total = stage.iterations
         self.book.begin(stage.steps_done, self._offset, stage.name)
         self.book.status("running", stage.steps_done)

@@ -157,13 +157,16 @@ class Stage:
         with torch.random.fork_rng(devices=[]):
             loader = self._loader = Loader(
                 store, *session.indices, batch_size=options.batch_size, labeled_bs=options.labeled_bs, patch_size=options.patch_size,
-                recipe=data.augmentation if augment is None else "none", seed=seed_of(options.seed, self.name, "batches"), device=self.device,
-                mean=data.mean, std=data.std, steps_per_epoch=options.steps_per_epoch, labeled_only=labeled_only, policy=augment,
-                rank=self.rank, world=self.world,
+                recipe=data.augmentation if augment is None else "none", seed=seed_of(options.seed, self.name, "batches"),
+                device=self.device, mean=data.mean, std=data.std, steps_per_epoch=options.steps_per_epoch,
+                labeled_only=labeled_only, policy=augment, rank=self.rank, world=self.world,
             )
         if options.schedule == "plateau" and options.steps_per_epoch is None:
             self.val_every = loader.steps_per_epoch
         self._restore()
+        if self.name and self.steps_done == self.iterations:
+            loader.close()
+            return
         monitor.begin(self, loader)
         modules = [*self.networks.values(), *(kept for kept in self.kept.values() if isinstance(kept, nn.Module))]
         with Signals() as self._signals:
@@ -284,27 +287,30 @@ class Stage:
         path = self.file("last")
         for leftover in path.parent.glob("*.tmp-*"):
             leftover.unlink(missing_ok=True)
-        if not path.exists():
-            previous = path.with_name(f"{path.stem}.prev{path.suffix}")
-            if previous.exists():
-                raise checkpoint.Damaged(path, f"the checkpoint is gone, although {previous.name} is there", "Start anew with --fresh.")
+        if not path.exists() and not checkpoint.previous_of(path).exists():
+            self.monitor.resume_at(self.monitor.book.offset)
             try:
                 self.save()
             except OSError as error:
                 raise UserError(f"{path}: cannot be written ({error.strerror or error}). Make room, or mend its permissions.") from error
             return
         state = checkpoint.load_last(path, self.monitor.say)
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name]["state"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        for name, thing in self.kept.items():
-            thing.load_state_dict(state["kept"][name])
+        try:
+            for name, network in self.networks.items():
+                network.load_state_dict(state["networks"][name]["state"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            for name, thing in self.kept.items():
+                thing.load_state_dict(state["kept"][name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: the checkpoint does not fit the networks of this script ({type(error).__name__}: {error}). "
+                            "Begin anew with --fresh, or go back to the code that made it.", code=4) from error
         self.steps_done = state["step"]
         self.train_seconds, self.wait_seconds = state["seconds"]
         if state["best"]:
+            # best.pt may be of a later step than last.pt: then the run comes to that step, and to that score, again.
             saved = checkpoint.load(self.file("best"))["predictors"]
-            self.best_states = {name: {**saved[name], **best} for name, best in state["best"].items()}
+            self.best_states = {name: saved[name] for name in state["best"]}
         self.monitor.resume_at(state["metrics_offset"])
         if self.steps_done < self.iterations:
             self.monitor.say(f"resumed at step {self.steps_done}")
