@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -12,8 +14,8 @@ from typing import Any
 import torch
 
 from dataloaders import catalog
-from dataloaders.description import Case
-from dataloaders.errors import UserError
+from dataloaders.description import Case, Item
+from dataloaders.errors import Problems, UserError
 from dataloaders.splits import make_split
 from dataloaders.store import Store, build_store
 from engine import provenance
@@ -98,14 +100,43 @@ class Session:
     def load_data(self, remark: Any, labeled_only: bool) -> Store:
         """Reads (or maps) all training images and the validation cases, and checks them; all problems are raised together."""
         if self.store is None:
-            labeled = self.source.items(list(self.split.labeled))
-            unlabeled = [] if labeled_only else self.source.items(list(self.split.unlabeled))
-            marks = [True] * len(labeled) + [False] * len(unlabeled)
-            self.store = build_store(self.source, [*labeled, *unlabeled], marks, self.options.cache, self.device, remark=remark)
-            self.indices = (list(range(len(labeled))), list(range(len(labeled), len(marks))))
-            if self.validator is not None:
-                self.validator.load()
+            try:
+                labeled = self.source.items(list(self.split.labeled))
+                unlabeled = [] if labeled_only else self.source.items(list(self.split.unlabeled))
+                marks = [True] * len(labeled) + [False] * len(unlabeled)
+                self.store = build_store(self.source, [*labeled, *unlabeled], marks, self.options.cache, self.device, remark=remark)
+                self.indices = (list(range(len(labeled))), list(range(len(labeled), len(marks))))
+                if self.validator is not None:
+                    self.validator.load()
+            except UserError:
+                self._raise_all_problems(labeled_only)
+                raise
         return self.store
+
+    def _raise_all_problems(self, labeled_only: bool) -> None:
+        """Reads every file of the run once more, and raises all that is wrong at once."""
+        problems = Problems()
+
+        def look(of: Case | Item, with_label: bool) -> None:
+            try:
+                self.source.image(of)
+                if with_label:
+                    self.source.label(of)
+            except UserError as error:
+                problems.add(error)
+
+        for cases, with_label in ((self.split.labeled, True), (() if labeled_only else self.split.unlabeled, False)):
+            for case in cases:
+                try:
+                    items = self.source.items([case])
+                except UserError as error:
+                    problems.add(error)
+                    continue
+                for item in items:
+                    look(item, with_label)
+        for case in self.split.val:
+            look(case, True)
+        problems.raise_any(f"{self.data.name} in {self.source.root}")
 
     def _config(self) -> dict[str, Any]:
         options = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options) if f.name not in HARMLESS}
@@ -123,7 +154,8 @@ class Session:
             "dimensions": self.data.dimensions,
             "root": str(resolved.root.resolve()),
             "options": json.loads(json.dumps(options, default=str)),
-            "split": {"name": split.name, "labeled": names(split.labeled), "unlabeled": len(split.unlabeled), "val": names(split.val)},
+            "split": {"name": split.name, "labeled": names(split.labeled), "unlabeled": len(split.unlabeled), "val": names(split.val),
+                      "unlabeled_digest": hashlib.sha256("\n".join(names(split.unlabeled)).encode()).hexdigest()[:16]},
             "remarks": self.remarks,
             "code": provenance.code_digest(resolved.script),
             "commit": provenance.commit(),
@@ -157,7 +189,11 @@ class Session:
             raise UserError(f"{folder}: less than {ROOM // 2**20} MiB are free on this disk. Make room before training.")
         lock = Lock(folder)
         if options.fresh and (folder / "config.json").exists():
-            aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+            stem = aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+            for count in itertools.count(2):
+                if not aside.exists():
+                    break
+                aside = stem.with_name(f"{stem.name}-{count}")
             lock.release()
             folder.rename(aside)
             print(f"The old run was moved to {aside}", flush=True)
@@ -196,5 +232,5 @@ class Session:
             raise AlreadyDone(f"This run is finished: {self.folder}{made}\nTest it: python code/test_2D.py --run {self.folder}")
         # Accepted changes are said in every result of this run from here on.
         self.config["changes"] = self.changes = [*old.get("changes", []), *lines]
-        if code_changed:
+        if code_changed or "first_code" in old:
             self.config["first_code"] = old.get("first_code", old.get("code"))
