@@ -20,6 +20,7 @@ from engine.logbook import Logbook
 from engine.monitor import Interrupted, Monitor, NotFinite, duration
 from engine.options import Kind, Main, Options, Presets, parse
 from engine.session import AlreadyDone, Session
+from engine.signals import as_interrupts
 from engine.stage import Stage
 
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
@@ -121,8 +122,11 @@ def launch(main: Main[Kind], kind: type[Kind], presets: Presets, arguments: Sequ
 def finish_with(action: Callable[[], None]) -> int:
     """Calls `action`; gives the exit code, with a sentence on the screen for what went wrong."""
     try:
-        action()
+        with as_interrupts():
+            action()
         return 0
+    except KeyboardInterrupt:
+        return _leave("Interrupted. Nothing is lost: run the same command again.", 75, "interrupted")
     except AlreadyDone as done:
         print(done)
         return 0
@@ -132,14 +136,15 @@ def finish_with(action: Callable[[], None]) -> int:
         run = Run.active
         if run is None:
             return _leave(str(error), error.code)
-        cases = ", ".join(run.names_of(error.step))
-        return _leave(f"{error}.\nCases of the batch: {cases}\nThe last good checkpoint is {run.file('last')}. "
+        stage = run.monitor.stage or run
+        cases = ", ".join(stage.names_of(error.step))
+        return _leave(f"{error}.\nCases of the batch: {cases}\nThe last good checkpoint is {stage.file('last')}. "
                       "Lower --base_lr, or look at these images; --fresh begins anew.", error.code)
     except UserError as error:
         return _leave(str(error), error.code)
     except FloatingPointError as error:
         return _leave(f"Validation: {error}. Lower --base_lr; --fresh begins anew.", 3)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         sentence = _known(error)
         if sentence is None:
             traceback.print_exc()
@@ -153,12 +158,14 @@ def finish_with(action: Callable[[], None]) -> int:
 def _known(error: Exception) -> str | None:
     """A sentence for the failures that machines have."""
     run = Run.active
-    kept = f" The last good checkpoint is {run.file('last')}; run the same command again to go on." if run else ""
+    kept = ""
+    if run and (run.monitor.stage or run).file("last").exists():
+        kept = f" The last good checkpoint is {(run.monitor.stage or run).file('last')}; run the same command again to go on."
     if isinstance(error, OSError) and error.errno in OUT_OF_ROOM:
         return f"The disk is full, or a file may grow no further ({error.strerror}: {error.filename or 'while writing'}). Make room.{kept}"
     if isinstance(error, OSError) and isinstance(error, PermissionError):
         return f"{error.filename}: cannot be written ({error.strerror}). Mend its permissions.{kept}"
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         peak = peak_memory(run.device) / 2**30 if run else 0.0
         return (f"Out of memory (peak so far {peak:.1f} GiB). Lower --batch_size, --labeled_bs or --patch_size, "
                 f"or use --precision bf16-mixed.{kept}")
@@ -170,7 +177,7 @@ def _leave(sentence: str, code: int, state: str = "failed") -> int:
     print(sentence, file=sys.stderr, flush=True)
     if run is not None:
         try:
-            run.monitor.book.status(state, run.steps_done, reason=sentence)
+            run.monitor.book.status(state, (run.monitor.stage or run).steps_done, reason=sentence)
             run.monitor.book.close()
         except OSError:
             print("(status.json could not be written)", file=sys.stderr)

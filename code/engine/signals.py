@@ -1,9 +1,11 @@
-"""SIGTERM, SIGINT and, where there is one, SIGUSR1: noted, and acted on at the border of a step."""
+"""SIGTERM, SIGINT and, where there is one, SIGUSR1: in the loop noted and acted on at the border of a step."""
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -31,4 +33,23 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def as_interrupts() -> Iterator[None]:
+    """While open, SIGTERM and SIGUSR1 raise KeyboardInterrupt, as SIGINT does: for what comes before and after the loop."""
+    old: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGUSR1"):
+            if hasattr(signal, name):
+                old[getattr(signal, name)] = signal.signal(getattr(signal, name), _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
             signal.signal(number, handler)
