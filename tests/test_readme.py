@@ -1,0 +1,191 @@
+"""The pages stay true: the worked example runs, and scripts, options, links and tables of defaults are those of the program."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from engine.options import REPLACED, Options, parse
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / name / "README.md" for name in ("code", "data", "results"))})
+MADE_LATER = ("results/phantom.md", "results/small_schedule.md", "docs/demo.png")
+"""Made by long runs; a link to them may stand in a page before they do."""
+FOREIGN = {"help", "logdir", "depth", "signal"}
+"""What every script has, and options of tensorboard, git and SLURM."""
+SMALL = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--device", "cpu")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def methods() -> list[str]:
+    return sorted(script.stem for script in (ROOT / "code").glob("train_*.py"))
+
+
+def kind_of(script: str) -> type[Options]:
+    found = [thing for thing in vars(import_module(script)).values() if isinstance(thing, type) and issubclass(thing, Options)]
+    return next(thing for thing in found if thing is not Options)
+
+
+@cache
+def options_of(script: str) -> frozenset[str]:
+    """Names of the options of a script in code/."""
+    if script.startswith("train_"):
+        return frozenset(field.name for field in fields(kind_of(script)))
+    if script in ("test_2D", "demo"):
+        kinds = {"test_2D": "Test", "demo": "Demo"}
+        return frozenset(field.name for field in fields(getattr(import_module(script), kinds[script])))
+    return frozenset(re.findall(r'add_argument\("--(\w+)"', text_of(ROOT / "code" / f"{script}.py")))
+
+
+def example() -> tuple[str, str]:
+    """(name of the script, its text): the one Python block of the README, and the name in the sentence before it."""
+    page = text_of(ROOT / "README.md")
+    blocks = [match for match in BLOCK.finditer(page) if match[1] == "python"]
+    assert len(blocks) == 1, "the README has one worked example"
+    return re.findall(r"`code/(train_\w+)\.py`", page[: blocks[0].start()])[-1], blocks[0][2]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every command `python code/<script>.py ...` of a page, in blocks and in the text."""
+    text = re.sub(r"\s*\n\s*--", " --", text_of(page))  # a command in the text may run across lines
+    found = re.findall(r"python3? code/(\w+\.py[^`\n#]*)", text)
+    return [words.split() for words in found]
+
+
+def words_of(line: list[str]) -> list[str]:
+    return [word.split("=")[0].removeprefix("--") for word in line if word.startswith("--")]
+
+
+def test_example_trains_and_is_tested(tmp_path: Path, tiny_acdc: Path) -> None:
+    name, text = example()
+    assert not (ROOT / "code" / f"{name}.py").exists(), "the example must not be a method of the suite"
+    shutil.copytree(ROOT / "code", tmp_path / "code")
+    (tmp_path / "code" / f"{name}.py").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"),
+                   "SEMISEG_RESULTS": str(tmp_path / "results"), "SEMISEG_CACHE": str(tmp_path / "cache")}
+
+    def run(*words: str) -> str:
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(f"code/{name}.py", "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "60", "--val_every", "30", "--log_every", "10",
+        "--threshold", "0.5")
+    folder = next((tmp_path / "model").rglob("status.json")).parent
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [line for line in lines if line["kind"] == "train"]
+    assert losses[-1]["supervised"] < losses[0]["supervised"]
+    assert any(line["unsupervised"] > 0 and 0 < line["mask_share"] <= 1 for line in losses)
+    run("code/test_2D.py", "--device", "cpu")
+    result = json.loads(next((tmp_path / "results").rglob("*.json")).read_text())
+    assert result["schema"] == 1 and result["run"]["method"] == name.removeprefix("train_") and result["cases"]
+
+
+def test_example_is_short() -> None:
+    assert 30 <= len(example()[1].splitlines()) <= 65
+
+
+def test_table_of_methods_is_complete() -> None:
+    rows = re.findall(r"^\| `code/(train_\w+)\.py` \|.*\[page\]\((docs/methods/\w+\.md)\)", text_of(ROOT / "README.md"), re.MULTILINE)
+    assert sorted(script for script, _ in rows) == methods()
+    for script, page in rows:
+        assert f"code/{script}.py" in text_of(ROOT / page)
+        assert page in text_of(ROOT / "code" / f"{script}.py"), "the script names its page"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", text_of(page))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists() or name_of(file) in MADE_LATER, f"{name_of(page)}: {target}"
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", BLOCK.sub("", text_of(file)), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+            assert anchor in anchors, f"{name_of(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_options_exist(page: Path) -> None:
+    scripts = [*methods(), "test_2D", "demo", "prepare"]
+    known = set[str]().union(*(options_of(script) for script in scripts), REPLACED, FOREIGN)
+    known |= set(re.findall(r"^    (\w+): \w+ =", example()[1], re.MULTILINE))
+    mentioned = set(re.findall(r"(?<![\w-])--([a-zA-Z]\w*)", text_of(page)))
+    assert mentioned <= known, sorted(mentioned - known)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_exist(page: Path) -> None:
+    for script, *words in commands(page):
+        stem = script.removesuffix(".py")
+        if stem == example()[0] or stem.startswith("train_X"):
+            continue
+        assert (ROOT / "code" / script).is_file(), f"{name_of(page)}: python code/{script}"
+        unknown = set(words_of(words)) - options_of(stem) - {"help"}
+        assert not unknown, f"{name_of(page)}: python code/{script} has no {sorted(unknown)}"
+    targets = re.findall(r"^(\w+):", text_of(ROOT / "Makefile"), re.MULTILINE)
+    for target in re.findall(r"`make (\w+)`", text_of(page)):
+        assert target in targets, f"{name_of(page)}: make {target}"
+
+
+def test_commands_are_found() -> None:
+    """The checks above look at something."""
+    assert len([line for page in PAGES for line in commands(page)]) > 30
+
+
+@pytest.mark.parametrize("script", methods())
+def test_tables_of_defaults_are_the_programs(script: str, tmp_path: Path) -> None:
+    """The table under "Defaults" of a method's page, cell by cell, against what the command line resolves to."""
+    page = text_of(ROOT / re.findall(r"docs/methods/\w+\.md", text_of(ROOT / "code" / f"{script}.py"))[0])
+    section = page.split("## Defaults", 1)[1].split("\n## ", 1)[0]
+    head, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    rows = [row for row in rows if row[0].startswith("`--")]
+    assert rows
+    for column, names in enumerate(head):
+        data_sets = names.split(", ") if names else []
+        for place, data_set in enumerate(data_sets):
+            values = defaults_of(script, data_set, tmp_path)
+            for row in rows:
+                cell = row[column].split(", ") if len(data_sets) > 1 and ", " in row[column] else [row[column]] * len(data_sets)
+                value = values[row[0].strip("`-")]
+                shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                assert cell[place] == shown, f"{script}, {row[0]}, {data_set}: {shown}"
+
+
+def defaults_of(script: str, data_set: str, root: Path) -> Mapping[str, object]:
+    options = parse(kind_of(script), getattr(import_module(script), "PRESETS"), ["--dataset", data_set, "--root_path", str(root)])  # noqa: B009
+    return options.resolved.defaults  # type: ignore[attr-defined]
+
+
+def test_checkpoint_code_of_the_faq(tmp_path: Path, tiny_acdc: Path) -> None:
+    """The lines of the FAQ that load a checkpoint, on a run of that method."""
+    block = next(match[2] for match in BLOCK.finditer(text_of(ROOT / "docs" / "faq.md")) if match[1] == "python")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"), "SEMISEG_CACHE": str(tmp_path / "cache")}
+    script = [sys.executable, str(ROOT / "code" / "train_MeanTeacher.py"), "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "2"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    best = next((tmp_path / "model").rglob("best.pt"))
+    loading, replaced = re.subn(r'"model/[^"]*best\.pt"', repr(str(best)), block)
+    assert replaced == 1
+    done = subprocess.run([sys.executable, "-c", loading], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
