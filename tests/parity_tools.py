@@ -168,7 +168,8 @@ def golden_batch(labels: Tensor, n_unlabeled: int, step: int = 0) -> Batch:
 
 @dataclass
 class Step:
-    """What a script computed at one step: the arguments of its `losses` as `main` gave them, and the terms."""
+    """What a script computed at one step: the arguments of its `losses` as `main` gave them, and the terms (with their graph if no
+    weight changes)."""
 
     step: int
     arguments: Mapping[str, Any]
@@ -222,15 +223,17 @@ class ScriptedRun:
             yield batch.step, batch
 
     def update(self, optimizers: Any, terms: Mapping[str, Any], minimise: str = "total") -> None:
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-            optimizer.zero_grad()
         if self.rate:
-            terms[minimise].backward(retain_graph=True)
-            for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            several = optimizers if isinstance(optimizers, list) else [optimizers]
+            for optimizer in several:
+                optimizer.zero_grad()
+            terms[minimise].backward()
+            for optimizer in several:
                 optimizer.step()
 
     def after_step(self, step: int, terms: Mapping[str, Any]) -> None:
-        self.steps.append(Step(step, self.arguments, terms))
+        kept = {name: value.detach() for name, value in terms.items()} if self.rate else terms
+        self.steps.append(Step(step, self.arguments, kept))
         if self.after:
             self.after(step)
 
