@@ -110,7 +110,8 @@ SIMEPS = SSL4MIS | dict(batch_size=32, labeled_bs=16, optimizer="adam", schedule
 PROTOCOL = {
     "ACDC": SSL4MIS | dict(labeled_num="7", protocol="official"),
     "folder": SSL4MIS | dict(labeled_num="all", protocol="official"),
-    "Phantom": SSL4MIS | dict(labeled_num="7", protocol="official", patch_size=(64, 64), batch_size=8, labeled_bs=4, max_iterations=350),
+    "Phantom": SSL4MIS | dict(labeled_num="7", protocol="official", patch_size=(64, 64), batch_size=8, labeled_bs=4, max_iterations=350,
+                           val_every=50),
     "NEU-Seg": SIMEPS | dict(labeled_num="10%", protocol="clean", base_lr=1e-3, max_iterations=47141, steps_per_epoch=59, val_every=59),
     "DAGM": SIMEPS | dict(labeled_num="10%", protocol="official", base_lr=2e-3, max_iterations=23970, steps_per_epoch=30, val_every=30),
     "MT": SIMEPS | dict(labeled_num="40%", protocol="clean", base_lr=2e-3, max_iterations=17371, steps_per_epoch=29, val_every=29),
