@@ -1,8 +1,5 @@
-"""What the pages of the methods promise, and what every training script must keep."""
+"""What the pages of the methods promise."""
 import dataclasses
-import importlib
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +11,8 @@ from hypothesis import strategies as st
 from parity_tools import Stub, TappedStub, drive, golden_batch, gradient
 from torch import nn
 
-from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
 from dataloaders.loader import Batch
-from engine import Options, parse
 from engine.schedules import consistency_weight
 from losses import (
     cross_entropy,
@@ -30,9 +25,6 @@ from losses import (
     unsquared_dice_loss,
 )
 from networks import build, frozen_copy
-
-CODE = Path(__file__).parents[1] / "code"
-SCRIPTS = sorted(path.stem for path in CODE.glob("train_*.py"))
 
 
 def discs(side=32):
@@ -53,115 +45,6 @@ def hard_dice(network, images, labels):
     return 2 * ((predicted == 1) & (labels == 1)).sum() / ((predicted == 1).sum() + (labels == 1).sum())
 
 
-# Scripts
-
-
-@pytest.fixture(params=SCRIPTS)
-def script(request):
-    return importlib.import_module(request.param)
-
-
-def kind_of(script):
-    """The script's own class of options."""
-    (kind,) = [k for k in vars(script).values() if isinstance(k, type) and issubclass(k, Options) and k.__module__ == script.__name__]
-    return kind
-
-
-def defaults(script, data, tmp_path):
-    return parse(kind_of(script), script.PRESETS, ["--dataset", data, "--root_path", str(tmp_path)])
-
-
-def test_a_script_fits_on_two_screens_and_tells_its_formula(script):
-    lines = Path(script.__file__).read_text().splitlines()
-    assert len(lines) <= 130
-    assert re.search(r"\n    L = ", script.__doc__) and f"python code/{script.__name__}.py" in script.__doc__
-    assert callable(script.losses) and callable(script.main)
-
-
-def test_a_script_says_its_options(script, tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        parse(kind_of(script), script.PRESETS, ["--help", "--dataset", "ACDC", "--root_path", str(tmp_path)])
-    assert end.value.code == 0
-    text = capsys.readouterr().out
-    for field in dataclasses.fields(kind_of(script)):
-        assert re.search(rf"--(no_)?{field.name}\b", text), field.name
-
-
-def test_every_option_is_read_somewhere(script):
-    common = {field.name for field in dataclasses.fields(Options)}
-    everywhere = "\n".join(path.read_text() for path in CODE.rglob("*.py") if path != CODE / "engine" / "options.py")
-    own = Path(script.__file__).read_text()
-    first_look = (CODE / "engine" / "options.py").read_text()
-    for field in dataclasses.fields(kind_of(script)):
-        read = rf'options\.{field.name}\b|getattr\(\w+, "{field.name}"'
-        found = re.search(read, everywhere if field.name in common else own)
-        assert found or f'_value_of(words, "{field.name}")' in first_look, f"nothing reads --{field.name}"
-
-
-def test_no_preset_names_what_does_not_exist(script):
-    names = {field.name for field in dataclasses.fields(kind_of(script))}
-    for key, values in script.PRESETS.items():
-        assert key in {"2D", "3D", *DATA_SETS} and set(values) <= names
-
-
-SSL4MIS = dict(model="unet", patch_size=(256, 256), batch_size=24, labeled_bs=12, max_iterations=30000, optimizer="sgd", base_lr=0.01,
-               schedule="poly", val_every=200, steps_per_epoch=None, seed=1337, deterministic=1, dropout=1.0, labeled_choice="first")
-SIMEPS = SSL4MIS | dict(batch_size=32, labeled_bs=16, optimizer="adam", schedule="plateau")
-PROTOCOL = {
-    "ACDC": SSL4MIS | dict(labeled_num="7", protocol="official"),
-    "folder": SSL4MIS | dict(labeled_num="all", protocol="official"),
-    "Phantom": SSL4MIS | dict(labeled_num="7", protocol="official", patch_size=(64, 64), batch_size=8, labeled_bs=4, max_iterations=350,
-                           val_every=50),
-    "NEU-Seg": SIMEPS | dict(labeled_num="10%", protocol="clean", base_lr=1e-3, max_iterations=47141, steps_per_epoch=59, val_every=59),
-    "DAGM": SIMEPS | dict(labeled_num="10%", protocol="official", base_lr=2e-3, max_iterations=23970, steps_per_epoch=30, val_every=30),
-    "MT": SIMEPS | dict(labeled_num="40%", protocol="clean", base_lr=2e-3, max_iterations=17371, steps_per_epoch=29, val_every=29),
-}
-MEAN_TEACHER = dict(consistency=0.1, consistency_rampup=200.0, consistency_start=1000, ema_decay=0.99, ema_buffers=False, noise=0.1)
-SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, combine="max", consistency=0.1, consistency_rampup=200.0, rampup_unit=150)
-OWN = {
-    "train_Supervised": {
-        "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
-        "MT": dict(batch_size=16, steps_per_epoch=9, val_every=9, max_iterations=5391),
-        "DAGM": dict(batch_size=16),
-        "ACDC": {}, "folder": {},
-    },
-    "train_MeanTeacher": dict.fromkeys(("ACDC", "folder", "NEU-Seg", "DAGM", "MT"), MEAN_TEACHER),
-    "train_simEps": {
-        "NEU-Seg": SIM_EPS,
-        "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
-        "MT": SIM_EPS | dict(sim_weight=200.0, combine="mean", rampup_unit=50),
-    },
-}
-"""From the cards, section 5 (simEps: 4). What is not published (simEps on ACDC, Phantom) is ours to choose and stands in no table."""
-
-
-def test_every_data_set_has_its_protocol_here():
-    assert set(PROTOCOL) == set(DATA_SETS)
-
-
-@pytest.mark.parametrize("name, data", [(name, data) for name in OWN for data in OWN[name]])
-def test_defaults_are_the_published_ones(name, data, tmp_path):
-    options = defaults(importlib.import_module(name), data, tmp_path)
-    for option, value in (PROTOCOL[data] | OWN[name][data]).items():
-        assert getattr(options, option) == value, option
-
-
-def test_defaults_resolve_for_every_data_set(script, tmp_path):
-    """What a preset does not change is the data set's protocol."""
-    for data in DATA_SETS:
-        options = defaults(script, data, tmp_path)
-        preset = {name for key in ("2D", data) for name in script.PRESETS.get(key, {})}
-        for option in PROTOCOL[data].keys() - preset:
-            assert getattr(options, option) == PROTOCOL[data][option], (data, option)
-
-
-def test_the_command_line_wins(tmp_path):
-    words = ["--dataset", "MT", "--root_path", str(tmp_path), "--sim_weight", "3", "--combine=max", "--batch-size", "6"]
-    options = parse(train_simEps.SimEps, train_simEps.PRESETS, words)
-    assert (options.sim_weight, options.combine, options.batch_size, options.rampup_unit) == (3.0, "max", 6, 50)
-    assert options.resolved.defaults["sim_weight"] == 200.0
-
-
 def test_a_batch_holds_no_labels_of_unlabelled_rows():
     images = torch.arange(5.0).view(5, 1, 1, 1)
     batch = batch_of(images, torch.zeros(2, 1, 1, dtype=torch.long))
@@ -170,15 +53,16 @@ def test_a_batch_holds_no_labels_of_unlabelled_rows():
     assert tensors == ["images", "labels"]
 
 
-@pytest.mark.parametrize("name", ["train_Supervised", "train_MeanTeacher", "train_simEps"])
-def test_two_discs_are_learnt_in_fifty_steps(name):
-    script = importlib.import_module(name)
+@pytest.mark.parametrize("script, options", [
+    (train_Supervised, train_Supervised.Supervised()),
+    (train_MeanTeacher, train_MeanTeacher.MeanTeacher(consistency_start=0, consistency_rampup=1.0)),
+    (train_simEps, train_simEps.SimEps(num_branches=2, sim_weight=1.0)),
+], ids=["Supervised", "MeanTeacher", "simEps"])
+def test_two_discs_are_learnt_in_fifty_steps(script, options):
     images, labels = discs()
     torch.manual_seed(0)
     networks = {role: build("unet", num_classes=2, dropout=0.0) for role in ("network", "student", "branch1", "branch2")}
-    own = {"train_MeanTeacher": dict(consistency_start=0, consistency_rampup=1.0), "train_simEps": dict(num_branches=2, sim_weight=1.0)}
-    options = kind_of(script)(**own.get(name, {}))
-    both = images if name == "train_Supervised" else torch.cat([images, images.flip(-1)])
+    both = images if script is train_Supervised else torch.cat([images, images.flip(-1)])
     run = drive(script, options, networks, [batch_of(both, labels, step) for step in range(50)], rate=0.1)
     totals = [step.terms["total"].item() for step in run.steps]
     assert totals[-1] < totals[0] / 10
