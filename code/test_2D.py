@@ -84,6 +84,7 @@ def main(options: Test) -> None:
             problems.add(error)
     problems.raise_any(f"{config['data_set']}, test cases")
 
+    photographs = source.data.family == "defect" or source.data.layout == "folder"
     predictors = results.predictors(run, options.checkpoint, device)
     table, main_name = {}, next(iter(predictors))
     for name, network in predictors.items():
@@ -95,7 +96,7 @@ def main(options: Test) -> None:
         rows = score(native, loaded, source.data, options)
         summary: dict[str, Any] = summarize(rows, source.data.classes[1:])
         extra = {}
-        if source.data.family == "defect":
+        if photographs:
             extra = images_of_defects(native, [maps.cpu().numpy() for maps in small], loaded, source.data)
         table[name] = summary
         result = results.record(run, name, options, summary, extra, [one.case.name for one in loaded], source.data.classes[1:], rows,
@@ -105,7 +106,10 @@ def main(options: Test) -> None:
             show(run, native, loaded, rows, source.data)
         if extra:
             print(results.defect_lines(extra))
-    print(results.table(table, [one.spacing for one in loaded], len(loaded), config))
+    if photographs:
+        print(results.overlap_table(table, len(loaded), config))
+    else:
+        print(results.table(table, [one.spacing for one in loaded], len(loaded), config))
 
 
 def score(predicted: list[np.ndarray], loaded: list[EvaluationCase], data: DataSet, options: Test) -> list[list[dict[str, Any]]]:

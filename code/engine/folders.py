@@ -15,7 +15,9 @@ NOT_IN_NAME = (*HARMLESS, *NAMED, "device", "compile", "val_every", "determinist
 
 def run_name(options: Options, resolved: Resolved) -> Path:
     """<exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...]."""
-    exp = options.exp or f"{resolved.data.name}/{resolved.method}"
+    # Own folders are told apart by their names: two of them are two data sets.
+    own = f"/{_word(resolved.root.resolve().name)}" if resolved.data.layout == "folder" else ""
+    exp = options.exp or f"{resolved.data.name}{own}/{resolved.method}"
     if Path(exp).is_absolute() or ".." in Path(exp).parts:
         raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
     split = options.protocol if options.fold is None else f"fold{options.fold}of{options.folds}"

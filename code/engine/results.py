@@ -150,8 +150,21 @@ def _number(value: Any, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def overlap_table(summaries: Mapping[str, Mapping[str, Any]], cases: int, config: Mapping[str, Any]) -> str:
+    """The scores of photographs as they appear on the screen: an image has few of the classes, so distances to missing ones say little."""
+    lines = [f"{config['method']} on {config['data_set']}, {config['split']['name']} split, {cases} test images; mean over the images that "
+             "have the class, or in which it is predicted:", f"{'predictor':<12} {'class':<18} {'Dice':>7} {'Jaccard':>8} {'images':>7}"]
+    for name, summary in summaries.items():
+        for of in [*(key for key in summary if key != "mean"), "mean"]:
+            row = summary[of]
+            images = row["n"] if of != "mean" else ""
+            lines.append(f"{name:<12} {of:<18} {_number(row['dice'], 4):>7} {_number(row['jaccard'], 4):>8} {images:>7}")
+    lines.append("Distances, missed classes and every image are in the result files.")
+    return "\n".join(lines)
+
+
 def table(summaries: Mapping[str, Mapping[str, Any]], spacings: Sequence[Any], cases: int, config: Mapping[str, Any]) -> str:
-    """The scores as they appear on the screen."""
+    """The scores of volumes as they appear on the screen."""
     metric = "hd95_mm" if all(spacings) else ""
     header = f"{'predictor':<12} {'class':<18} {'Dice':>7} {'Jaccard':>8} {'HD95 vox':>9} {'found':>7} {'ASD vox':>8}"
     lines = [f"{config['method']} on {config['data_set']}, {config['split']['name']} split, {cases} test cases:",

@@ -18,7 +18,7 @@ from dataloaders.loader import Batch, Loader
 from engine import checkpoint, faults
 from engine.compiling import compiled
 from engine.monitor import Monitor
-from engine.schedules import SCHEDULES, Plateau
+from engine.optimizers import ScheduledOptimizer, build_optimizer
 from engine.session import Session
 from engine.signals import Signals
 
@@ -35,29 +35,6 @@ class Stateful(Protocol):
 def seed_of(*parts: object) -> int:
     """A 63-bit seed from what it is for; different parts never share a stream."""
     return int.from_bytes(hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()) >> 1
-
-
-class ScheduledOptimizer:
-    """An optimizer, its base rate and how the rate goes. `state_dict` holds all three."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, base: float, schedule: str, factors: Sequence[float]):
-        self.optimizer, self.base, self.schedule, self.factors = optimizer, base, schedule, list(factors)
-        self.plateau = Plateau() if schedule == "plateau" else None
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def set_rate(self, step: int, total: int) -> float:
-        rate = self.plateau.rate(self.base) if self.plateau else SCHEDULES[self.schedule](step, self.base, total)
-        for group, factor in zip(self.optimizer.param_groups, self.factors):
-            group["lr"] = rate * factor
-        return rate
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "plateau": self.plateau.state_dict() if self.plateau else None}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.plateau:
-            self.plateau.load_state_dict(state["plateau"])
 
 
 class Stage:
@@ -121,12 +98,7 @@ class Stage:
         pairs = [(modules, 1.0)] if isinstance(modules, nn.Module) else list(modules)
         groups = [{"params": [p for p in module.parameters() if p.requires_grad]} for module, _ in pairs]
         base, kind = lr or self.options.base_lr, kind or self.options.optimizer
-        fused = self.device.type == "cuda"
-        optimizer: torch.optim.Optimizer
-        if kind == "sgd":
-            optimizer = torch.optim.SGD(groups, base, momentum=0.9, weight_decay=1e-4, fused=fused, foreach=not fused)
-        else:
-            optimizer = torch.optim.Adam(groups, base, betas=betas, fused=fused, foreach=not fused)
+        optimizer = build_optimizer(kind, groups, base, betas, self.device)
         self.optimizers[name] = ScheduledOptimizer(optimizer, base, schedule or self.options.schedule, [factor for _, factor in pairs])
         return self.optimizers[name]
 
