@@ -1,0 +1,43 @@
+"""Fixtures that several tests share: tiny data sets and a bench on which training scripts run in processes of their own."""
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Bench
+from tiny import write_acdc, write_folder
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder in memory where there is one: hundreds of synced checkpoints are written."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="semiseg-", dir=memory if os.access(memory, os.W_OK) else None))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_acdc(scratch: Path) -> Path:
+    """The tiny ACDC. Tests that damage data copy it first."""
+    return write_acdc(scratch / "ACDC")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(scratch: Path) -> Path:
+    """The tiny folder of pictures and masks."""
+    return write_folder(scratch / "own")
+
+
+@pytest.fixture
+def bench(scratch: Path, tiny_acdc: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A bench of the test's own, on the tiny ACDC."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=scratch))
+    folder.chmod(0o755)
+    yield Bench(folder, tiny_acdc)
+    shutil.rmtree(folder, ignore_errors=True)
