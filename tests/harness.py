@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,9 +64,18 @@ class Started:
         return End(self.process.exitcode, self.out.read_text(), self.err.read_text(), time.monotonic() - self.began)
 
 
+STARTING = threading.Lock()
+
+
 def server() -> Any:
     """The forkserver, started once with a single thread for every library."""
     context = multiprocessing.get_context("forkserver")
+    with STARTING:
+        start_server(context)
+    return context
+
+
+def start_server(context: Any) -> None:
     if forkserver._forkserver._forkserver_pid is None:  # type: ignore[attr-defined]
         context.set_forkserver_preload(PRELOAD)
         # Python 3.11 gives the server no search path, and a failed preload says nothing.
@@ -76,10 +86,9 @@ def server() -> Any:
             forkserver.ensure_running()
         finally:
             for name, value in before.items():
-                os.environ.pop(name)
+                os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
-    return context
 
 
 def child(module: str, words: Sequence[str], environment: dict[str, str], out: str, err: str, before: Callable[[], object] | None) -> None:

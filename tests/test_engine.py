@@ -349,21 +349,3 @@ def test_out_of_memory(bench: Bench) -> None:
     assert end.code == 3 and "Out of memory" in end.err and "Traceback" not in end.err, end
     assert "--batch_size" in end.err and "--patch_size" in end.err and "last.pt" in end.err
     assert checkpoint.load(bench.run_folder() / "last.pt")["step"] == 0
-
-
-def small_files(limit: int) -> None:
-    """Files of this process can grow to `limit` bytes: what a full disk or a quota does."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-
-def test_disk_that_fills_later(bench: Bench) -> None:
-    """The first checkpoint (7 MB) has room; the second, with momentum (15 MB), has not."""
-    assert bench.train("Supervised", model="whole").code == 0
-    end = bench.train("Supervised", before=partial(small_files, 10 * 2**20))
-    assert end.code == 3 and "Traceback" not in end.err, end
-    assert "disk is full" in end.err and "Make room" in end.err and "last.pt" in end.err and "same command" in end.err
-    folder = bench.run_folder()
-    assert checkpoint.load(folder / "last.pt")["step"] == 0 and not list(folder.glob("*.tmp-*"))
-    end = bench.train("Supervised")
-    assert end.code == 0 and "resumed at step 0" in end.out, end
-    assert outcome(folder) == outcome(bench.run_folder("whole"))

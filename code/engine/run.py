@@ -149,7 +149,8 @@ def finish_with(action: Callable[[], None]) -> int:
         if sentence is None:
             traceback.print_exc()
             return _leave(f"Failed: {error}", 3)
-        return _leave(sentence, 3)
+        # Before the first step a machine that is not fit is the user's to mend, like bad arguments.
+        return _leave(sentence, 2 if isinstance(error, OSError) and not (Run.active and Run.active.monitor.stage) else 3)
     except Exception as error:
         traceback.print_exc()
         return _leave(f"Failed: {error}", 3)
