@@ -39,6 +39,8 @@ class SimEps(Options):
 
 
 PRESETS: Presets = {
+    "ACDC": dict(sim_weight=10.0),
+    "folder": dict(sim_weight=10.0),
     "DAGM": dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
     "MT": dict(sim_weight=200.0, combine="mean", rampup_unit=50),
     "Phantom": dict(sim_weight=1.0, consistency=0.5, consistency_rampup=2.0, rampup_unit=150),
