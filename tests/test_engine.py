@@ -152,6 +152,16 @@ def test_damaged_checkpoint_falls_back(bench: Bench, kinds: list[str]) -> None:
     together([partial(go_on, kind) for kind in kinds])
 
 
+def test_damage_never_takes_the_place_of_a_good_one(tmp_path: Path) -> None:
+    """last.pt goes bad while the run goes on: the next save leaves last.prev.pt as it is."""
+    file = tmp_path / "last.pt"
+    for step in (1, 2):
+        checkpoint.save(file, {"format": 1, "step": step}, keep_previous=True)
+    zeros(file)
+    checkpoint.save(file, {"format": 1, "step": 3}, keep_previous=True)
+    assert checkpoint.load(file)["step"] == 3 and checkpoint.load(checkpoint.previous_of(file))["step"] == 1
+
+
 def test_both_checkpoints_damaged(bench: Bench) -> None:
     folder = begun(bench)
     flip(folder / "last.pt")

@@ -202,7 +202,7 @@ def test_interrupted_without_a_logged_line(bench: Bench) -> None:
     words = ("--log_every", "5", "--val_every", "12")
     clean_words = (*words, "--exp", "whole")
     assert bench.train("Supervised", *clean_words, model="whole").code == 0
-    assert bench.train("Supervised", *words, fault="kill@step:6").code == -signal.SIGKILL
+    assert bench.train("Supervised", *words, fault="kill@half-last.pt:3").code == -signal.SIGKILL  # at step 6, with a line of step 5
     for step in (3, 4):
         end = bench.train("Supervised", *words, before=partial(strike, "SIGTERM", "step", 1))
         assert end.code == 75 and f"resumed at step {step}" in end.out, end

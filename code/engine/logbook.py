@@ -101,6 +101,7 @@ class Logbook:
         clean = {key: _plain(value) for key, value in values.items()}
         stage = {"stage": self._stage} if self._stage else {}
         self._lines.write(json.dumps({"step": step, "kind": kind, **stage, **clean}) + "\n")
+        self._lines.flush()  # for who follows the run by this file
         for key, value in clean.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{kind}/{key}", value, step)

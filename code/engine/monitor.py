@@ -39,6 +39,7 @@ class Monitor:
         self._watched: list[str] = []
         self._shown: dict[str, str] = {}
         self._present: set[int] = set()
+        self._told: set[int] = set()
         self._maps: dict[str, Tensor] = {}
         self._began = (0, 0.0)
         self._announced = False
@@ -122,8 +123,8 @@ class Monitor:
                 values[f"pseudo_labels/{name}"] = counts[c] / max(sum(counts), 1)
                 if counts[c]:
                     self._present.add(c)
-                elif c in self._present:  # it was there before: early in training every class is still to come
-                    self._present.discard(c)
+                elif c in self._present and c not in self._told:  # early in training every class is still to come
+                    self._told.add(c)
                     self.say(f"Note: {name} has vanished from the pseudo-labels at this step. If it stays away, the run has collapsed "
                              "(see pseudo_labels in tensorboard or metrics.jsonl).")
         return values
