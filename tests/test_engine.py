@@ -231,6 +231,13 @@ def test_another_configuration_is_refused(bench: Bench) -> None:
     assert content(folder / "last.pt")["changes"] == ["--val_every: 4 then, 5 now"]
 
 
+def test_nothing_is_refused_before_the_first_step(bench: Bench) -> None:
+    """A script that failed in its first step may be mended and started again."""
+    assert bench.train("Supervised", fault="kill@step:1").code == -signal.SIGKILL
+    end = bench.train("Supervised", "--deterministic", "0")
+    assert end.code == 0 and "resumed" not in end.out, end
+
+
 def test_changed_lists_are_refused(bench: Bench) -> None:
     """Also where the unlabelled cases are others, but as many."""
     data = bench.folder / "ACDC"

@@ -18,7 +18,7 @@ from dataloaders.description import Case, Item
 from dataloaders.errors import Problems, UserError
 from dataloaders.splits import make_split
 from dataloaders.store import Store, build_store
-from engine import provenance
+from engine import checkpoint, provenance
 from engine.checkpoint import write_json
 from engine.folders import model_folder, run_name
 from engine.logbook import Lock
@@ -207,6 +207,21 @@ class Session:
             raise UserError(f"{folder}: cannot be written ({error.strerror}). Make room, or mend its permissions.") from error
         return lock
 
+    def _untrained(self) -> bool:
+        """True, and the folder cleared of its first checkpoint, where no step was trained: a script that failed at once may be mended."""
+        path = self.folder / "last.pt"
+        files = {file.name for file in self.folder.glob("*.pt")}
+        if files - {path.name, checkpoint.previous_of(path).name}:
+            return False
+        try:
+            if path.name in files and checkpoint.load(path)["step"]:
+                return False
+        except UserError:
+            return False
+        for file in (path, checkpoint.previous_of(path)):
+            file.unlink(missing_ok=True)
+        return True
+
     def _compare(self) -> None:
         path = self.folder / "config.json"
         try:
@@ -215,11 +230,13 @@ class Session:
         except ValueError as error:
             sentence = f"{path}: this is no readable JSON ({error}). Begin anew with --fresh (the folder is moved aside)."
             raise UserError(sentence, 4) from error
-        lines = self.differences(old)
         done = status.get("state") == "done"
+        lines = self.differences(old)
         code_changed = old.get("code") != self.config["code"]
         if code_changed and not done:
             lines.append(f"the code that shapes a run: {old.get('code')} then, {self.config['code']} now")
+        if lines and not done and self._untrained():
+            return
         if lines and not (self.options.accept_changes and not done):
             raise UserError("\n".join([
                 f"{self.folder}: a {'finished' if done else 'begun'} run with another configuration lies here:",
