@@ -1,6 +1,7 @@
 """What the readers of photographs share: every case is one picture file, its reference another one."""
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
-class ImageSource:
+class ImageSource(ABC):
     """Base of the readers of photographs. A layout says which cases there are (`cases`), and what a mask means (`to_ids`)."""
 
     def __init__(self, data: DataSet, root: Path, options: object | None = None):
@@ -36,9 +37,9 @@ class ImageSource:
         self.remarks: list[str] = []
 
     @staticmethod
+    @abstractmethod
     def fits(root: Path) -> bool:
         """Whether a folder has this layout."""
-        raise NotImplementedError
 
     def located(self, root: Path) -> Path:
         """`root`, or the one folder inside it that has the layout (archives often unpack to a folder of their own)."""
@@ -53,8 +54,9 @@ class ImageSource:
 
     expected = "see data/README.md for the folders it must hold"
 
+    @abstractmethod
     def cases(self, part: Part) -> list[Case]:
-        raise NotImplementedError
+        """Cases of a part, in published order."""
 
     def items(self, cases: list[Case]) -> list[Item]:
         return [Item(case.name, case, case.image, case.label) for case in cases]
