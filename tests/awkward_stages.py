@@ -31,7 +31,7 @@ def pretrain(run, steps):
     network = stage.network("student")
     optimizer = stage.optimizer("student", network)
     stage.evaluates(student=network)
-    for step, batch in stage.batches():
+    for step, batch in stage.batches(labeled_only=True):
         terms = {"total": supervised_loss(network(batch.labeled), batch.labels)}
         stage.update(optimizer, terms)
         stage.after_step(step, terms)

@@ -77,6 +77,7 @@ class Session:
         self.changes: list[str] = []
         self.lock = self._claim()
         self.store: Store | None = None
+        self._labels_alone = False
         self.indices: tuple[list[int], list[int]] = ([], [])
         self.validator = Validator(self.source, self.split.val, options.patch_size, self.device) if self.split.val else None
 
@@ -99,7 +100,8 @@ class Session:
 
     def load_data(self, remark: Any, labeled_only: bool) -> Store:
         """Reads (or maps) all training images and the validation cases, and checks them; all problems are raised together."""
-        if self.store is None:
+        if self.store is None or (self._labels_alone and not labeled_only):  # a stage on labels alone may precede the main one
+            self._labels_alone = labeled_only
             try:
                 labeled = self.source.items(list(self.split.labeled))
                 unlabeled = [] if labeled_only else self.source.items(list(self.split.unlabeled))
