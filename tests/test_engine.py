@@ -343,7 +343,9 @@ def test_loss_that_is_not_finite(bench: Bench, method: str) -> None:
     assert end.code == 3 and "Traceback" not in end.err, end
     assert re.search(r"step 5: the loss is not finite \(total = nan[,)]", end.err) and "--base_lr" in end.err
     cases = re.search(r"Cases of the batch: (.*)", end.err)
-    assert cases and len(re.findall(r"patient00[1-6]_frame01_slice_[123]", cases[1])) == 4
+    # The stage trains on labels alone: six slices in batches of four, so that its step 5 has the two that are left.
+    rows = 2 if method == "awkward_stages" else 4
+    assert cases and len(re.findall(r"patient00[1-6]_frame01_slice_[123]", cases[1])) == rows
     folder = bench.run_folder()
     last = folder / ("pretrain_last.pt" if method == "awkward_stages" else "last.pt")
     assert str(last) in end.err
