@@ -26,6 +26,8 @@ PRELOAD = ["torch", "torch._dynamo", "h5py", "tensorboardX", "train_Supervised",
 SHORT = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--max_iterations", "12",
          "--val_every", "4", "--save_every", "3", "--log_every", "2", "--device", "cpu", "--exp", "run")
 LIMIT_S = 120
+POLLING = threading.Lock()
+"""Starting a process asks after all others too; a child's exit code can be read only once, so one thread asks at a time."""
 TIMES = ("seconds", "wait_share")
 """What differs between two equal runs."""
 
@@ -52,14 +54,19 @@ class Started:
     def said(self, text: str, within_s: float = 60) -> None:
         """Waits until the process has said `text`."""
         while text not in self.out.read_text():
-            assert self.process.is_alive() and time.monotonic() - self.began < within_s, self.out.read_text() + self.err.read_text()
+            assert self.alive() and time.monotonic() - self.began < within_s, self.out.read_text() + self.err.read_text()
             time.sleep(0.01)
 
+    def alive(self) -> bool:
+        with POLLING:
+            return self.process.is_alive()
+
     def end(self) -> End:
-        self.process.join(LIMIT_S)
-        if self.process.is_alive():
+        limit = time.monotonic() + LIMIT_S
+        while self.alive() and time.monotonic() < limit:
+            time.sleep(0.01)
+        if self.alive():
             self.process.kill()
-            self.process.join()
             raise AssertionError(f"still running after {LIMIT_S} s:\n{self.out.read_text()}{self.err.read_text()}")
         return End(self.process.exitcode, self.out.read_text(), self.err.read_text(), time.monotonic() - self.began)
 
@@ -129,7 +136,8 @@ class Bench:
         module = method if method.islower() else f"train_{method}"
         given = ("--root_path", str(data or self.data), *SHORT, *words)
         process = server().Process(target=child, args=(module, given, setting, str(out), str(err), before))
-        process.start()
+        with POLLING:
+            process.start()
         return Started(process, out, err)
 
     def train(self, method: str, *words: str, **more: Any) -> End:
