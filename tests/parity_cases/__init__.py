@@ -2,12 +2,12 @@
 
 A later issue moves a line from `LATER` to `BUILT` (or shortens `later`) and adds a function: golden arrays in, computed arrays by name out.
 """
-from parity_cases import evaluation, methods, shared, simeps
+from parity_cases import evaluation, inference, methods, shared, simeps
 
-BUILT = {**shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES}
+BUILT = {**shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES}
 
 LATER = {
-    "bcp_acdc": "BCP", "bcp_la": "BCP", "bcp_masks": "BCP", "largest_component": "BCP",
+    "bcp_acdc": "BCP", "bcp_la": "BCP", "bcp_masks": "BCP",
     "cct_2d": "CCT",
     "cps_2d": "CPS", "cps_3d": "CPS",
     "cross_teaching_2d": "cross teaching",
@@ -20,7 +20,7 @@ LATER = {
     "ict_2d": "ICT", "ict_3d": "ICT",
     "ohem_ce": "OHEM cross-entropy",
     "rdrop_2d": "R-Drop", "rdrop_3d": "R-Drop",
-    "sliding_window_2d": "2D sliding window", "sliding_window_3d": "3D inference",
+    "sliding_window_2d": "2D sliding window",
     "uamt_2d": "UA-MT", "uamt_3d": "UA-MT", "uamt_la": "UA-MT", "uamt_threshold": "UA-MT",
     "unimatch": "UniMatch", "unimatch_fixmatch": "UniMatch", "unimatch_medical": "UniMatch",
     "urpc_2d": "URPC", "urpc_3d": "URPC",

@@ -1,0 +1,51 @@
+"""Golden files of inference in 3D: sliding windows, largest components."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from parity_tools import Computed, Golden, Parity
+from torch import Tensor
+
+from metrics.components import largest_component
+from val_3D import sliding_window, sliding_window_scores
+
+
+def network(golden: Golden, classes: int):
+    """The file's network: a convolution, plus its own coarse average, then a 1x1x1 convolution."""
+    a_weight, a_bias = golden.tensor(f"par_net{classes}_a_weight"), golden.tensor(f"par_net{classes}_a_bias")
+    b_weight, b_bias = golden.tensor(f"par_net{classes}_b_weight"), golden.tensor(f"par_net{classes}_b_bias")
+
+    def predictor(images: Tensor) -> Tensor:
+        maps = F.conv3d(images, a_weight, a_bias, padding=1).tanh()
+        return F.conv3d(maps + F.interpolate(F.avg_pool3d(maps, 2), scale_factor=2), b_weight, b_bias)
+
+    return predictor
+
+
+def sliding(golden: Golden) -> Computed:
+    patch, xy, z = golden["par_patch"].tolist(), golden["par_stride_xy"].item(), golden["par_stride_z"].item()
+    out: Computed = {}
+    for ending in golden.endings("out_labels_"):
+        name, classes = ending.rsplit("_c", 1)
+        arguments = (network(golden, int(classes)), golden.tensor(f"in_volume_{name}")[None], int(classes), patch, (xy, xy, z))
+        out[f"out_labels_{ending}"] = sliding_window(*arguments)
+        out[f"out_scores_{ending}"] = sliding_window_scores(*arguments)
+    return out
+
+
+def components(golden: Golden) -> Computed:
+    def each(maps: np.ndarray) -> np.ndarray:
+        return np.stack([largest_component(labels) for labels in maps])
+
+    raw = (golden.tensor("in_logits_3d").softmax(1)[:, 1] >= 0.5).to(torch.uint8)
+    return {
+        "out_labels_2d": each(golden["in_labels_2d"]), "out_mask_3d_raw": raw, "out_mask_3d": each(raw.numpy()),
+        "out_mask_corner": each(golden["in_mask_corner"]),
+    }
+
+
+FILES = {
+    "sliding_window_3d": Parity(sliding, tolerances={"out_scores_*": (1e-5, 1e-6)}),
+    "largest_component": Parity(components),
+}
