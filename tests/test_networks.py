@@ -1,11 +1,11 @@
-"""The U-Net and the copies that are not trained."""
+"""The 2D U-Net and the copies that are not trained."""
 import copy
 
 import pytest
 import torch
 from torch import nn
 
-from networks import BUILDERS, average_weights, build, ema_update, frozen_copy
+from networks import average_weights, build, ema_update, frozen_copy
 
 
 def parameters(network):
@@ -28,7 +28,7 @@ def test_parts_of_the_unet_have_their_published_sizes():
     assert dropout == [0.05, 0.1, 0.2, 0.3, 0.5, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("name", sorted(BUILDERS))
+@pytest.mark.parametrize("name", ["unet", "unet_transposed"])
 @pytest.mark.parametrize("height, width", [(32, 48), (16, 16)])
 def test_shapes_and_composition(name, height, width):
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def test_spec_rebuilds_the_network():
 
 
 def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(ValueError, match="'unnet'.*unet, unet_transposed"):
+    with pytest.raises(ValueError, match="'unnet'.*unet, .*unet_transposed, vnet"):
         build("unnet")
 
 

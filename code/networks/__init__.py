@@ -7,14 +7,27 @@ from functools import partial
 from torch import nn
 
 from networks.averaging import average_weights, ema_update, frozen_copy
+from networks.base import Network
 from networks.unet import UNet
+from networks.unet_3D import UNet3D
+from networks.vnet import VNet
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "unet_transposed": partial(UNet, transposed=True),
+    "unet_3D": UNet3D,
+    "vnet": VNet,
 }
 
-__all__ = ["BUILDERS", "average_weights", "build", "ema_update", "frozen_copy"]
+__all__ = ["BUILDERS", "Network", "average_weights", "build", "ema_update", "frozen_copy", "names"]
+
+
+def names(dimensions: int) -> list[str]:
+    """The networks for images of 2 or 3 dimensions, in alphabetical order."""
+    def of(builder: object) -> int | None:
+        return getattr(builder.func if isinstance(builder, partial) else builder, "dimensions", None)
+
+    return sorted(name for name, builder in BUILDERS.items() if of(builder) == dimensions)
 
 
 def build(name: str, **arguments: object) -> nn.Module:

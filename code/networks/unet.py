@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from networks.base import Network
+
 WIDTHS = (16, 32, 64, 128, 256)
 DROPOUT = (0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -31,8 +33,8 @@ class Up(nn.Module):
         return self.conv(torch.cat([skip, self.enlarge(self.reduce(x))], dim=1))
 
 
-class UNet(nn.Module):
-    """U-Net with five levels; `encode`, `decode` and `head` compose to `forward`.
+class UNet(Network):
+    """U-Net with five levels.
 
     Args:
         in_channels: channels of the images.
@@ -42,8 +44,8 @@ class UNet(nn.Module):
         dropout: multiplies the published rates of the encoder (0.05 to 0.5); 0 switches dropout off.
     """
 
+    dimensions = 2
     multiple = 16
-    """Both sides of an input must be multiples of this."""
 
     def __init__(self, in_channels: int = 1, num_classes: int = 4, transposed: bool = False, dropout: float = 1.0):
         super().__init__()
@@ -60,8 +62,7 @@ class UNet(nn.Module):
 
         Raises ValueError where a side is no multiple of 16.
         """
-        if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
-            raise ValueError(f"U-Net needs sides that are multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
+        self.check(x)
         maps = [self.stem(x)]
         for down in self.down:
             maps.append(down(maps[-1]))
@@ -77,6 +78,3 @@ class UNet(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         """(B, 16, H, W) -> logits (B, num_classes, H, W)."""
         return self.out(features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.decode(self.encode(x)))

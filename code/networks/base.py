@@ -1,0 +1,49 @@
+"""What every network here offers, and what it asks of its input."""
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """A segmentation network: `encode`, `decode` and `head` compose to `forward`.
+
+    A network with several heads returns a tuple of logits, the main ones first.
+    """
+
+    dimensions: ClassVar[int]
+    """Of the images: 2 or 3."""
+    multiple: ClassVar[int | tuple[int, ...]]
+    """What every side of an input, or the side of each axis, must be a multiple of: the factor between the finest and the coarsest map."""
+    instance_norm: ClassVar[bool] = False
+    """Whether the coarsest map is normalised over each image alone."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Images (B, C, *sides) -> maps, the finest first."""
+
+    @abstractmethod
+    def decode(self, maps: list[Tensor]) -> Any:
+        """The maps -> what the head reads."""
+
+    @abstractmethod
+    def head(self, features: Any) -> Any:
+        """What `decode` gave -> logits (B, num_classes, *sides)."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.decode(self.encode(x)))
+
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError where the network cannot take images (B, C, *sides) of these sides."""
+        name, sides = type(self).__name__, tuple(x.shape[2:])
+        if len(sides) != self.dimensions:
+            raise ValueError(f"{name} needs {self.dimensions} axes behind batch and channel, got a tensor of shape {tuple(x.shape)}")
+        multiples = (self.multiple,) * self.dimensions if isinstance(self.multiple, int) else self.multiple
+        if any(side % multiple or side == 0 for side, multiple in zip(sides, multiples)):
+            raise ValueError(f"{name} needs sides that are multiples of {self.multiple}, got {sides}")
+        coarsest = math.prod(side // multiple for side, multiple in zip(sides, multiples))
+        if coarsest == 1 and (self.instance_norm or (self.training and x.shape[0] == 1)):
+            raise ValueError(f"{name} normalises its coarsest map, which has one position only at sides {sides}: double one of them")
