@@ -17,6 +17,12 @@ SSL4MIS: dict[str, object] = {
 }
 """Common protocol of SSL4MIS in 2D (github.com/HiLab-git/SSL4MIS)."""
 
+VOLUMES: dict[str, object] = {
+    "model": "vnet", "batch_size": 4, "labeled_bs": 2, "max_iterations": 6000, "optimizer": "sgd", "base_lr": 0.01, "schedule": "step",
+    "val_every": 1000,
+}
+"""Common protocol of UA-MT and its followers in 3D (github.com/yulequan/UA-MT)."""
+
 
 def simeps(**values: object) -> dict[str, object]:
     """Published protocol of simEps (Sime et al., IEEE TII 2022; github.com/djene-mengistu/simEps), one validation an epoch."""
@@ -38,6 +44,15 @@ DATA_SETS = {data.name: data for data in (
     DataSet("MT", "mt", ("background", "blowhole", "break", "crack", "fray", "uneven"), channels=3, protocols=("clean", "official"),
             augmentation="simeps_mt", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect",
             defaults=simeps(steps_per_epoch=29, max_iterations=17371, base_lr=2e-3, labeled_num="40%")),
+    DataSet("LA", "la", ("background", "atrium"), dimensions=3,
+            defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "foreground_dice": True},
+            note="LA: the published preparation crops every volume around its reference label, test volumes too."),
+    DataSet("BraTS2019", "brats", ("background", "whole tumour"), dimensions=3,
+            defaults=VOLUMES | {"model": "unet_3D", "labeled_num": "25", "patch_size": (96, 96, 96), "stride": (64, 64, 64),
+                                "max_iterations": 30000, "schedule": "poly", "val_every": 200}),
+    DataSet("Pancreas-CT", "pancreas", ("background", "pancreas"), dimensions=3,
+            defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "foreground_dice": True},
+            note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
     DataSet("folder", "folder", defaults=SSL4MIS | {"labeled_num": "all"},
             note="Own images: nobody has published values for them; the defaults are those of ACDC."),
 )}
@@ -108,9 +123,13 @@ def open_source(data: DataSet, root: Path, options: object | None = None) -> Sou
 
 
 def reader(layout: str) -> Any:
-    """The reader class of a layout (`layouts/<layout>.py`)."""
-    return getattr(import_module(f"dataloaders.layouts.{layout}"), READERS[layout])
+    """The reader class of a layout."""
+    module, name = READERS[layout].split(".")
+    return getattr(import_module(f"dataloaders.layouts.{module}"), name)
 
 
-READERS = {"acdc": "AcdcSource", "neu": "NeuSource", "dagm": "DagmSource", "mt": "MtSource", "phantom": "PhantomSource",
-           "folder": "FolderSource"}
+READERS = {
+    "acdc": "acdc.AcdcSource", "neu": "neu.NeuSource", "dagm": "dagm.DagmSource", "mt": "mt.MtSource", "phantom": "phantom.PhantomSource",
+    "folder": "folder.FolderSource", "la": "volumes.LaSource", "brats": "volumes.BratsSource", "pancreas": "volumes.PancreasSource",
+}
+"""By layout: the module in `layouts/` and the class."""

@@ -26,8 +26,9 @@ from nibabel.wrapstruct import WrapStructError
 from tqdm import tqdm
 
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.acdc import LISTS, volume_of
+from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_label, checked_pixels, checked_shapes, read_list, what_lies_there
+from dataloaders.layouts.listed import LISTS
 
 CLASSES = ("background", "right ventricle", "myocardium", "left ventricle")
 VOLUME_LISTS = ("train.list", "val.list", "test.list")

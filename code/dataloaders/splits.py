@@ -207,6 +207,9 @@ PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
     ("mt", "clean"): mt_clean,
     ("dagm", "official"): dagm_official,
     ("folder", "official"): folder_parts,
+    ("la", "official"): listed_parts,
+    ("brats", "official"): listed_parts,
+    ("pancreas", "official"): listed_parts,
 }
 """By layout and protocol: the parts, given the source, --split_seed, and whether the test part is wanted (it is not opened otherwise)."""
 

@@ -136,14 +136,26 @@ class H5:
         if found_object.external or found_object.is_virtual:
             raise UserError(f"{self.file}: {key!r} keeps its values in other files; store the array in the file itself.")
         if found_object.dtype.kind not in "buif":
-            raise UserError(f"{self.file}: {key!r} holds {found_object.dtype}; expected numbers.")
+            raise UserError(f"{self.file}: {key!r} holds {found_object.dtype}; expected numbers, float32 for images and uint8 for labels.")
         shape = tuple(found_object.shape or ())
         if len(shape) not in dimensions or 0 in shape:
             wanted = " or ".join(str(d) for d in dimensions)
-            raise UserError(f"{self.file}: {key!r} has the shape {shape}; expected {wanted} dimensions, none of them empty.")
+            raise UserError(f"{self.file}: {key!r} has the shape {shape}; expected {wanted} dimensions, none of them empty. "
+                            "Write the file anew, or take it out of the lists.")
         if np.prod(shape, dtype=float) > MOST_ELEMENTS:
             raise UserError(f"{self.file}: {key!r} claims the shape {shape}, more than {MOST_ELEMENTS} values; such a file is not read.")
         return found_object
+
+    def values(self, key: str, dimensions: int) -> np.ndarray | None:
+        """float64 of an attribute or a small dataset `key` with this number of dimensions; None where the file has neither."""
+        stored = self.handle.attrs.get(key)
+        if stored is None and key in self.handle:
+            stored = self.read(key, (dimensions,))
+        array = np.asarray(0.0 if stored is None else stored)
+        if array.dtype.kind not in "uif" or (stored is not None and array.ndim != dimensions):
+            raise UserError(f"{self.file}: {key!r} is {array.dtype} of shape {array.shape}; expected numbers in {dimensions} dimensions. "
+                            "Write it anew, or remove it.")
+        return None if stored is None else array.astype(np.float64)
 
     def read(self, key: str, dimensions: Sequence[int], index: int | None = None) -> np.ndarray:
         """The dataset's values, or those of its slice `index`."""
