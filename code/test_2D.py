@@ -10,120 +10,58 @@ file a predictor), predictions and pictures into the run's folder.
 from __future__ import annotations
 
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count, path
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from os import path
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
-from dataloaders import catalog
 from dataloaders.augment_draws import RECIPES
 from dataloaders.description import DataSet
-from dataloaders.errors import Problems, UserError
-from dataloaders.splits import test_cases
+from dataloaders.reading import EvaluationCase
 from dataloaders.zoom import resize_nearest
 from engine import results
-from engine.export import write_prediction
-from engine.options import REPOSITORY
-from engine.pictures import case_sheet, learning_curves
-from engine.run import finish_with, peak_memory
-from engine.session import choose_device
-from metrics import confusion_matrix, dataset_overlap, image_detection, image_flags, score_case, simeps_metrics, summarize
-from val_2D import EvaluationCase, load_case, predict_slices, to_native
+from engine.pictures import case_sheet
+from engine.run import finish_with
+from engine.testing import Stopwatch, TestOptions, open_run, record, score, write_predictions
+from metrics import confusion_matrix, dataset_overlap, image_detection, image_flags, simeps_metrics
+from val_2D import predict_case
 
 
 @dataclass
-class Test:
-    run: Path | None = None
-    """Folder of the run. Without it: the newest finished run that fits the options below."""
-    exp: str | None = None
-    """Only runs of this experiment, as in training."""
-    model: str | None = None
-    """Only runs of this network."""
-    labeled_num: str | None = None
-    """Only runs with this label budget."""
-    fold: int | None = None
-    """Only runs of this fold."""
-    seed: int | None = None
-    """Only runs of this seed."""
-    checkpoint: Literal["best", "last"] = "best"
-    """best: chosen on validation cases (protocols without validation: the last step); last: the last step in any case."""
-    empty: Literal["penalty", "published"] = "penalty"
-    """A class missing in prediction or reference: the image's diagonal as distance, or 0 as older tables have it."""
-    metric_backend: Literal["numba", "medpy"] = "numba"
-    """medpy computes the same, slowly (GPL; for comparison)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where there is one."""
+class Test(TestOptions):
     batch: int = 32
     """Slices predicted at once."""
 
 
 def main(options: Test) -> None:
-    run = results.choose(options, dimensions=2)
-    config = run.config
-    print(f"Testing {run.folder}" + ("" if options.run else " (the newest finished 2D run that fits)"))
-    device = choose_device(options.device)
-    settings = config["options"]
-    data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
-    source = catalog.open_source(data, root, SimpleNamespace(**settings))
-    cases = test_cases(source, settings["protocol"], settings["fold"], settings["folds"], settings["split_seed"])
-    if not cases:
-        raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
-    loaded, problems = [], Problems()
-    for case in tqdm(cases, "reading test cases", leave=False, disable=None, delay=1):
-        try:
-            loaded.append(load_case(source, case, settings["patch_size"]))
-        except UserError as error:
-            problems.add(error)
-    problems.raise_any(f"{config['data_set']}, test cases")
-
-    photographs = source.data.family == "defect" or source.data.layout == "folder"
-    predictors = results.predictors(run, options.checkpoint, device)
-    table, main_name = {}, next(iter(predictors))
-    for name, network in predictors.items():
-        began = time.perf_counter()
-        shown = tqdm(loaded, name, leave=False, disable=None)
-        small = [predict_slices(network, one.slices.to(device), options.batch) for one in shown]
-        native = [to_native(maps, one.reference.shape[1:], source.data) for maps, one in zip(small, loaded)]
-        seconds = time.perf_counter() - began
-        rows = score(native, loaded, source.data, options)
-        summary: dict[str, Any] = summarize(rows, source.data.classes[1:])
-        extra = {}
-        if photographs:
-            extra = images_of_defects(native, [maps.cpu().numpy() for maps in small], loaded, source.data)
-        table[name] = summary
-        result = results.record(run, name, options, summary, extra, [one.case.name for one in loaded], source.data.classes[1:], rows,
-                                {"seconds": seconds, "peak_memory": peak_memory(device), "device": str(device)})
-        print(f"Scores of {name}: {result}")
-        if name == main_name:
-            show(run, native, loaded, rows, source.data)
+    opened = open_run(options, dimensions=2)
+    run, data, loaded = opened.run, opened.data, opened.loaded
+    photographs = data.family == "defect" or data.layout == "folder"
+    table = {}
+    for name, network in opened.predictors.items():
+        seconds = Stopwatch()
+        pairs = [predict_case(network, one, opened.settings["patch_size"], opened.device, data, options.batch)
+                 for one in tqdm(loaded, name, leave=False, disable=None)]
+        small, native = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        took = seconds()
+        rows = score(native, opened)
+        extra = images_of_defects(native, small, loaded, data) if photographs else {}
+        table[name] = record(opened, name, rows, took, extra)
+        if len(table) == 1:
+            write_predictions(opened, native)
+            sheet = run.folder / "best_median_worst.png"
+            case_sheet(sheet, native, loaded, [results.case_dice(row) for row in rows], data.classes)
+            print(f"Best, median and worst case: {path.relpath(sheet)}")
         if extra:
             print(results.defect_lines(extra))
     if photographs:
-        print(results.overlap_table(table, len(loaded), config))
+        print(results.overlap_table(table, len(loaded), run.config))
     else:
-        print(results.table(table, [one.spacing for one in loaded], len(loaded), config))
-
-
-def score(predicted: list[np.ndarray], loaded: list[EvaluationCase], data: DataSet, options: Test) -> list[list[dict[str, Any]]]:
-    """The scores of every class of every case, cases in parallel."""
-
-    def one(pair: tuple[np.ndarray, EvaluationCase]) -> list[dict[str, Any]]:
-        maps, case = pair
-        flat = data.dimensions == 2 and len(maps) == 1
-        prediction, reference = (maps[0], case.reference[0]) if flat else (maps, case.reference)
-        spacing = case.spacing[-prediction.ndim :] if case.spacing else None
-        return score_case(prediction, reference, data.num_classes, spacing, data.ignored, options.empty, backend=options.metric_backend)
-
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        return list(tqdm(pool.map(one, zip(predicted, loaded)), "scoring", len(loaded), leave=False, disable=None))
+        print(results.table(table, [one.spacing for one in loaded], len(loaded), run.config))
 
 
 def images_of_defects(native: list[np.ndarray], small: list[np.ndarray], loaded: list[EvaluationCase], data: DataSet) -> dict[str, Any]:
@@ -145,23 +83,6 @@ def images_of_defects(native: list[np.ndarray], small: list[np.ndarray], loaded:
             "detection": image_detection(flags, data.classes[1:]),
         }
     return found
-
-
-def show(run: results.TestedRun, predicted: list[np.ndarray], loaded: list[EvaluationCase], rows: list[list[dict[str, Any]]],
-         data: DataSet) -> None:
-    """Writes the predictions of the method's own predictor, a sheet of the best, median and worst case, and the learning curves."""
-    folder = run.folder / "predictions"
-    folder.mkdir(exist_ok=True)
-    unknown = 0
-    for maps, one in zip(tqdm(predicted, "writing predictions", leave=False, disable=None), loaded):
-        unknown += write_prediction(folder, one, maps, data)
-    print(f"Predictions: {path.relpath(folder)} (<case>_img, _pred, _gt)"
-          + (f"; the spacing of {unknown} cases is unknown, their files say 1 mm and that it is not known" if unknown else ""))
-    sheet, curves = run.folder / "best_median_worst.png", run.folder / "learning_curves.png"
-    case_sheet(sheet, predicted, loaded, [results.case_dice(row) for row in rows], data.classes)
-    print(f"Best, median and worst case: {path.relpath(sheet)}")
-    if learning_curves(run.folder / "metrics.jsonl", curves):
-        print(f"Learning curves: {path.relpath(curves)}")
 
 
 if __name__ == "__main__":

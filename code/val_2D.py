@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from os import cpu_count
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from dataloaders.augment_draws import RECIPES
 from dataloaders.description import Case, DataSet, Source
-from dataloaders.errors import Problems, UserError
+from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.zoom import resize_nearest
 from metrics import score_case, summarize
 
@@ -25,31 +24,6 @@ Predictor = Callable[[Tensor], Any]
 """Images (B, C, h, w) -> logits (B, K, h, w), or a tuple with these first."""
 Summary = dict[str, dict[str, Any]]
 """Means over cases: "mean" over the foreground classes, and each class by name; a mean over nothing is None."""
-
-
-@dataclass
-class EvaluationCase:
-    """A case as the tester needs it. `slices`: (S, C, h, w) float32 at training size; `reference`: (S, H, W) uint8, native."""
-
-    case: Case
-    slices: Tensor
-    reference: np.ndarray
-    spacing: tuple[float, ...] | None
-    pixels: np.ndarray
-    """(C, S, H, W), as read."""
-
-
-def load_case(source: Source, case: Case, patch_size: Sequence[int]) -> EvaluationCase:
-    """Reads image and label of a case. Raises `UserError` where it has no label to score against."""
-    pixels, reference = source.image(case), source.label(case)
-    if reference is None:
-        raise UserError(f"{case.image}: {case.name} has no label, so it cannot be scored.")
-    if pixels.ndim == 3:
-        pixels, reference = pixels[:, None], reference[None]
-    if pixels.shape[1:] != reference.shape:
-        raise UserError(f"{case.label}: the label of {case.name} is {reference.shape}, its image {pixels.shape[1:]}; they must be equal.")
-    slices = to_training_size(pixels, source.data, patch_size)
-    return EvaluationCase(case, slices, reference, source.spacing(case), pixels)
 
 
 def to_training_size(pixels: np.ndarray, data: DataSet, patch_size: Sequence[int]) -> Tensor:
@@ -82,10 +56,11 @@ def predict_slices(predictor: Predictor, slices: Tensor, batch: int = 32) -> Ten
     return torch.cat(maps)
 
 
-def predict_case(predictor: Predictor, loaded: EvaluationCase, device: torch.device, data: DataSet, batch: int = 32) -> np.ndarray:
-    """Label map (S, H, W) uint8 of a case at its native size."""
-    predicted = predict_slices(predictor, loaded.slices.to(device), batch)
-    return to_native(predicted, loaded.reference.shape[1:], data)
+def predict_case(predictor: Predictor, loaded: EvaluationCase, patch_size: Sequence[int], device: torch.device, data: DataSet,
+                 batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Label maps (S, *patch_size) and (S, H, W) uint8 of a case: at training size and at its native size."""
+    predicted = predict_slices(predictor, to_training_size(loaded.pixels, data, patch_size).to(device), batch)
+    return predicted.cpu().numpy(), to_native(predicted, loaded.reference.shape[1:], data)
 
 
 def to_native(predicted: Tensor, size: Sequence[int], data: DataSet) -> np.ndarray:
@@ -101,6 +76,20 @@ def counts_per_image(predicted: Tensor, reference: Tensor, num_classes: int) -> 
     return torch.bincount(cell[reference != 255], minlength=n * k * k).view(n, k, k)
 
 
+def informative_slice(reference: np.ndarray) -> int:
+    """The slice of (S, H, W) with the most foreground, the middle one where there is none."""
+    counts = (np.asarray(reference) % 255 > 0).reshape(len(reference), -1).sum(1)
+    return int(counts.argmax()) if counts.any() else len(reference) // 2
+
+
+def score_volumes(predicted: Sequence[np.ndarray], loaded: Sequence[EvaluationCase], data: DataSet) -> Summary:
+    """Means over the cases, by class, of every metric in voxels; cases in parallel."""
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        rows = list(pool.map(lambda pair: score_case(pair[0], pair[1].reference, data.num_classes, ignored=data.ignored),
+                             zip(predicted, loaded)))
+    return summarize(rows, data.classes[1:])
+
+
 class Validator:
     """Scores networks on the validation cases during training; reads them once, at the first validation."""
 
@@ -113,15 +102,16 @@ class Validator:
     def load(self) -> list[EvaluationCase]:
         """The cases, read and checked (all problems together)."""
         if not self._loaded:
-            problems = Problems()
-            for case in self.cases:
-                try:
-                    self._loaded.append(load_case(self.source, case, self.patch_size))
-                except UserError as error:
-                    problems.add(error)
-            problems.raise_any(f"{self.data.name}, validation cases")
-            self._on_device = [loaded.slices.to(self.device) for loaded in self._loaded]
+            self._loaded = load_cases(self.source, self.cases, "validation cases")
+            self._on_device = [to_training_size(loaded.pixels, self.data, self.patch_size).to(self.device) for loaded in self._loaded]
         return self._loaded
+
+    def planes(self, predictor: Predictor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the first case, the slice with the most foreground: pixels (C, H, W), reference and prediction (H, W)."""
+        loaded = self.load()[0]
+        k = informative_slice(loaded.reference)
+        predicted = predict_slices(predictor, self._on_device[0][k : k + 1])
+        return loaded.pixels[:, k], loaded.reference[k], to_native(predicted, loaded.reference.shape[1:], self.data)[0]
 
     def __call__(self, predictor: Predictor) -> Summary:
         """{"mean" or class name: {"dice": ..., ...}}. Defect sets give Dice and IoU by the published per-image rule at training size;
@@ -133,12 +123,7 @@ class Validator:
             to_native(predict_slices(predictor, slices, self.batch), loaded.reference.shape[1:], self.data)
             for slices, loaded in zip(self._on_device, self._loaded)
         ]
-        with ThreadPoolExecutor(cpu_count() or 1) as pool:
-            rows = list(pool.map(
-                lambda pair: score_case(pair[0], pair[1].reference, self.data.num_classes, ignored=self.data.ignored),
-                zip(predicted, self._loaded),
-            ))
-        return summarize(rows, self.data.classes[1:])
+        return score_volumes(predicted, self._loaded, self.data)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         mapping = RECIPES[self.data.augmentation].mapping

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.description import DataSet
+from dataloaders.reading import EvaluationCase
 from engine.pictures import grey
-from val_2D import EvaluationCase
 
 
 def file_name(case: str) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dataloaders.errors import UserError
 from engine.logbook import Logbook
-from engine.pictures import informative_slice, overlay, side_by_side
-from val_2D import Predictor, Summary, Validator, predict_slices, to_native
+from engine.pictures import overlay, side_by_side
+from val_2D import Predictor, Summary, Validator
 
 if TYPE_CHECKING:
     from dataloaders.loader import Loader
@@ -145,11 +145,8 @@ class Monitor:
 
     def picture_of(self, predictor: Predictor, validator: Validator, done: int) -> None:
         """The first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard."""
-        loaded = validator.load()[0]
-        k = informative_slice(loaded.reference)
-        predicted = predict_slices(predictor, loaded.slices[k : k + 1].to(validator.device))
-        labels = to_native(predicted, loaded.reference.shape[1:], validator.data)[0]
-        panels = [overlay(loaded.pixels[:, k], map_) for map_ in (np.zeros_like(labels), loaded.reference[k], labels)]
+        pixels, reference, labels = validator.planes(predictor)
+        panels = [overlay(pixels, map_) for map_ in (np.zeros_like(labels), reference, labels)]
         self.book.picture("validation", side_by_side(panels), done)
         for name, maps in self._maps.items():
             flat = maps.float().reshape(-1, *maps.shape[-2:]).cpu().numpy()

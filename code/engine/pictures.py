@@ -10,7 +10,8 @@ import matplotlib
 import numpy as np
 from scipy.ndimage import binary_erosion
 
-from val_2D import EvaluationCase
+from dataloaders.reading import EvaluationCase
+from val_2D import informative_slice
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -47,12 +48,6 @@ def overlay(image: np.ndarray, labels: np.ndarray, filled: float = 0.35) -> np.n
         picture[inside] = (1 - filled) * picture[inside] + filled * colour
         picture[inside & ~binary_erosion(inside)] = colour
     return picture.round().astype(np.uint8)
-
-
-def informative_slice(reference: np.ndarray) -> int:
-    """The slice of (S, H, W) with the most foreground, the middle one where there is none."""
-    counts = (np.asarray(reference) % 255 > 0).reshape(len(reference), -1).sum(1)
-    return int(counts.argmax()) if counts.any() else len(reference) // 2
 
 
 def side_by_side(panels: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:

@@ -10,9 +10,10 @@ from parity_tools import Computed, Golden, Parity
 
 from dataloaders.catalog import DATA_SETS
 from dataloaders.description import Case
+from dataloaders.reading import EvaluationCase
 from metrics import binary_metrics, confusion_matrix, dice, jaccard, published_convention, score_case, simeps_metrics
 from metrics.overlap import abs_ravd, intersection_union_target, stpp_miou, unimatch_miou
-from val_2D import EvaluationCase, predict_case, to_training_size
+from val_2D import predict_case, to_training_size
 
 DISTANCES = ("hd95", "hd", "asd", "assd")
 
@@ -87,11 +88,12 @@ def volume(golden: Golden) -> Computed:
     pixels, reference = golden["in_images"][None], golden["in_labels"]
     slices = to_training_size(pixels, data, golden["par_patch_size"].tolist())
     case = Case("volume", Path("volume.h5"), Path("volume.h5"), "volume")
-    loaded = EvaluationCase(case, slices, reference, None, pixels)
+    loaded = EvaluationCase(case, pixels, reference)
     out: Computed = {"out_resized_0": slices[0, 0]}
     for ending in golden.endings("par_bias"):
         bias = golden.tensor(f"par_bias{ending}")
-        predicted = predict_case(lambda images, bias=bias: F.conv2d(images, weight, bias, padding=2), loaded, torch.device("cpu"), data, 3)
+        _, predicted = predict_case(lambda images, bias=bias: F.conv2d(images, weight, bias, padding=2), loaded,
+                                    golden["par_patch_size"].tolist(), torch.device("cpu"), data, 3)
         scores = score_case(predicted, reference, len(bias), empty="published")
         out[f"out_dice_hd95{ending}"] = [(score["dice"], score["hd95_vox"]) for score in scores]
         if not ending:

@@ -1,0 +1,50 @@
+"""A case read whole, as validation and testers need it."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataloaders.description import Case, Source
+from dataloaders.errors import Problems, UserError
+
+
+@dataclass
+class EvaluationCase:
+    """A case with its reference, at native size."""
+
+    case: Case
+    pixels: np.ndarray
+    """(C, S, H, W) as read; a photograph has S = 1; volumes of a 3D data set are (C, X, Y, Z)."""
+    reference: np.ndarray
+    """(S, H, W) or (X, Y, Z) uint8 class ids, 255 ignored."""
+    spacing: tuple[float, ...] | None = None
+    """mm per voxel in the array's axis order, None where unknown."""
+    affine: np.ndarray | None = None
+    """(4, 4): array index -> mm in RAS+ (as nibabel has it), None where unknown."""
+
+
+def load_case(source: Source, case: Case) -> EvaluationCase:
+    """Reads image and label of a case. Raises `UserError` where it has no label to score against."""
+    pixels, reference = source.image(case), source.label(case)
+    if reference is None:
+        raise UserError(f"{case.image}: {case.name} has no label, so it cannot be scored.")
+    if pixels.ndim == 3:
+        pixels, reference = pixels[:, None], reference[None]
+    if pixels.shape[1:] != reference.shape:
+        raise UserError(f"{case.label}: the label of {case.name} is {reference.shape}, its image {pixels.shape[1:]}; they must be equal.")
+    affine = source.affine(case) if hasattr(source, "affine") else None
+    return EvaluationCase(case, pixels, reference, source.spacing(case), affine)
+
+
+def load_cases(source: Source, cases: Iterable[Case], what: str) -> list[EvaluationCase]:
+    """All cases; raises one `UserError` with everything that is wrong with any of them. `what` names them: "test cases"."""
+    loaded, problems = [], Problems()
+    for case in cases:
+        try:
+            loaded.append(load_case(source, case))
+        except UserError as error:
+            problems.add(error)
+    problems.raise_any(f"{source.data.name}, {what}")
+    return loaded
