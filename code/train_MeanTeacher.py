@@ -33,7 +33,12 @@ class MeanTeacher(Options):
     """Standard deviation of the Gaussian noise on the teacher's input, clipped at twice this value."""
 
 
-PRESETS: Presets = {"3D": dict(consistency_start=0), "Phantom": dict(consistency_start=0, consistency_rampup=1.0)}
+PRESETS: Presets = {
+    "3D": dict(consistency_start=0),
+    "LA": dict(consistency_rampup=40.0),
+    "Pancreas-CT": dict(consistency_rampup=40.0),
+    "Phantom": dict(consistency_start=0, consistency_rampup=1.0),
+}
 
 
 def losses(student, teacher, batch, weight, started, options):
@@ -44,7 +49,7 @@ def losses(student, teacher, batch, weight, started, options):
     with torch.no_grad():
         target = teacher(batch.unlabeled + noise)
 
-    supervised = supervised_loss(logits[:n], batch.labels)
+    supervised = supervised_loss(logits[:n], batch.labels, options.foreground_dice)
     consistency = softmax_mse(logits[n:], target).mean() if started else supervised.new_zeros(())
     return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency}
 

@@ -22,12 +22,13 @@ PRESETS: Presets = {
     "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
     "MT": dict(batch_size=16, steps_per_epoch=9, val_every=9, max_iterations=5391),
     "DAGM": dict(batch_size=16, steps_per_epoch=30, val_every=30),
+    "BraTS2019": dict(batch_size=2),
 }
 
 
 def losses(network, batch, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    return {"total": supervised_loss(network(batch.images), batch.labels)}
+    return {"total": supervised_loss(network(batch.images), batch.labels, options.foreground_dice)}
 
 
 def main(options: Supervised) -> None:

@@ -1,4 +1,4 @@
-"""Predict a volume by sliding window.
+"""Predict a volume by sliding window, and score it: Dice, Jaccard, HD95, ASD.
 
 The published way (UA-MT, SSL4MIS): overlapping windows of the training patch cover the volume; the probabilities of all windows that see
 a voxel are averaged, and the class with the largest average is taken. Here windows go through the network in batches, and the
@@ -10,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, product
 from math import ceil
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from val_2D import Predictor, main_output
+from dataloaders.description import Case, Source
+from dataloaders.reading import EvaluationCase, load_cases
+from val_2D import Predictor, Summary, informative_slice, main_output, score_volumes
 
 GAUSSIAN_SIGMA = 1 / 8
 """Standard deviation of the importance weighting, as a share of the patch (nnU-Net, Isensee et al., Nature Methods 2021)."""
@@ -25,6 +28,11 @@ def window_starts(size: int, patch: int, stride: int) -> list[int]:
     if size <= patch:
         return [0]
     return [min(i * stride, size - patch) for i in range(ceil((size - patch) / stride) + 1)]
+
+
+def window_stride(stride: Sequence[int] | None, patch: Sequence[int]) -> tuple[int, ...]:
+    """The stride that was given, or half the patch along each axis."""
+    return tuple(max(side // 2, 1) for side in patch) if stride is None else tuple(stride)
 
 
 def sliding_window(predictor: Predictor, volume: Tensor, num_classes: int, patch: Sequence[int], stride: Sequence[int], *,
@@ -169,3 +177,41 @@ def _free_bytes(device: torch.device) -> float:
         return float("inf")
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
+
+
+class VolumeValidator:
+    """Scores networks on validation volumes during training, by sliding window; reads them once, at the first validation."""
+
+    def __init__(self, source: Source, cases: Sequence[Case], patch_size: Sequence[int], stride: Sequence[int], device: torch.device):
+        self.source, self.data, self.cases = source, source.data, list(cases)
+        self.patch_size, self.stride, self.device = tuple(patch_size), tuple(stride), device
+        self._loaded: list[EvaluationCase] = []
+
+    def load(self) -> list[EvaluationCase]:
+        """The cases, read and checked (all problems together)."""
+        if not self._loaded:
+            self._loaded = load_cases(self.source, self.cases, "validation cases")
+        return self._loaded
+
+    def predict(self, predictor: Predictor, loaded: EvaluationCase) -> np.ndarray:
+        """Label map (X, Y, Z) uint8 of a case."""
+        volume = torch.from_numpy(loaded.pixels)
+        return sliding_window(predictor, volume, self.data.num_classes, self.patch_size, self.stride, device=self.device).numpy()
+
+    def __call__(self, predictor: Predictor) -> Summary:
+        """{"mean" or class name: {"dice": ..., "hd95_vox": ..., ...}} over all cases."""
+        loaded = self.load()
+        return score_volumes([self.predict(predictor, one) for one in loaded], loaded, self.data)
+
+    def planes(self, predictor: Predictor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the first case, the plane across z with the most foreground: pixels (C, Y, X), reference and prediction (Y, X).
+
+        A slab of the patch's depth around the plane is predicted, not the whole volume.
+        """
+        loaded = self.load()[0]
+        k = informative_slice(np.moveaxis(loaded.reference, 2, 0))
+        depth = self.patch_size[2]
+        first = min(max(k - depth // 2, 0), max(loaded.reference.shape[2] - depth, 0))
+        slab = torch.from_numpy(loaded.pixels[..., first : first + depth])
+        labels = sliding_window(predictor, slab, self.data.num_classes, self.patch_size, self.stride, device=self.device).numpy()
+        return loaded.pixels[..., k].swapaxes(1, 2), loaded.reference[..., k].T, labels[..., k - first].T

@@ -13,6 +13,7 @@ from dataloaders.errors import UserError
 from engine.logbook import Logbook
 from engine.pictures import overlay, side_by_side
 from val_2D import Predictor, Summary, Validator
+from val_3D import VolumeValidator
 
 if TYPE_CHECKING:
     from dataloaders.loader import Loader
@@ -143,8 +144,8 @@ class Monitor:
         self._shown["val"] = f"{summary['mean']['dice'] or 0:.3f}"
         return summary
 
-    def picture_of(self, predictor: Predictor, validator: Validator, done: int) -> None:
-        """The first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard."""
+    def picture_of(self, predictor: Predictor, validator: Validator | VolumeValidator, done: int) -> None:
+        """A plane of the first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard."""
         pixels, reference, labels = validator.planes(predictor)
         panels = [overlay(pixels, map_) for map_ in (np.zeros_like(labels), reference, labels)]
         self.book.picture("validation", side_by_side(panels), done)

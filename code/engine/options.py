@@ -26,14 +26,15 @@ class Options:
     root_path: Path | None = None
     """Folder of the data set. Without it: data/<data set>."""
     dataset: str | None = None
-    """ACDC, NEU-Seg, DAGM, MT, Phantom, or folder for your own images. Without it: told by --root_path; else ACDC if it is there,
-    else Phantom."""
+    """ACDC, LA, BraTS2019, NEU-Seg, ... (data/README.md lists all), folder or nnunet for your own images. Without it: told by
+    --root_path; else ACDC if it is there, else Phantom."""
     exp: str | None = None
     """Name of the experiment. Without it: <data set>/<method>."""
     model: str = "unet"
-    """Network: unet, or unet_transposed (up-sampling by transposed convolutions)."""
+    """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), nnunet_2D. Volumes: vnet, unet_3D,
+    unet_3D_dv_semi, attention_unet, voxresnet, nnunet."""
     labeled_num: str = "7"
-    """Label budget, as an annotator would count: patients (ACDC, Phantom) or images. A number, a share such as 10%, or all."""
+    """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all."""
     labeled_choice: Literal["first", "random"] = "first"
     """The labelled ones are the first in the published order, or drawn by --labeled_seed."""
     labeled_seed: int = 0
@@ -59,7 +60,11 @@ class Options:
     labeled_bs: int = 12
     """Labelled images in a step."""
     patch_size: tuple[int, ...] = (256, 256)
-    """Size of the training images in pixels."""
+    """Size of the training images in pixels, of volumes in voxels (x y z)."""
+    stride: tuple[int, ...] | None = None
+    """Volumes: step of the sliding window along x y z in validation and tests. Without it: half the patch."""
+    foreground_dice: bool = False
+    """Leave the background out of the Dice loss (published on LA)."""
     base_lr: float = 0.01
     """Learning rate at the start."""
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -198,6 +203,11 @@ def check(options: Options, data: DataSet) -> None:
         f"--patch_size {' '.join(map(str, options.patch_size))}: {data.name} needs {data.dimensions} positive sides, "
         f"for example --patch_size {' '.join(['96'] * data.dimensions)}.",
     )
+    if options.stride is not None:
+        need(data.dimensions == 3, f"--stride: a sliding window is for volumes, and {data.name} has images.")
+        fits = len(options.stride) == len(options.patch_size) and all(1 <= s <= p for s, p in zip(options.stride, options.patch_size))
+        need(fits, f"--stride {' '.join(map(str, options.stride))}: three steps are needed, each from 1 to the patch's side "
+                   f"({' '.join(map(str, options.patch_size))}).")
     need(
         options.protocol in data.protocols,
         f"--protocol {options.protocol}: {data.name} has {' and '.join(data.protocols)}.",

@@ -24,6 +24,7 @@ from engine.folders import model_folder, run_name
 from engine.logbook import Lock
 from engine.options import HARMLESS, Options, Resolved
 from val_2D import Validator
+from val_3D import VolumeValidator, window_stride
 
 ROOM = 64 * 2**20
 """Bytes that must be free before the first step; the first checkpoint, written at step 0, is the real test."""
@@ -79,7 +80,13 @@ class Session:
         self.store: Store | None = None
         self._labels_alone = False
         self.indices: tuple[list[int], list[int]] = ([], [])
-        self.validator = Validator(self.source, self.split.val, options.patch_size, self.device) if self.split.val else None
+        self.validator = self._validator() if self.split.val else None
+
+    def _validator(self) -> Validator | VolumeValidator:
+        options, cases = self.options, self.split.val
+        if self.data.dimensions == 2:
+            return Validator(self.source, cases, options.patch_size, self.device)
+        return VolumeValidator(self.source, cases, options.patch_size, window_stride(options.stride, options.patch_size), self.device)
 
     def say_plan(self, say: Any, labeled_only: bool) -> None:
         """The lines that tell what will be trained, on what, and where it lies."""

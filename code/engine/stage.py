@@ -21,6 +21,7 @@ from engine.monitor import Monitor
 from engine.optimizers import ScheduledOptimizer, build_optimizer
 from engine.session import Session
 from engine.signals import Signals
+from engine.sizes import check_size
 
 Terms = Mapping[str, Tensor]
 
@@ -73,11 +74,7 @@ class Stage:
             network = networks.build(model or self.options.model, **given)
         except ValueError as error:
             raise UserError(f"--model {model or self.options.model}: {error}.") from error
-        multiple = getattr(network, "multiple", 1)
-        if any(side % multiple for side in self.options.patch_size):
-            nearest = [max(multiple, round(side / multiple) * multiple) for side in self.options.patch_size]
-            raise UserError(f"--patch_size {' '.join(map(str, self.options.patch_size))}: {model or self.options.model} needs multiples of "
-                            f"{multiple}; the nearest are {' '.join(map(str, nearest))}.")
+        check_size(model or self.options.model, network, self.session.data, self.options)
         network = network.to(self.device)
         if self.session.data.dimensions == 2:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -21,7 +21,6 @@ LATER = {
     "ohem_ce": "OHEM cross-entropy",
     "rdrop_2d": "R-Drop", "rdrop_3d": "R-Drop",
     "sliding_window_2d": "2D sliding window",
-    "uamt_2d": "UA-MT", "uamt_3d": "UA-MT", "uamt_la": "UA-MT", "uamt_threshold": "UA-MT",
     "unimatch": "UniMatch", "unimatch_fixmatch": "UniMatch", "unimatch_medical": "UniMatch",
     "urpc_2d": "URPC", "urpc_3d": "URPC",
 }
