@@ -6,17 +6,25 @@ from functools import partial
 
 from torch import nn
 
+from networks.attention_unet import AttentionUNet3D
 from networks.averaging import average_weights, ema_update, frozen_copy
 from networks.base import Network
+from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.unet import UNet
-from networks.unet_3D import UNet3D
+from networks.unet_3D import UNet3D, UNet3DPyramid
 from networks.vnet import VNet
+from networks.voxresnet import VoxResNet
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "unet_transposed": partial(UNet, transposed=True),
+    "nnunet_2D": NNUNet2D,
     "unet_3D": UNet3D,
+    "unet_3D_dv_semi": UNet3DPyramid,
+    "attention_unet": AttentionUNet3D,
     "vnet": VNet,
+    "voxresnet": VoxResNet,
+    "nnunet": NNUNet3D,
 }
 
 __all__ = ["BUILDERS", "Network", "average_weights", "build", "ema_update", "frozen_copy", "names"]

@@ -40,8 +40,8 @@ def start_kaiming(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 1.0, 0.02)
 
 
-class Encoding3D(Network):
-    """The encoder of this family, and the blocks of its decoder."""
+class Family3D(Network):
+    """The encoder and the decoder's blocks that the 3D U-Nets of SSL4MIS share."""
 
     dimensions = 3
     multiple = 16
@@ -56,7 +56,7 @@ class Encoding3D(Network):
     def encode(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, X, Y, Z) -> five maps from (B, 16, X, Y, Z) to (B, 256, X/16, Y/16, Z/16).
 
-        Raises ValueError where a side is no multiple of 16.
+        Raises ValueError where a side is no multiple of 16, and at 16 x 16 x 16, where the coarsest map has nothing to normalise over.
         """
         self.check(x)
         maps = [self.stem(x)]
@@ -65,7 +65,7 @@ class Encoding3D(Network):
         return maps
 
 
-class UNet3D(Encoding3D):
+class UNet3D(Family3D):
     """3D U-Net with five levels and instance norm.
 
     Args:
@@ -95,3 +95,48 @@ class UNet3D(Encoding3D):
     def head(self, features: Tensor) -> Tensor:
         """(B, 16, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
         return self.out(self.dropout(features))
+
+
+class PyramidHeads(nn.ModuleList):
+    """A 1x1x1 convolution for each map of the decoder, its logits enlarged trilinearly to the sides of the finest."""
+
+    def __init__(self, num_classes: int):
+        super().__init__(
+            nn.Sequential(nn.Conv3d(a, num_classes, 1),
+                          nn.Upsample(scale_factor=2**k, mode="trilinear", align_corners=False) if k else nn.Identity())
+            for k, a in enumerate(WIDTHS[:-1])
+        )
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        """Four maps, (B, 16, X, Y, Z) first -> four logits (B, num_classes, X, Y, Z)."""
+        return tuple(head(x) for head, x in zip(self, maps))
+
+
+class UNet3DPyramid(Family3D):
+    """The 3D U-Net of URPC (Luo et al., MICCAI 2021): predicts at four scales. `unet_3D_dv_semi` in SSL4MIS; 5,884,504 parameters.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: channels of the logits, background included.
+        dropout: multiplies the published rates (0.1, 0.2, 0.3, 0.5 from the finest map of the decoder to the coarsest, whole
+            channels; what is left goes on to the next finer level); 0 switches dropout off.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 2, dropout: float = 1.0):
+        super().__init__(in_channels)
+        self.dropouts = nn.ModuleList(nn.Dropout3d(dropout * rate) for rate in (0.5, 0.3, 0.2, 0.1))
+        self.heads = PyramidHeads(num_classes)
+        start_kaiming(self)
+
+    def decode(self, maps: list[Tensor]) -> list[Tensor]:
+        """The five maps of the encoder -> four of the decoder, (B, 16, X, Y, Z) first."""
+        x = maps[-1]
+        decoded: list[Tensor] = []
+        for up, skip, dropout in zip(self.up, maps[-2::-1], self.dropouts):
+            x = dropout(up(x, skip))
+            decoded.insert(0, x)
+        return decoded
+
+    def head(self, features: list[Tensor]) -> tuple[Tensor, ...]:
+        """The four maps -> four logits (B, num_classes, X, Y, Z), of the finest map first."""
+        return self.heads(features)
