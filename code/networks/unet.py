@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.base import Network
+from networks.dropout import Dropout
 
 WIDTHS = (16, 32, 64, 128, 256)
 DROPOUT = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -15,8 +16,8 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, a: int, b: int, dropout: float):
         super().__init__(
-            nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.LeakyReLU(0.01), nn.Dropout(dropout),
-            nn.Conv2d(b, b, 3, padding=1), nn.BatchNorm2d(b), nn.LeakyReLU(0.01),
+            nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.LeakyReLU(0.01, inplace=True), Dropout(dropout),
+            nn.Conv2d(b, b, 3, padding=1), nn.BatchNorm2d(b), nn.LeakyReLU(0.01, inplace=True),
         )
 
 
