@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.description import DataSet
+from dataloaders.geometry import place, reversed_axes
 from dataloaders.reading import EvaluationCase
 from engine.pictures import grey
 
@@ -20,8 +21,8 @@ def file_name(case: str) -> str:
 def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray, data: DataSet) -> bool:
     """Writes <case>_img, _pred and _gt; True where a volume's spacing is unknown.
 
-    Volumes become NIfTI with their spacing (where it is unknown: 1 mm, and a description that says so), photographs PNG whose
-    labels are class ids.
+    Volumes become NIfTI in the place of their image (where nothing is known: 1 mm, and a description that says so); of several
+    channels `_img` has the first. Photographs become PNG whose labels are class ids.
     """
     stem = folder / file_name(loaded.case.name)
     if loaded.pixels.dtype == np.uint8:
@@ -31,11 +32,18 @@ def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray
         return False
     import SimpleITK  # here alone: it is large, and photographs do not need it
 
+    flat = data.dimensions == 2  # volumes of slices are (z, y, x), which is how SimpleITK takes arrays; the others (x, y, z)
+    affine = loaded.affine
+    if affine is not None and flat:
+        affine = reversed_axes(affine)
+    spacing = loaded.spacing if flat or loaded.spacing is None else loaded.spacing[::-1]
     for suffix, array in (("img", loaded.pixels[0].astype(np.float32)), ("pred", predicted), ("gt", loaded.reference)):
-        volume = SimpleITK.GetImageFromArray(array)
-        if loaded.spacing is not None:
-            volume.SetSpacing([float(step) for step in loaded.spacing[::-1]])
+        volume = SimpleITK.GetImageFromArray(array if flat else array.transpose(2, 1, 0))
+        if affine is not None:
+            place(volume, affine)
+        elif spacing is not None:
+            volume.SetSpacing([float(step) for step in spacing[::-1]])
         else:
             volume.SetMetaData("descrip", "spacing unknown; 1 mm is no measurement")
         SimpleITK.WriteImage(volume, f"{stem}_{suffix}.nii.gz", useCompression=True)
-    return loaded.spacing is None
+    return spacing is None

@@ -97,7 +97,7 @@ class Run(Stage):
                 say(f"Best validation Dice of {name}: {best['score']:.4f} at step {best['step']}.")
         self.monitor.book.status("done", self.steps_done, seconds=self.train_seconds, waited=self.waited(),
                                  validation_seconds=self.monitor.validation_seconds, peak_memory=peak_memory(self.device))
-        say(f"Next: python code/test_2D.py --run {os.path.relpath(session.folder)}")
+        say(f"Next: python code/test_{session.data.dimensions}D.py --run {os.path.relpath(session.folder)}")
         self.monitor.book.close()
         session.lock.release()
         Run.active = None

@@ -90,19 +90,21 @@ class Session:
 
     def say_plan(self, say: Any, labeled_only: bool) -> None:
         """The lines that tell what will be trained, on what, and where it lies."""
-        options, split, unit = self.options, self.split, self.data.unit + "s"
-        labeled = len({case.group for case in split.labeled}) if unit == "patients" else len(split.labeled)
-        pool = {case.group for case in (*split.labeled, *split.unlabeled)} if unit == "patients" else (*split.labeled, *split.unlabeled)
-        say(f"{split.name} split: {labeled} of {len(pool)} training {unit} labelled, {len(split.val)} cases for validation.")
-        images, labels = len(self.indices[0]), len(self.indices[1])
+        options, split = self.options, self.split
+        things = "volumes" if self.data.dimensions == 3 else "images"
+        counted = "patients" if self.data.unit == "patient" else things
+        labeled = len({case.group for case in split.labeled}) if counted == "patients" else len(split.labeled)
+        pool = {case.group for case in (*split.labeled, *split.unlabeled)} if counted == "patients" else (*split.labeled, *split.unlabeled)
+        say(f"{split.name} split: {labeled} of {len(pool)} training {counted} labelled, {len(split.val)} cases for validation.")
+        count, rest = len(self.indices[0]), len(self.indices[1])
         rows = f"batch {options.batch_size}, all labelled (--labeled_bs is not used)" if labeled_only else (
             f"batch {options.labeled_bs} labelled + {options.batch_size - options.labeled_bs} unlabelled")
         patch = "x".join(map(str, options.patch_size))
         assert self.store is not None
-        say(f"{images} labelled and {labels} unlabelled images ({self.store.memory / 2**20:.0f} MiB, {self.store.place}); {rows}, "
+        say(f"{count} labelled and {rest} unlabelled {things} ({self.store.memory / 2**20:.0f} MiB, {self.store.place}); {rows}, "
             f"{patch}, {options.max_iterations} steps on {provenance.machine(self.device)['device'] or self.device.type}.")
-        if not labeled_only and images < options.labeled_bs:
-            say(f"There are fewer labelled images ({images}) than labelled rows in a batch ({options.labeled_bs}): rows repeat.")
+        if not labeled_only and count < options.labeled_bs:
+            say(f"There are fewer labelled {things} ({count}) than labelled rows in a batch ({options.labeled_bs}): rows repeat.")
         say(f"Folder: {self.folder}")
 
     def load_data(self, remark: Any, labeled_only: bool) -> Store:
@@ -255,7 +257,8 @@ class Session:
             ]))
         if done:
             made = f" It was made by code {old.get('code')}, which has changed since." if code_changed else ""
-            raise AlreadyDone(f"This run is finished: {self.folder}{made}\nTest it: python code/test_2D.py --run {self.folder}")
+            raise AlreadyDone(f"This run is finished: {self.folder}{made}\n"
+                              f"Test it: python code/test_{self.data.dimensions}D.py --run {self.folder}")
         # Accepted changes are said in every result of this run from here on.
         self.config["changes"] = self.changes = [*old.get("changes", []), *lines]
         if code_changed or "first_code" in old:
