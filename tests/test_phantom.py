@@ -12,6 +12,7 @@ import pytest
 
 from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.errors import UserError
+from dataloaders.layouts import drawn
 from dataloaders.layouts import phantom as layout
 from dataloaders.phantom import CONTRACTED, RELAXED, draw_patient
 
@@ -137,16 +138,16 @@ def test_killed_drawing_leaves_nothing_at_the_place(tmp_path):
 
 def test_two_at_once(tmp_path, small, monkeypatch):
     """The second one finds the place taken when it has drawn, and leaves what is there."""
-    move_in = layout.move_in
+    move_in = drawn.move_in
 
     def overtaken(workshop, root, expected):
         with monkeypatch.context() as patch:
-            patch.setattr(layout, "move_in", move_in)
+            patch.setattr(drawn, "move_in", move_in)
             layout.ensure(root)
         (root / "first").touch()
         move_in(workshop, root, expected)
 
-    monkeypatch.setattr(layout, "move_in", overtaken)
+    monkeypatch.setattr(drawn, "move_in", overtaken)
     layout.ensure(tmp_path / "P")
     assert (tmp_path / "P" / "first").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["P"]
