@@ -53,6 +53,10 @@ DATA_SETS = {data.name: data for data in (
     DataSet("Pancreas-CT", "pancreas", ("background", "pancreas"), dimensions=3,
             defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "foreground_dice": True},
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
+    DataSet("Phantom3D", "phantom3d", ("background", "atrium"), dimensions=3, synthetic=True,
+            defaults=VOLUMES | {"labeled_num": "4", "patch_size": (48, 48, 32), "stride": (24, 24, 16), "max_iterations": 300,
+                                "schedule": "poly", "val_every": 50},
+            note="Phantom3D is synthetic: drawn by this program, no measured images."),
     DataSet("folder", "folder", defaults=SSL4MIS | {"labeled_num": "all"},
             note="Own images: nobody has published values for them; the defaults are those of ACDC."),
 )}
@@ -130,6 +134,7 @@ def reader(layout: str) -> Any:
 
 READERS = {
     "acdc": "acdc.AcdcSource", "neu": "neu.NeuSource", "dagm": "dagm.DagmSource", "mt": "mt.MtSource", "phantom": "phantom.PhantomSource",
+    "phantom3d": "phantom3d.Phantom3DSource",
     "folder": "folder.FolderSource", "la": "volumes.LaSource", "brats": "volumes.BratsSource", "pancreas": "volumes.PancreasSource",
 }
 """By layout: the module in `layouts/` and the class."""

@@ -208,6 +208,7 @@ PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
     ("dagm", "official"): dagm_official,
     ("folder", "official"): folder_parts,
     ("la", "official"): listed_parts,
+    ("phantom3d", "official"): listed_parts,
     ("brats", "official"): listed_parts,
     ("pancreas", "official"): listed_parts,
 }
