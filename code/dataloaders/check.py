@@ -17,11 +17,13 @@ from typing import get_args
 import numpy as np
 from tqdm import tqdm
 
-from dataloaders.catalog import open_source
+from dataloaders.catalog import open_source, reader
 from dataloaders.description import Case, DataSet, Item, Part
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
+from dataloaders.layouts.listed import ListedSource
+from dataloaders.layouts.volumes import VolumeSource
 
 PARTS = get_args(Part)
 PATIENCE_S = 300.0
@@ -71,7 +73,7 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
                            "enough for the official split, but --fold needs the volumes.")
             targets = [target for target in targets if target not in absent]
         targets += slices
-        unlisted = h5_beside(root, targets) if data.layout in ("acdc", "phantom") else []
+        unlisted = volumes_beside(data, root, targets) if data.dimensions == 3 else h5_beside(root, targets) if data.layout in ("acdc", "phantom") else []
         # Slices of validation and test volumes are in no list by custom.
         listed = {case.name for listing in listings.values() for case in listing.cases}
         strangers = [file for file in unlisted if volume_of(file.name) not in listed]
@@ -81,7 +83,7 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
         readings = list(tqdm(children.map(targets), total=len(targets), desc="reading", unit="file", disable=not targets))
     problems += [reading.problem for reading in readings if reading.problem]
     remarks += oddities(data, targets, readings)
-    sizes = {part: len(listings[part].cases) for part in PARTS} | {"slices": len(slices)}
+    sizes = {part: len(listings[part].cases) for part in PARTS} | ({"slices": len(slices)} if data.dimensions == 2 else {})
     if not problems and not targets:
         problems.append(f"{root}: no case of {data.name} was found in it.")
     return Report(data, sizes, list(dict.fromkeys(problems)), list(dict.fromkeys(remarks)))
@@ -93,6 +95,13 @@ def h5_beside(root: Path, named: list[Case | Item]) -> list[Case | Item]:
     others = [Case(file.stem, file, file, file.stem) for file in sorted((root / "data").glob("*.h5")) if file not in known]
     slices = [file for file in sorted((root / "data" / "slices").glob("*.h5")) if file not in known]
     return [*others, *(Item(file.stem, Case(file.stem, file, file, file.stem), file, file) for file in slices)]
+
+
+def volumes_beside(data: DataSet, root: Path, named: list[Case | Item]) -> list[Case | Item]:
+    """h5 volumes that no (readable) list names."""
+    kind, known = reader(data.layout), {target.image for target in named}
+    files = kind.files(root) if issubclass(kind, VolumeSource) else {}
+    return [Case(name, file, file, name) for name, file in files.items() if file not in known]
 
 
 def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading]) -> list[str]:
@@ -112,7 +121,7 @@ def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading])
         totals = seen.setdefault(target.part, defaultdict(int))
         for value, count in reading.counts.items():
             totals[value] += count
-        if data.unit == "patient":
+        if data.unit == "patient" or data.dimensions == 3:
             empty = [name for value, name in enumerate(data.classes) if not reading.counts.get(value)]
             if empty:
                 remarks.append(f"{target.label}: no pixel of {', '.join(empty)}.")
@@ -235,6 +244,8 @@ def read(data: DataSet, root: Path, target: Case | Item) -> Reading:
             checked_shapes(image.shape[1:], label.shape, target.image, target.label or target.image)
         if isinstance(target, Case):
             source.spacing(target)
+            if isinstance(source, ListedSource):
+                source.affine(target)
     except UserError as error:
         return Reading(str(error))
     counts = None if label is None else {int(v): int(n) for v, n in zip(*np.unique(label, return_counts=True))}
