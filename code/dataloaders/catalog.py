@@ -23,6 +23,11 @@ VOLUMES: dict[str, object] = {
 }
 """Common protocol of UA-MT and its followers in 3D (github.com/yulequan/UA-MT)."""
 
+OWN_VOLUMES = VOLUMES | {"model": "unet_3D", "patch_size": (96, 96, 96), "max_iterations": 30000, "schedule": "poly", "val_every": 200,
+                         "labeled_num": "all"}
+OWN_SCALE = ("Own volumes: each is scaled by its own mean and deviation, channel by channel (CT: clipped to its 0.5 and 99.5 percentiles "
+             "before); the defaults are those of ACDC (2D) and BraTS 2019 (3D).")
+
 
 def simeps(**values: object) -> dict[str, object]:
     """Published protocol of simEps (Sime et al., IEEE TII 2022; github.com/djene-mengistu/simEps), one validation an epoch."""
@@ -53,6 +58,10 @@ DATA_SETS = {data.name: data for data in (
     DataSet("Pancreas-CT", "pancreas", ("background", "pancreas"), dimensions=3,
             defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "foreground_dice": True},
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
+    DataSet("PROMISE12", "promise12", ("background", "prostate"), unit="patient", defaults=SSL4MIS | {"labeled_num": "2"},
+            note="PROMISE12: nobody has published the lists of its 35/5/10 cases; ours are drawn, compare figures with care."),
+    DataSet("nnunet", "nnunet", dimensions=3, unit="patient", defaults=OWN_VOLUMES, note=OWN_SCALE),
+    DataSet("nnunet2D", "nnunet", unit="patient", defaults=SSL4MIS | {"labeled_num": "all"}, note=OWN_SCALE),
     DataSet("Phantom3D", "phantom3d", ("background", "atrium"), dimensions=3, synthetic=True,
             defaults=VOLUMES | {"labeled_num": "4", "patch_size": (48, 48, 32), "stride": (24, 24, 16), "max_iterations": 300,
                                 "schedule": "poly", "val_every": 50},
@@ -60,6 +69,11 @@ DATA_SETS = {data.name: data for data in (
     DataSet("folder", "folder", defaults=SSL4MIS | {"labeled_num": "all"},
             note="Own images: nobody has published values for them; the defaults are those of ACDC."),
 )}
+
+VOLUME_FOLDER = DataSet("folder", "pairs", dimensions=3, unit="patient", defaults=OWN_VOLUMES, note=OWN_SCALE)
+"""What --dataset folder means where its images are volumes."""
+SPECIAL = ("Phantom", "Phantom3D", "PROMISE12", "nnunet")
+"""Data sets that lie on disk as another one does, and are meant where both fit."""
 
 
 def loose(name: str) -> str:
@@ -104,18 +118,25 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
         if not root.is_dir() and not data.synthetic:
             raise UserError(f"{root}: there is no such folder; {data.name} is expected there (data/README.md says where to get it), "
                             "or give its place with --root_path.")
-        return data, root, f"{data.name} in {root}, as given."
+        return as_volumes(data, root), root, f"{data.name} in {root}, as given."
     assert root_path is not None
     if not root_path.is_dir():
         raise UserError(f"{root_path}: there is no such folder; give the folder of a data set, or --dataset alone.")
     fitting = [data for data in DATA_SETS.values() if reader(data.layout).fits(root_path)]
-    # Phantom lies on disk as ACDC does, with a description of its own.
-    fitting = [data for data in fitting if data.synthetic] or fitting
+    fitting = [data for data in fitting if data.name in SPECIAL] or fitting
     if len(fitting) != 1:
         found = " and ".join(data.name for data in fitting)
         what = f"looks like {found}" if fitting else "has the layout of no data set that is known here"
         raise UserError(f"{root_path}: {what}; add --dataset with one of {', '.join(DATA_SETS)}.")
-    return fitting[0], root_path, f"{fitting[0].name}, recognised by the layout of {root_path}."
+    return as_volumes(fitting[0], root_path), root_path, f"{fitting[0].name}, recognised by the layout of {root_path}."
+
+
+def as_volumes(data: DataSet, root: Path) -> DataSet:
+    """`VOLUME_FOLDER` in place of "folder" where the images are volumes; other data sets as they are."""
+    if data.layout != "folder" or not root.is_dir():
+        return data
+    places = [root, *(place for place in sorted(root.iterdir()) if place.is_dir())]
+    return VOLUME_FOLDER if any(reader("pairs").fits(place) for place in places) else data
 
 
 def open_source(data: DataSet, root: Path, options: object | None = None) -> Source:
@@ -136,5 +157,6 @@ READERS = {
     "acdc": "acdc.AcdcSource", "neu": "neu.NeuSource", "dagm": "dagm.DagmSource", "mt": "mt.MtSource", "phantom": "phantom.PhantomSource",
     "phantom3d": "phantom3d.Phantom3DSource",
     "folder": "folder.FolderSource", "la": "volumes.LaSource", "brats": "volumes.BratsSource", "pancreas": "volumes.PancreasSource",
+    "promise12": "promise12.PromiseSource", "nnunet": "nnunet.NnunetSource", "pairs": "pairs.PairsSource",
 }
 """By layout: the module in `layouts/` and the class."""

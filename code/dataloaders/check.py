@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloaders.catalog import open_source, reader
-from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.description import Case, DataSet, Item, Part, Source
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
@@ -73,7 +73,7 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
                            "enough for the official split, but --fold needs the volumes.")
             targets = [target for target in targets if target not in absent]
         targets += slices
-        unlisted = volumes_beside(data, root, targets) if data.dimensions == 3 else h5_beside(root, targets) if data.layout in ("acdc", "phantom") else []
+        unlisted = volumes_beside(data, root, targets) if data.dimensions == 3 else h5_beside(root, targets) if data.layout in ("acdc", "phantom", "promise12") else []
         # Slices of validation and test volumes are in no list by custom.
         listed = {case.name for listing in listings.values() for case in listing.cases}
         strangers = [file for file in unlisted if volume_of(file.name) not in listed]
@@ -201,10 +201,16 @@ class Child:
 
 def serve(pipe: Connection, data: DataSet, root: Path) -> None:
     """The life of a child: answers tasks until the pipe ends."""
+    source = None
     try:
         while True:
             task = pipe.recv()
-            pipe.send(read(data, root, task) if isinstance(task, Case | Item) else list_part(data, root, task))
+            if not isinstance(task, Case | Item):
+                pipe.send(list_part(data, root, task))
+                continue
+            # Opened once: a reader of own files may have to look into all of them to know the classes.
+            source = source or open_source(data, root)
+            pipe.send(read(source, task))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         return
 
@@ -234,9 +240,8 @@ def list_part(data: DataSet, root: Path, part: Part) -> Listing:
     return listing
 
 
-def read(data: DataSet, root: Path, target: Case | Item) -> Reading:
+def read(source: Source, target: Case | Item) -> Reading:
     """Reads an image and its label with all checks of the reader."""
-    source = open_source(data, root)
     try:
         image = source.image(target)
         label = source.label(target)

@@ -154,7 +154,7 @@ def dagm_official(source: Source, split_seed: int, with_test: bool) -> Parts:
 
 
 def folder_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
-    """`val/` and `test/` where they exist, else a fifth of the labelled images is test and an eighth of the rest is validation."""
+    """Own parts (`val/`, `test/`) where they exist, else a fifth of the labelled images is test and an eighth of the rest is validation."""
     cases, val, test = source.cases("train"), source.cases("val"), source.cases("test") if with_test or not has_part(source, "test") else []
     labeled, unlabeled = [c for c in cases if c.label is not None], [c for c in cases if c.label is None]
     needed = 1 + (not has_part(source, "val")) + (not has_part(source, "test"))
@@ -163,17 +163,19 @@ def folder_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
     remarks = []
     if not has_part(source, "test"):
         test, labeled = by_group(labeled, 0.2, split_seed)
-        remarks.append(f"{source.root} has no test/ folder: a fifth of the labelled images ({len(test)}) is held out for test.")
+        remarks.append(f"{source.root} has no test part of its own: a fifth of the labelled images ({len(test)}) is held out for test.")
     if not has_part(source, "val"):
         val, labeled = by_group(labeled, 0.125, split_seed)
-        remarks.append(f"{source.root} has no val/ folder: an eighth of the other labelled images ({len(val)}) is held out for validation.")
+        remarks.append(f"{source.root} has no validation part of its own: an eighth of the other labelled images ({len(val)}) is held out "
+                       "for validation.")
     labeled = in_order(labeled, stratified_order(labeled, split_seed))
     return Parts("official", labeled + unlabeled, val, test if with_test else None, tuple(remarks))
 
 
 def has_part(source: Source, part: str) -> bool:
-    """Whether one's own folder has the part as a folder of its own."""
-    return (source.root / part).is_dir()
+    """Whether one's own data have the part: as their reader says, else as a folder of that name."""
+    own = getattr(source, "has_part", None)
+    return own(part) if own else (source.root / part).is_dir()
 
 
 def permuted(cases: list[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
@@ -207,6 +209,9 @@ PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
     ("mt", "clean"): mt_clean,
     ("dagm", "official"): dagm_official,
     ("folder", "official"): folder_parts,
+    ("pairs", "official"): folder_parts,
+    ("nnunet", "official"): folder_parts,
+    ("promise12", "official"): listed_parts,
     ("la", "official"): listed_parts,
     ("phantom3d", "official"): listed_parts,
     ("brats", "official"): listed_parts,

@@ -7,7 +7,7 @@
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +24,17 @@ PIXELS = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 """Mean and deviation by number of channels: those of ImageNet, and their average for grey."""
 
 
-def values_of(mask: Path) -> tuple[set[int], UserError | None]:
+def values_of(mask: Path, read: Callable[[Path], np.ndarray]) -> tuple[set[int], UserError | None]:
     """The values of a mask, and what is wrong with it if it cannot be read."""
     try:
-        values = read_mask(mask)
+        values = read(mask)
         if values.dtype.kind not in "buif" or (values.dtype.kind == "f" and not (values == np.floor(values)).all()):
             raise UserError(f"{mask}: the mask holds {values.dtype}; expected whole numbers.")
-        if values.dtype == np.uint8:
-            return set(np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()), None
+        low, high = int(values.min()), int(values.max())
+        if high - low < 2**16:
+            # Counting is far faster than sorting, which matters for volumes.
+            counts = np.bincount((values.ravel() - values.dtype.type(low)).astype(np.uint16), minlength=1)
+            return {int(v) + low for v in np.flatnonzero(counts)}, None
         return {int(v) for v in np.unique(values)}, None
     except UserError as error:
         return set(), error
@@ -41,6 +44,9 @@ class FolderSource(ImageSource):
     """Reader of one's own images. Class count and channels come from the files of training and validation, never from `test/`."""
 
     expected = "expected the folders images and masks"
+    found_in = staticmethod(pictures)
+    """Lists the files of a folder by stem."""
+    kind = "pictures"
 
     def __init__(self, data: DataSet, root: Path, options: object | None = None):
         super().__init__(data, root, options)
@@ -48,8 +54,8 @@ class FolderSource(ImageSource):
         learned = self.cases("train") + (self.cases("val") if (self.root / "val").is_dir() else [])
         masks = [case.label for case in learned if case.label is not None]
         if not masks:
-            mask = next(iter(pictures(self.root / "masks")), None)
-            found = f"the first mask is {mask}" if mask else "there is no picture in it"
+            mask = next(iter(self.found_in(self.root / "masks")), None)
+            found = f"the first mask is {mask}" if mask else f"there are no {self.kind} in it"
             raise UserError(f"{self.root / 'masks'}: no image has a mask of its name ({found}, the first image is {learned[0].name}).")
         names = [entry.name for entry in read_list(self.root / "classes.txt")] if (self.root / "classes.txt").exists() else []
         values = self._values(masks)
@@ -67,9 +73,9 @@ class FolderSource(ImageSource):
         base = self.root if part == "train" else self.root / part
         if not base.is_dir():
             return []
-        images, masks = pictures(base / "images"), pictures(base / "masks")
+        images, masks = self.found_in(base / "images"), self.found_in(base / "masks")
         if not images:
-            raise UserError(f"{base / 'images'}: no pictures in it.")
+            raise UserError(f"{base / 'images'}: no {self.kind} in it.")
         prefix = "" if part == "train" else f"{part}/"
         cases = [Case(prefix + stem, image, masks.get(stem), prefix + stem, "", part) for stem, image in images.items()]
         without = [case.image for case in cases if case.label is None]
@@ -86,10 +92,19 @@ class FolderSource(ImageSource):
         """Class ids; 255 is class 1 where all masks have 0 and 255 only, else it stays (ignored)."""
         return np.where(mask == 255, 1, mask) if self.binary else mask
 
+    def values_in(self, mask: Path) -> tuple[set[int], UserError | None]:
+        """The values of a mask, or what is wrong with it."""
+        return values_of(mask, read_mask)
+
+    def pixels_of(self, images: Iterable[Path]) -> tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Channels of the images, their mean and deviation."""
+        channels = 3 if any(self._coloured(image) for image in images) else 1
+        return channels, *PIXELS[channels]
+
     def _values(self, masks: list[Path]) -> set[int]:
         values, problems = set[int](), Problems()
         with ThreadPoolExecutor(4) as pool:
-            for found, error in pool.map(values_of, masks):
+            for found, error in pool.map(self.values_in, masks):
                 values |= found
                 if error is not None:
                     problems.add(error)
@@ -109,8 +124,7 @@ class FolderSource(ImageSource):
             names = ["background", *(f"class {k}" for k in range(1, len(ids)))]
         if len(names) < 2:
             raise UserError(f"{self.root}: {len(names)} class; expected the background and at least one more.")
-        channels = 3 if any(self._coloured(image) for image in images) else 1
-        mean, std = PIXELS[channels]
+        channels, mean, std = self.pixels_of(images)
         ignored = 255 if 255 in values and not self.binary else None
         return replace(self.data, classes=tuple(names), channels=channels, mean=mean, std=std, ignored=ignored)
 

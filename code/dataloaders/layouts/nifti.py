@@ -1,0 +1,268 @@
+"""Reading volumes that nobody vouches for: NIfTI, and .nrrd, .mha, .mhd by SimpleITK. Every mistake is a `UserError` that names the file.
+
+Arrays have the axes (x, y, z) as nibabel gives them; affines are those of `dataloaders.geometry`. A compressed file is read to its
+very end, checksum included: libraries take what they need and are silent about the rest.
+"""
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
+
+from dataloaders.errors import UserError
+from dataloaders.geometry import affine_of, distance, is_affine, spacing_of
+from dataloaders.layouts.common import MOST_ELEMENTS, inside, leaves_folder, natural, what_lies_there
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+PLACE_TOLERANCE = 0.1
+"""A label lies where its image lies if no corner is farther off than this share of the smallest side of a voxel."""
+CHUNK = 2**20
+GZIP = b"\x1f\x8b"
+NIBABEL_ERRORS = (ImageFileError, HeaderDataError, WrapStructError)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its volume: `shape` (x, y, z), `affine` (4, 4) from index to mm in RAS+, type of the stored numbers."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    dtype: np.dtype
+
+
+def stem_of(name: str) -> str | None:
+    """A file's name without the ending of a volume; None for other files."""
+    return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending) and not name.startswith(".")), None)
+
+
+def volume_files(folder: Path) -> dict[str, Path]:
+    """Volumes of a folder by stem, in natural order, subfolders included ('left/001'); foreign files are passed over.
+
+    Raises `UserError` where the folder is missing or two files have one stem.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; expected volumes ({', '.join(ENDINGS)}) in it.")
+    found: dict[str, Path] = {}
+    files = [p for p in folder.rglob("*") if stem_of(p.name) is not None and p.is_file()]
+    for file in sorted(files, key=lambda p: natural(p.relative_to(folder).as_posix())):
+        stem = file.relative_to(folder).with_name(cast(str, stem_of(file.name))).as_posix()
+        if stem in found:
+            raise UserError(f"{found[stem]} and {file.name}: two files of one stem; keep one of them.")
+        found[stem] = file
+    return found
+
+
+def holds_volumes(folder: Path) -> bool:
+    """Whether a folder has a volume in it, at any depth."""
+    return folder.is_dir() and any(stem_of(p.name) is not None for p in folder.rglob("*"))
+
+
+def read_header(file: Path) -> Header:
+    """Shape, place and type of a volume; the voxels are not read."""
+    return _of_nifti(file, voxels=False)[0] if is_nifti(file) else _of_itk(file, voxels=False)[0]
+
+
+def read_volume(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(X, Y, Z) values as the file means them (its scale applied), and the (4, 4) affine."""
+    header, values = (_of_nifti if is_nifti(file) else _of_itk)(file, voxels=True)
+    return values, header.affine
+
+
+def is_nifti(file: Path) -> bool:
+    return file.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def checked_place(image: Header, label: np.ndarray, image_file: Path, label_file: Path) -> None:
+    """Raises `UserError` where the affine `label` puts a volume elsewhere than `image` says."""
+    allowed = PLACE_TOLERANCE * float(spacing_of(image.affine).min())
+    off = distance(image.affine, label, image.shape)
+    if off > allowed:
+        raise UserError(f"{label_file}: lies elsewhere than {image_file.name}, a corner is {off:.3g} mm off by its affine; expected at "
+                        f"most {allowed:.3g} mm, a tenth of a voxel. Resample it onto the image, or, if only the header is wrong, write it "
+                        "again with the image's header.")
+
+
+def _checked(file: Path, shape: tuple[int, ...], affine: np.ndarray, dtype: np.dtype) -> Header:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        raise UserError(f"{file}: has {len(shape)} dimensions, {shape}; expected a volume (x, y, z). Split it into one file a channel or "
+                        "a point of time (CASE_0000.nii.gz, CASE_0001.nii.gz, ... in nnU-Net's layout).")
+    if len(shape) < 3:
+        raise UserError(f"{file}: has {len(shape)} dimensions, {shape}; expected a volume (x, y, z). For pictures use PNG files "
+                        "and --dataset folder.")
+    if min(shape) < 1:
+        raise UserError(f"{file}: is empty, its shape is {shape}; expected a volume with voxels. Export it again, or leave it out.")
+    if np.prod(shape, dtype=float) > MOST_ELEMENTS:
+        raise UserError(f"{file}: claims the shape {shape}, more than {MOST_ELEMENTS} voxels; such a file is not read.")
+    if not is_affine(affine):
+        spacing = ", ".join(f"{step:g}" for step in spacing_of(affine))
+        raise UserError(f"{file}: its header gives the spacing ({spacing}) and no volume in space; expected three positive numbers "
+                        "of mm and axes that differ. Export it again, or set the spacing (nibabel: header.set_zooms, set_sform).")
+    return Header((shape[0], shape[1], shape[2]), affine, dtype)
+
+
+def _numbers(file: Path, dtype: np.dtype, found: str) -> None:
+    if dtype.kind not in "buif":
+        raise UserError(f"{file}: its voxels are {found}; expected one number a voxel. Save it as float32 (image) or uint8 (label).")
+
+
+def _of_nifti(file: Path, voxels: bool) -> tuple[Header, np.ndarray]:
+    try:
+        with open(file, "rb") as raw:
+            packed = raw.read(2) == GZIP
+        with gzip.open(file) if packed else open(file, "rb") as stream:
+            return _read_nifti(file, cast(io.BufferedIOBase, stream), voxels)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise UserError(f"{file}: the file is cut off or damaged ({file.stat().st_size} bytes); download it again.") from None
+    except OSError:
+        raise UserError(f"{file}: {what_lies_there(file)}") from None
+    except (*NIBABEL_ERRORS, ValueError, KeyError, OverflowError) as error:
+        raise UserError(f"{file}: its header is damaged ({error}); expected NIfTI. Download or export it again.") from None
+
+
+def _read_nifti(file: Path, stream: io.BufferedIOBase, voxels: bool) -> tuple[Header, np.ndarray]:
+    head = stream.read(348)
+    if len(head) == 348 and head[344:347] == b"n+1":
+        header = nibabel.Nifti1Header(head, check=False)
+    elif head[4:7] == b"n+2":
+        head += stream.read(540 - len(head))
+        header = nibabel.Nifti2Header(head, check=False)
+    elif head[344:347] == b"ni1":
+        raise UserError(f"{file}: half of a pair .hdr and .img; expected both in one file. Convert it, with nibabel.save for example.")
+    else:
+        raise UserError(f"{file}: {what_lies_there(file)}")
+    dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
+    _numbers(file, dtype, "of several numbers each (RGB)" if dtype.fields else f"{dtype}")
+    steps = np.asarray(header.get_zooms()[:3], np.float64)
+    # An sform makes the spacing of the header needless; a file whose own two places disagree so is still a damaged one.
+    affine = header.get_best_affine() if (steps > 0).all() else np.diag([*np.resize(steps, 3), 1.0])
+    found = _checked(file, shape, np.asarray(affine, np.float64), dtype)
+    if not voxels:
+        return found, np.empty(0)
+    offset, size = int(header.get_data_offset()), int(np.prod(found.shape)) * dtype.itemsize
+    if offset < len(head) or len(stream.read(offset - len(head))) < offset - len(head):
+        raise EOFError
+    content = stream.read(size)
+    if len(content) < size:
+        raise EOFError
+    while stream.read(CHUNK):
+        continue
+    values = np.ndarray(found.shape, dtype, content, order="F")
+    slope, inter = header.get_slope_inter()
+    return found, values if slope is None else apply_read_scaling(values, slope, inter)
+
+
+def _of_itk(file: Path, voxels: bool) -> tuple[Header, np.ndarray]:
+    import SimpleITK  # here alone: it is large, and NIfTI does not need it
+
+    try:
+        with open(file, "rb") as stream:
+            head = stream.read(2**16)
+    except OSError:
+        raise UserError(f"{file}: {what_lies_there(file)}") from None
+    if not head.startswith(b"NRRD") and b"ElementDataFile" not in head:
+        raise UserError(f"{file}: {what_lies_there(file)}")
+    fields = _fields(head)
+    data = _data_file(file, fields)
+    _checked_spacing(file, fields)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+        shape, components = tuple(reader.GetSize()), reader.GetNumberOfComponents()
+        if components != 1:
+            raise UserError(f"{file}: its voxels are {components} numbers each (colours, or channels); expected one number a voxel. "
+                            "Split it into one file a channel.")
+        probe = SimpleITK.GetArrayViewFromImage(SimpleITK.Image(1, 1, reader.GetPixelID()))
+        _numbers(file, probe.dtype, reader_type(reader))
+        affine = affine_of(reader) if len(shape) == 3 else np.eye(4)
+        found = _checked(file, shape, affine, probe.dtype)
+        if not voxels:
+            return found, np.empty(0)
+        _checked_stream(file, data, fields, int(np.prod(shape)) * probe.dtype.itemsize)
+        return found, SimpleITK.GetArrayFromImage(reader.Execute()).transpose()
+    except RuntimeError:
+        raise UserError(f"{file}: the file is cut off or damaged ({data.stat().st_size} bytes of data); download it again.") from None
+
+
+def reader_type(reader: Any) -> str:
+    import SimpleITK
+
+    return SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
+
+
+def _fields(head: bytes) -> dict[str, str]:
+    """The lines `key = value` (MetaImage) or `key: value` (NRRD) of a header, keys in lower case without blanks."""
+    nrrd = head.startswith(b"NRRD")
+    fields: dict[str, str] = {}
+    for line in head.decode("latin-1").splitlines():
+        if nrrd and not line:
+            break
+        key, sign, value = line.partition(":" if nrrd else "=")
+        if sign:
+            fields.setdefault(key.strip().lower().replace(" ", ""), value.strip())
+        if key.strip() == "ElementDataFile":
+            break
+    return fields
+
+
+def _data_file(file: Path, fields: dict[str, str]) -> Path:
+    """The file with the voxels: `file` itself, or the one that its header names, beside it."""
+    name = fields.get("elementdatafile") or fields.get("datafile") or "LOCAL"
+    if name.upper() == "LOCAL":
+        return file
+    if name.upper().startswith("LIST") or "%" in name:
+        raise UserError(f"{file}: keeps its voxels in many files ({name}); expected one. Save the volume as .nii.gz or .mha.")
+    if leaves_folder(name):
+        raise UserError(f"{file}: its voxels are said to lie in {name!r}, out of its folder; put that file beside it and write "
+                        "the bare name.")
+    data = inside(file.parent, file.parent / name)
+    with_pointer = data.is_file() and data.stat().st_size < 512 and data.read_bytes().startswith(b"version https://git-lfs")
+    if not data.is_file() or not data.stat().st_size or with_pointer:
+        raise UserError(f"{data}: {what_lies_there(data)} {file.name} keeps its voxels in it.")
+    return data
+
+
+def _checked_spacing(file: Path, fields: dict[str, str]) -> None:
+    text = fields.get("elementspacing") or fields.get("elementsize") or fields.get("spacings")
+    if text is None:
+        return
+    if not all(re.fullmatch(r"[+]?[0-9.]+([eE][-+]?[0-9]+)?|[nN]a[nN]", step) and float(step) != 0 for step in text.split()):
+        raise UserError(f"{file}: its header gives the spacing {text}; expected positive numbers of mm. Export it again, or write the "
+                        "right spacing into the header.")
+
+
+def _checked_stream(file: Path, data: Path, fields: dict[str, str], size: int) -> None:
+    """Decompresses a packed MetaImage once: ITK goes on with rubbish where that fails. NRRD's library looks for itself."""
+    cut_off = UserError(f"{file}: the file is cut off or damaged ({data.stat().st_size} bytes of data); download it again.")
+    if "elementdatafile" not in fields:
+        return
+    if fields.get("compresseddata", "").lower() != "true":
+        if data.stat().st_size < size:
+            raise cut_off
+        return
+    content = data.read_bytes()
+    if data == file:
+        content = content[re.search(rb"ElementDataFile\s*=\s*LOCAL\s*?\r?\n", content).end():]  # type: ignore[union-attr]
+    unpacker = zlib.decompressobj(wbits=47)
+    count = 0
+    try:
+        while content and not unpacker.eof and count <= size:
+            count += len(unpacker.decompress(content, CHUNK))
+            content = unpacker.unconsumed_tail
+    except zlib.error:
+        raise cut_off from None
+    if count != size or not unpacker.eof:
+        raise cut_off

@@ -1,0 +1,231 @@
+"""One's own volumes in the raw layout of nnU-Net, versions 1 and 2.
+
+    root/dataset.json                          labels, channel_names (v1: modality), file_ending (v1: .nii.gz)
+    root/imagesTr/CASE_0000.nii.gz             channel 0; CASE_0001.nii.gz is channel 1, ...
+    root/labelsTr/CASE.nii.gz                  class ids; a case without a label is unlabelled
+    root/imagesUn/CASE_0000.nii.gz             optional: more unlabelled cases
+    root/imagesTs/, root/labelsTs/             optional: test cases; those without a label are not used
+
+With one channel, CASE.nii.gz is found too where no file is called CASE_0000.nii.gz (Medical Segmentation Decathlon).
+Intensities: `volume_files.py`; a channel called CT is clipped, one called noNorm stays as it is.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dataloaders.description import Case, DataSet, Part
+from dataloaders.errors import Problems, UserError
+from dataloaders.layouts.common import checked_label, leaves_folder, natural, what_lies_there
+from dataloaders.layouts.nifti import ENDINGS
+from dataloaders.layouts.volume_files import VolumeFiles
+
+DESCRIPTION = "dataset.json"
+MOST_BYTES = 64 * 2**20
+SCHEMES = {"ct": "ct", "nonorm": "none"}
+"""Scaling by the name of a channel, in lower case; "zscore" for every other name."""
+FOLDERS: dict[Part, tuple[tuple[str, str | None], ...]] = {
+    "train": (("imagesTr", "labelsTr"), ("imagesUn", None)), "val": (), "test": (("imagesTs", "labelsTs"),)}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What dataset.json says."""
+
+    classes: tuple[str, ...]
+    ignored: int | None
+    """The label value that means: not counted."""
+    channels: tuple[str, ...]
+    ending: str
+
+
+def read_description(file: Path) -> Description:
+    """Raises `UserError` with everything that is wrong with the file."""
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise UserError(f"{file}: {file.stat().st_size} bytes; such a description is not read.")
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a text in UTF-8; {what_lies_there(file)}") from None
+    except OSError:
+        raise UserError(f"{file}: {what_lies_there(file)}") from None
+    except (ValueError, RecursionError) as error:
+        start = file.read_bytes()[:512]
+        told = what_lies_there(file) if not start or b"git-lfs" in start else f"no valid JSON ({error}); mend it."
+        raise UserError(f"{file}: {told}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: holds a {type(content).__name__}; expected an object with labels and channel_names.")
+    problems = Problems()
+    labels = found(content, ("labels",), '{"background": 0, "tumour": 1}', file, problems)
+    channels = found(content, ("channel_names", "modality"), '{"0": "MRI"}', file, problems)
+    ending = content.get("file_ending", ".nii.gz")
+    if ending not in ENDINGS:
+        problems.add(f"{file}: file_ending is {ending!r}; volumes are read from {', '.join(ENDINGS)}. Convert the files, or mend the key.")
+    classes, ignored = classes_of(labels, file, problems) if labels else ((), None)
+    names = channels_of(channels, file, problems) if channels else ()
+    problems.raise_any(str(file))
+    return Description(classes, ignored, names, ending)
+
+
+def found(content: dict, keys: tuple[str, ...], example: str, file: Path, problems: Problems) -> dict | None:
+    """The object under the first of `keys` that is there."""
+    key = next((key for key in keys if key in content), None)
+    if key is None:
+        here = ", ".join(map(str, list(content)[:8])) or "nothing"
+        problems.add(f"{file}: the key {keys[0]!r} is missing (found: {here}); add it, for example \"{keys[0]}\": {example}.")
+        return None
+    if not isinstance(content[key], dict) or not content[key]:
+        problems.add(f"{file}: {key!r} is {str(content[key])[:60]!r}; expected an object such as {example}.")
+        return None
+    return content[key]
+
+
+def classes_of(labels: dict, file: Path, problems: Problems) -> tuple[tuple[str, ...], int | None]:
+    """Class names in the order of their values, and the value of "ignore"; {"name": value} or, in version 1, {"value": "name"}."""
+    if all(isinstance(name, str) and name.isdecimal() and isinstance(value, str) for name, value in labels.items()):
+        labels = {name: int(value) for value, name in labels.items()}
+        if len(labels) != len(set(labels.values())):
+            problems.add(f"{file}: two of the labels have one value ({labels}); give each its own.")
+    regions = [name for name, value in labels.items() if isinstance(value, list | tuple)]
+    if regions:
+        problems.add(f"{file}: the label {regions[0]!r} is a region, {labels[regions[0]]}; labels that overlap are not supported. "
+                     "Give every class one value of its own in the label files and here.")
+        return (), None
+    wrong = [name for name, value in labels.items() if not isinstance(value, int) or isinstance(value, bool)]
+    if wrong:
+        problems.add(f"{file}: the label {wrong[0]!r} has the value {labels[wrong[0]]!r}; expected a whole number.")
+        return (), None
+    ignored = next((value for name, value in labels.items() if name.lower() == "ignore"), None)
+    named = {value: name for name, value in labels.items() if name.lower() != "ignore"}
+    if sorted(named) != list(range(len(named))) or len(named) < 2 or len(named) != len(labels) - (ignored is not None):
+        problems.add(f"{file}: the labels have the values {', '.join(map(str, sorted(named)))}; expected 0 (background), 1, 2, ... "
+                     "without gaps, at least two, each once. Renumber them here and in the label files.")
+    elif ignored is not None and not len(named) <= ignored <= 255:
+        problems.add(f"{file}: \"ignore\" is {ignored}; expected a value above all classes, {len(named)} to 255.")
+    elif len(named) > 255:
+        problems.add(f"{file}: {len(named)} classes; at most 255 are supported.")
+    return tuple(named[value] for value in sorted(named)), ignored
+
+
+def channels_of(channels: dict, file: Path, problems: Problems) -> tuple[str, ...]:
+    if sorted(channels) != sorted(str(k) for k in range(len(channels))):
+        problems.add(f"{file}: the channels are numbered {', '.join(map(str, channels))}; expected 0, 1, 2, ... as in the files' names.")
+        return ()
+    return tuple(str(channels[str(k)]) for k in range(len(channels)))
+
+
+class NnunetSource(VolumeFiles):
+    """Reader of nnU-Net's raw layout; `data` says whether as volumes (3D) or slice by slice (2D)."""
+
+    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+        super().__init__(data, root, options)
+        told = read_description(self.root / DESCRIPTION)
+        self.ending, self.ignored = told.ending, told.ignored
+        self.schemes = tuple(SCHEMES.get(name.lower(), "zscore") for name in told.channels)
+        self.data = replace(data, classes=told.classes, channels=len(told.channels), ignored=None if told.ignored is None else 255)
+        self._listed: dict[Part, list[Case]] = {}
+        self._files: dict[str, list[Path]] = {}
+        if not any(case.label for case in self.cases("train")):
+            raise UserError(f"{self.root / 'labelsTr'}: no case of imagesTr has a label; expected CASE{self.ending} for some of them.")
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        return (root / DESCRIPTION).is_file() and (root / "imagesTr").is_dir()
+
+    @property
+    def cache_key(self) -> str:
+        """What an array depends on beside its first file: scaling, labels, and the files of the other channels."""
+        states = hashlib.sha256()
+        for name, files in sorted(self._files.items()):
+            for file in files[1:]:
+                stat = file.stat()
+                states.update(f"{name} {stat.st_size} {stat.st_mtime_ns};".encode())
+        return f"{self.schemes}, {self.data.num_classes} classes, ignored {self.ignored}, {states.hexdigest()}"
+
+    def has_part(self, part: Part) -> bool:
+        """Whether the folder has this part of its own: test cases, where there are labels of them."""
+        return part == "test" and (self.root / "labelsTs").is_dir() and any((self.root / "labelsTs").iterdir())
+
+    def cases(self, part: Part) -> list[Case]:
+        if part not in self._listed:
+            problems, cases = Problems(), list[Case]()
+            for images, labels in FOLDERS[part]:
+                if images == "imagesTr" or (self.root / images).is_dir():
+                    cases += self._cases_in(images, labels, part, problems)
+            known = {} if part == "train" else {case.name: case for case in self.cases("train")}
+            for case in cases:
+                if case.name in known:
+                    problems.add(f"{case.image}: {case.name} is {known[case.name].image} too; a case belongs to one folder. Rename one.")
+                known[case.name] = case
+            problems.raise_any(str(self.root))
+            self._listed[part] = cases
+        return self._listed[part]
+
+    def channel_files(self, case: Case) -> list[Path]:
+        return self._files[case.name] if case.name in self._files else self._known(case)
+
+    def _known(self, case: Case) -> list[Path]:
+        self.cases(case.part)
+        return self._files[case.name]
+
+    def checked_ids(self, values: np.ndarray, case: Case) -> np.ndarray:
+        assert case.label is not None
+        ids = checked_label(values, case.label, self.data.classes, self.ignored)
+        return ids if self.ignored is None else np.where(ids == self.ignored, 255, ids).astype(np.uint8)
+
+    def _cases_in(self, images: str, labels: str | None, part: Part, problems: Problems) -> list[Case]:
+        grouped = self._grouped(self.root / images, problems)
+        references = self._names(self.root / labels) if labels else {}
+        cases = []
+        for name, files in grouped.items():
+            label = references.pop(name, None)
+            if part == "test" and label is None:
+                continue
+            self._files.setdefault(name, files)
+            cases.append(Case(name, files[0], label, name, "", part))
+        if references:
+            self._remark(f"{self.root / str(labels)}: {len(references)} labels have no image of their name, "
+                         f"for example {next(iter(references))}; not used.")
+        if part == "test" and len(cases) < len(grouped):
+            self._remark(f"{self.root / images}: {len(grouped) - len(cases)} of {len(grouped)} test cases have no label; not used.")
+        return cases
+
+    def _names(self, folder: Path) -> dict[str, Path]:
+        """Files of a folder that end as dataset.json says, by name without the ending, in natural order."""
+        files = [p for p in folder.glob(f"*{self.ending}") if not p.name.startswith(".")] if folder.is_dir() else []
+        return {file.name[: -len(self.ending)]: file for file in sorted(files, key=lambda p: natural(p.name))}
+
+    def _grouped(self, folder: Path, problems: Problems) -> dict[str, list[Path]]:
+        """The files of each case, one a channel."""
+        names = self._names(folder)
+        if not names:
+            others = sorted(folder.iterdir()) if folder.is_dir() else []
+            other = next((p.name for p in others if not p.name.startswith(".")), "nothing")
+            problems.add(f"{folder}: no file that ends in {self.ending}, the file_ending of {DESCRIPTION}; found {other}.")
+        count = self.data.channels
+        numbered = {name: re.fullmatch(r"(.+)_([0-9]{4})", name) for name in names}
+        if count == 1 and not any(numbered.values()):
+            return {name: [file] for name, file in names.items() if not leaves_folder(name)}
+        grouped: dict[str, dict[int, Path]] = {}
+        for name, file in names.items():
+            number = numbered[name]
+            if number is None or int(number[2]) >= count:
+                problems.add(f"{file}: {DESCRIPTION} names {count} channel{'s' * (count > 1)}; expected CASE_0000 to "
+                             f"CASE_{count - 1:04d}{self.ending}. Rename the file, take it out, or add the channel.")
+            else:
+                grouped.setdefault(number[1], {})[int(number[2])] = file
+        for name, files in grouped.items():
+            for channel in range(count):
+                if channel not in files:
+                    problems.add(f"{folder / f'{name}_{channel:04d}{self.ending}'}: missing, channel {channel} of {name} "
+                                 f"({DESCRIPTION} names {count}); add the file, or take the case out.")
+        return {name: [files[k] for k in range(count)] for name, files in grouped.items() if len(files) == count}
+
+    def _remark(self, sentence: str) -> None:
+        if sentence not in self.remarks:
+            self.remarks.append(sentence)
