@@ -20,7 +20,7 @@ from tqdm import tqdm
 from dataloaders.catalog import open_source, reader
 from dataloaders.description import Case, DataSet, Item, Part, Source
 from dataloaders.errors import UserError
-from dataloaders.layouts.acdc import volume_of
+from dataloaders.layouts.acdc import AcdcSource, volume_of
 from dataloaders.layouts.common import checked_shapes
 from dataloaders.layouts.listed import ListedSource
 from dataloaders.layouts.volumes import VolumeSource
@@ -73,7 +73,8 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
                            "enough for the official split, but --fold needs the volumes.")
             targets = [target for target in targets if target not in absent]
         targets += slices
-        unlisted = volumes_beside(data, root, targets) if data.dimensions == 3 else h5_beside(root, targets) if data.layout in ("acdc", "phantom", "promise12") else []
+        as_acdc = issubclass(reader(data.layout), AcdcSource)
+        unlisted = h5_beside(root, targets) if as_acdc else volumes_beside(data, root, targets)
         # Slices of validation and test volumes are in no list by custom.
         listed = {case.name for listing in listings.values() for case in listing.cases}
         strangers = [file for file in unlisted if volume_of(file.name) not in listed]
