@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -44,6 +45,25 @@ class Network(nn.Module, ABC):
         multiples = (self.multiple,) * self.dimensions if isinstance(self.multiple, int) else self.multiple
         if any(side % multiple or side == 0 for side, multiple in zip(sides, multiples)):
             raise ValueError(f"{name} needs sides that are multiples of {self.multiple}, got {sides}")
-        coarsest = math.prod(side // multiple for side, multiple in zip(sides, multiples))
+        # A list, since a generator breaks the compiled graph.
+        # A list: a generator would break the compiled graph.
+        coarsest = math.prod([side // multiple for side, multiple in zip(sides, multiples)])
         if coarsest == 1 and (self.instance_norm or (self.training and x.shape[0] == 1)):
             raise ValueError(f"{name} normalises its coarsest map, which has one position only at sides {sides}: double one of them")
+
+
+def chain(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """What each module gives, the first fed with x and every other with what the one before gave."""
+    maps: list[Tensor] = []
+    for module in modules:
+        x = module(x)
+        maps.append(x)
+    return maps
+
+
+def climb(ups: Iterable[nn.Module], maps: list[Tensor]) -> Tensor:
+    """From the last, coarsest map upwards: each of `ups` is given what came so far and the next finer map."""
+    x = maps[-1]
+    for up, skip in zip(ups, maps[-2::-1]):
+        x = up(x, skip)
+    return x
