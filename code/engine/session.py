@@ -19,6 +19,7 @@ from dataloaders.errors import Problems, UserError
 from dataloaders.splits import make_split
 from dataloaders.store import Store, build_store
 from engine import checkpoint, provenance
+from engine.allocation import keep_freed_memory
 from engine.checkpoint import write_json
 from engine.folders import model_folder, run_name
 from engine.logbook import Lock
@@ -58,6 +59,8 @@ class Session:
         self.resolved: Resolved = options.resolved  # type: ignore[attr-defined]
         self.started = time.time()
         self.device = choose_device(options.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         set_determinism(options.deterministic)
         resolved = self.resolved
         print(f"{resolved.method} on {resolved.data.name}: {resolved.why}", flush=True)

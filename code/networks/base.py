@@ -46,7 +46,6 @@ class Network(nn.Module, ABC):
         if any(side % multiple or side == 0 for side, multiple in zip(sides, multiples)):
             raise ValueError(f"{name} needs sides that are multiples of {self.multiple}, got {sides}")
         # A list, since a generator breaks the compiled graph.
-        # A list: a generator would break the compiled graph.
         coarsest = math.prod([side // multiple for side, multiple in zip(sides, multiples)])
         if coarsest == 1 and (self.instance_norm or (self.training and x.shape[0] == 1)):
             raise ValueError(f"{name} normalises its coarsest map, which has one position only at sides {sides}: double one of them")
