@@ -9,6 +9,7 @@ The arrays of a seed have the same bytes on every machine, as those of `phantom.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +105,7 @@ class Canvas:
         part += np.clip(0.5 - distance / (self.softness * softness), 0, 1) * (intensity - part)
 
 
-def wave(axes: list[np.ndarray], dice: Dice, count: int, amplitude: float, frequency: float) -> np.ndarray:
+def wave(axes: Sequence[np.ndarray] | np.ndarray, dice: Dice, count: int, amplitude: float, frequency: float) -> np.ndarray:
     """Sum of `count` plane waves of random direction, `frequency` radians a mm at most."""
     total: np.ndarray = np.zeros(())
     for _ in range(count):
@@ -197,8 +198,8 @@ def veins(dice: Dice, body: Ellipsoid) -> list[tuple[Tube, Tube]]:
             start = shifted(body.centre, inside)
             # The mouth: where the axis leaves an ellipsoid, by the larger root of |start + t direction| = 1 in units of its half-axes.
             p, u = np.array(inside) / body.radii, np.array(direction) / body.radii
-            a, b, c = u @ u, u @ p, p @ p - 1
-            mouth = float((-b + math.sqrt(max(b * b - a * c, 0))) / a)
+            a, b, c = float(u @ u), float(u @ p), float(p @ p) - 1
+            mouth = (-b + math.sqrt(b * b - a * c)) / a
             length, followed = mouth + dice(18, 36), mouth + OSTIUM_MM
             share = (followed / length) ** 2
             whole = Tube(start, direction, length, radius, bend)
@@ -218,13 +219,13 @@ def paint_atrium(canvas: Canvas, dice: Dice, body: Ellipsoid, tissue: dict[str, 
         blood[window] = merged(blood[window], canvas.distance(whole, window))
         reference[window] = merged(reference[window], canvas.distance(followed, window))
     wall = dice(1.2, 2.6)
-    scar = np.maximum(wave(list(canvas.points), dice, 3, 1.0, 0.2) - dice(0.4, 1.6), 0) * dice(0, 0.7)
+    scar = np.maximum(wave(canvas.points, dice, 3, 1.0, 0.2) - dice(0.4, 1.6), 0) * dice(0, 0.7)
     # The mitral valve is a membrane: towards the ventricle the wall is thinner than a voxel.
     x, y, z = (canvas.points[k] - body.centre[k] for k in range(3))
     opening = (x - rx * 0.3) ** 2 + (z + rz * 0.35) ** 2 < dice(90, 150)
     rim = np.where(opening & (y < 0), 0.35, wall)
     canvas.paint(blood - rim, tissue["wall"] + scar)
-    canvas.paint(blood, tissue["blood"] * (1 + wave(list(canvas.points), dice, 2, 0.05, 0.12)))
+    canvas.paint(blood, tissue["blood"] * (1 + wave(canvas.points, dice, 2, 0.05, 0.12)))
     return (reference < 0).astype(np.uint8)
 
 

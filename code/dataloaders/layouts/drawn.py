@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Drawing:
     """About how much room it takes, in words."""
     draw: Callable[[Path, int], None]
     """Writes all files of a seed into a folder."""
-    details: dict[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
     """What its description says beside name, seed and version."""
 
 
@@ -50,7 +50,7 @@ def ensure(drawing: Drawing, root: Path, seed: int = 0) -> None:
         workshop = Path(tempfile.mkdtemp(prefix=f".{root.name}.drawing-", dir=root.parent))
         try:
             drawing.draw(workshop, seed)
-            write_synced(workshop / DESCRIPTION, json.dumps(expected | drawing.details, indent=1))
+            write_synced(workshop / DESCRIPTION, json.dumps({**expected, **drawing.details}, indent=1))
             os.chmod(workshop, 0o755)
             move_in(workshop, root, expected)
         finally:
