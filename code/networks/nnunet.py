@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from networks.base import Network
+from networks.base import Network, chain
 
 WIDTHS = (16, 32, 64, 128, 256, 320, 320)
 SLOPE = 0.01
@@ -67,11 +67,7 @@ class NNUNet3D(Network):
         Raises ValueError where a side does not fit `multiple`, and where the coarsest map would have one position.
         """
         self.check(x)
-        maps = []
-        for convolutions in self.levels:
-            x = convolutions(x)
-            maps.append(x)
-        return maps
+        return chain(self.levels, x)
 
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The seven maps -> features (B, 16, *sides)."""

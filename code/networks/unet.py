@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from networks.base import Network
+from networks.base import Network, chain, climb
 from networks.dropout import Dropout
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -64,17 +64,11 @@ class UNet(Network):
         Raises ValueError where a side is no multiple of 16.
         """
         self.check(x)
-        maps = [self.stem(x)]
-        for down in self.down:
-            maps.append(down(maps[-1]))
-        return maps
+        return chain([self.stem, *self.down], x)
 
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The five maps -> features (B, 16, H, W)."""
-        x = maps[-1]
-        for up, skip in zip(self.up, maps[-2::-1]):
-            x = up(x, skip)
-        return x
+        return climb(self.up, maps)
 
     def head(self, features: Tensor) -> Tensor:
         """(B, 16, H, W) -> logits (B, num_classes, H, W)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from networks.base import Network
+from networks.base import Network, chain, climb
+from networks.dropout import Dropout
 
 WIDTHS = (16, 32, 64, 128, 256)
 
@@ -59,10 +60,7 @@ class Family3D(Network):
         Raises ValueError where a side is no multiple of 16, and at 16 x 16 x 16, where the coarsest map has nothing to normalise over.
         """
         self.check(x)
-        maps = [self.stem(x)]
-        for down in self.down:
-            maps.append(down(maps[-1]))
-        return maps
+        return chain([self.stem, *self.down], x)
 
 
 class UNet3D(Family3D):
@@ -76,7 +74,7 @@ class UNet3D(Family3D):
 
     def __init__(self, in_channels: int = 1, num_classes: int = 2, dropout: float = 1.0):
         super().__init__(in_channels)
-        self.dropout = nn.Dropout(dropout * 0.3)
+        self.dropout = Dropout(dropout * 0.3)
         self.out = nn.Conv3d(WIDTHS[0], num_classes, 1)
         start_kaiming(self)
 
@@ -87,10 +85,7 @@ class UNet3D(Family3D):
 
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The five maps -> features (B, 16, X, Y, Z)."""
-        x = maps[-1]
-        for up, skip in zip(self.up, maps[-2::-1]):
-            x = up(x, skip)
-        return x
+        return climb(self.up, maps)
 
     def head(self, features: Tensor) -> Tensor:
         """(B, 16, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
