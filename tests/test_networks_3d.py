@@ -153,6 +153,28 @@ def test_vnet_adds_its_skip_maps():
     torch.testing.assert_close(given[1] - given[0], torch.ones_like(given[0]), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name, first, skip_first", [
+    ("unet_3D", lambda network: network.up[0].conv, True),
+    ("voxresnet", lambda network: network.up[0], True),
+    ("nnunet", lambda network: network.up_levels[0], False),
+])
+def test_order_of_what_a_level_of_the_decoder_reads(name, first, skip_first):
+    network, given = build(name).eval(), []
+    first(network).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone()))
+    with torch.no_grad():
+        maps = network.encode(small(name))
+        network.decode(maps)
+    width = maps[-2].shape[1]
+    assert torch.equal(given[0][:, :width] if skip_first else given[0][:, -width:], maps[-2])
+
+
+def test_corners_are_aligned_in_voxresnet_only():
+    ramp = torch.arange(2.0).expand(1, 1, 1, 1, 2)
+    torch.testing.assert_close(outline("unet_3D").up[0].enlarge(ramp)[0, 0, 0, 0], torch.tensor([0, 0.25, 0.75, 1]))
+    torch.testing.assert_close(outline("unet_3D_dv_semi").heads[1][1](ramp)[0, 0, 0, 0], torch.tensor([0, 0.25, 0.75, 1]))
+    torch.testing.assert_close(outline("voxresnet").enlarge(ramp)[0, 0, 0, 0], torch.tensor([0, 1 / 3, 2 / 3, 1]))
+
+
 def test_the_head_of_voxresnet_gives_what_enlarging_first_gives():
     network = build("voxresnet", num_classes=3).eval()
     features = torch.randn(1, 64, 6, 4, 5)
