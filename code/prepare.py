@@ -1,6 +1,7 @@
 """Prepares data: official downloads to the layout we train on, and a check of any data folder.
 
     python code/prepare.py acdc --raw DOWNLOAD --out data/ACDC
+    python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12
     python code/prepare.py --check data/ACDC
 
 Exit codes: 0 done, perhaps with remarks; 2 bad arguments or data, everything wrong is listed; 3 a file could not be written;
@@ -16,10 +17,24 @@ from pathlib import Path
 
 from dataloaders.catalog import DATA_SETS, named, resolve
 from dataloaders.check import check_folder
-from dataloaders.convert import convert_acdc
+from dataloaders.convert_acdc import convert_acdc
+from dataloaders.convert_brats import convert_brats
+from dataloaders.convert_la import convert_la
+from dataloaders.convert_promise12 import convert_promise12
 from dataloaders.errors import UserError
 from dataloaders.layouts.phantom import PhantomSource
 
+CONVERSIONS = {
+    "acdc": ("ACDC", convert_acdc, "the ACDC challenge's NIfTI files to h5 slices and volumes",
+             "the unpacked download: patient001/, ... in it or in its training/"),
+    "la": ("LA", convert_la, "the NRRD files of the Atrial Segmentation Challenge to h5 volumes, as UA-MT did",
+           "the unpacked download: a folder with lgemri.nrrd and laendo.nrrd a case, in it or in its Training Set/"),
+    "brats": ("BraTS2019", convert_brats, "the NIfTI files of BraTS 2019 to h5 volumes (FLAIR, whole tumour), as SSL4MIS did",
+              "the unpacked training data: HGG/ and LGG/"),
+    "promise12": ("PROMISE12", convert_promise12, "the MetaImage files of PROMISE12 to h5 slices and volumes",
+                  "the unpacked training data: Case00.mhd, Case00.raw, Case00_segmentation.mhd, ..."),
+}
+"""By command: the data set, what converts it, from what to what, and what --raw holds."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -31,19 +46,18 @@ def arguments() -> argparse.Namespace:
     cores = os.cpu_count() or 1
     processes = f"processes that work at once (default: one a core, {cores} here)"
     parser.add_argument("--workers", type=positive, default=cores, metavar="N", help=processes)
-    commands = parser.add_subparsers(dest="command", metavar="acdc")
-    acdc = commands.add_parser(
-        "acdc", help="convert the ACDC challenge's NIfTI download to h5 slices and volumes",
-        description="Converts the ACDC challenge's NIfTI download to h5 slices and volumes with the published lists. "
-                    "Finished files are kept, so the same command goes on where it stopped.")
-    acdc.add_argument("--workers", type=positive, default=argparse.SUPPRESS, metavar="N", help=processes)
-    acdc.add_argument("--raw", type=Path, required=True, metavar="DOWNLOAD",
-                      help="the unpacked download: patient001/, ... in it or in its training/")
-    acdc.add_argument("--out", type=Path, default=REPOSITORY / "data" / "ACDC", metavar="FOLDER",
-                      help="where the h5 files go (default: data/ACDC of the repository)")
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(CONVERSIONS) + "}")
+    for command, (name, _, change, holds) in CONVERSIONS.items():
+        conversion = commands.add_parser(
+            command, help=f"convert {change}",
+            description=f"Converts {change}, with lists of cases. Finished files are kept, so the same command goes on where it stopped.")
+        conversion.add_argument("--workers", type=positive, default=argparse.SUPPRESS, metavar="N", help=processes)
+        conversion.add_argument("--raw", type=Path, required=True, metavar="DOWNLOAD", help=holds)
+        conversion.add_argument("--out", type=Path, default=REPOSITORY / "data" / name, metavar="FOLDER",
+                                help=f"where the h5 files go (default: data/{name} of the repository)")
     given = parser.parse_args()
     if (given.check is None) == (given.command is None):
-        parser.error("give either a conversion (acdc --raw DOWNLOAD --out FOLDER) or --check FOLDER")
+        parser.error("give either a conversion (acdc --raw DOWNLOAD --out FOLDER, for example) or --check FOLDER")
     return given
 
 
@@ -71,11 +85,12 @@ def check(folder: Path, dataset: str | None, workers: int) -> int:
     return 2 if report.problems else 0
 
 
-def convert(raw: Path, out: Path, workers: int) -> int:
+def convert(command: str, raw: Path, out: Path, workers: int) -> int:
     """Converts, prints remarks and the next command; returns the exit code."""
-    for remark in convert_acdc(raw, out, workers):
+    name, conversion = CONVERSIONS[command][:2]
+    for remark in conversion(raw, out, workers):
         print(f"remark: {remark}")
-    print(f"ACDC is in {out}. To look it over: python code/prepare.py --check {out}")
+    print(f"{name} is in {out}. To look it over: python code/prepare.py --check {out}")
     return 0
 
 
@@ -89,7 +104,7 @@ def main() -> int:
     try:
         if given.check is not None:
             return check(given.check, given.dataset, given.workers)
-        return convert(given.raw, given.out, given.workers)
+        return convert(given.command, given.raw, given.out, given.workers)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.code

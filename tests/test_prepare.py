@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from dataloaders import convert
+from dataloaders import convert, convert_acdc
 from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.check import Children, check_folder
-from dataloaders.convert import convert_acdc
 from dataloaders.description import Case
 from dataloaders.errors import UserError
+from dataloaders.layouts.nifti import read_volume
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 TRAIN, VAL, TEST = "patient099", "patient028", "patient011"
@@ -63,7 +63,7 @@ def names(folder):
 
 def test_arrays_are_those_of_the_protocol(download, tmp_path):
     out = tmp_path / "ACDC"
-    remarks = convert_acdc(download, out, workers=2)
+    remarks = convert_acdc.convert_acdc(download, out, workers=2)
     for patient, phases in PHASES.items():
         for order, number in enumerate(sorted(phases), start=1):
             stem = download / "training" / patient / f"{patient}_frame{number:02d}"
@@ -90,7 +90,7 @@ def test_arrays_are_those_of_the_protocol(download, tmp_path):
 
 
 def test_what_is_written_is_what_the_reader_takes(download, tmp_path):
-    convert_acdc(download / "training", tmp_path / "ACDC", workers=1)
+    convert_acdc.convert_acdc(download / "training", tmp_path / "ACDC", workers=1)
     source = open_source(DATA_SETS["ACDC"], tmp_path / "ACDC")
     case = source.cases("test")[0]
     assert source.image(case).shape == (1, *SHAPE[::-1]) and source.spacing(case) == pytest.approx(SPACING[::-1])
@@ -99,16 +99,16 @@ def test_what_is_written_is_what_the_reader_takes(download, tmp_path):
 
 def test_goes_on_where_it_stopped(download, tmp_path, monkeypatch):
     out = tmp_path / "ACDC"
-    convert_acdc(download, out, workers=1)
+    convert_acdc.convert_acdc(download, out, workers=1)
     (out / "data" / f"{VAL}_frame01.h5").write_bytes(b"cut")
     (out / "data" / "slices" / f"{TEST}_frame02_slice_3.h5").unlink()
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.h5")}
     done = []
-    monkeypatch.setattr(convert, "run_all", lambda frames, *_: done.extend(frame.case for frame in frames))
-    convert_acdc(download, out, workers=1)
+    monkeypatch.setattr(convert_acdc, "run_all", lambda jobs, *_: done.extend(job.case for job in jobs))
+    convert_acdc.convert_acdc(download, out, workers=1)
     assert sorted(done) == [f"{TEST}_frame02", f"{VAL}_frame01"]
     monkeypatch.undo()
-    convert_acdc(download, out, workers=1)
+    convert_acdc.convert_acdc(download, out, workers=1)
     changed = {file.name[:18] for file, time in before.items() if file.stat().st_mtime_ns != time}
     assert changed == {f"{TEST}_frame02", f"{VAL}_frame01"}
     assert len(names(out / "data" / "slices")) == 30
@@ -145,31 +145,31 @@ def test_everything_wrong_with_a_download_is_said_at_once(download, tmp_path):
 
 
 @pytest.mark.parametrize("values, sentence", [
-    (np.zeros((4, 4, 3, 2), np.int16), "expected a volume of three dimensions"),
+    (np.zeros((4, 4, 3, 2), np.int16), r"has 4 dimensions, \(4, 4, 3, 2\)"),
     (np.array([[[0, np.nan]]], np.float32), "NaN"),
 ])
 def test_images_that_are_no_volumes(tmp_path, values, sentence):
     write_nifti_4d = nibabel.Nifti1Image(values, np.eye(4))
     nibabel.save(write_nifti_4d, tmp_path / "a.nii.gz")
     with pytest.raises(UserError, match=sentence):
-        convert.normalised(convert.read_nifti(tmp_path / "a.nii.gz")[0], tmp_path / "a.nii.gz")
+        convert_acdc.normalised(read_volume(tmp_path / "a.nii.gz")[0], tmp_path / "a.nii.gz")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", gzip.compress(b"hello"), gzip.compress(bytes(400)), b"\x1f\x8b", bytes(1000)])
 def test_files_that_are_no_nifti(tmp_path, content):
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(UserError, match="a.nii.gz"):
-        convert.read_nifti(tmp_path / "a.nii.gz")
+        read_volume(tmp_path / "a.nii.gz")
 
 
 def test_frames_without_and_with_a_wrong_info(download):
     folder = download / "training" / TEST
-    assert convert.annotated_numbers(folder) == [1, 12]
+    assert convert_acdc.annotated_numbers(folder) == [1, 12]
     (folder / "Info.cfg").unlink()
-    assert convert.annotated_numbers(folder) == [1, 12]
+    assert convert_acdc.annotated_numbers(folder) == [1, 12]
     (folder / "Info.cfg").write_text("ED: 1\nES: x\n")
     with pytest.raises(UserError, match="ES: <frame>"):
-        convert.annotated_numbers(folder)
+        convert_acdc.annotated_numbers(folder)
 
 
 def test_command_line_mistakes(tmp_path):
@@ -185,7 +185,7 @@ def test_command_line_mistakes(tmp_path):
 
 @pytest.fixture
 def converted(download, tmp_path):
-    convert_acdc(download, tmp_path / "ACDC", workers=1)
+    convert_acdc.convert_acdc(download, tmp_path / "ACDC", workers=1)
     return tmp_path / "ACDC"
 
 
