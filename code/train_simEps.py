@@ -39,9 +39,11 @@ class SimEps(Options):
 
 
 PRESETS: Presets = {
+    "2D": dict(sim_weight=10.0),
     "3D": dict(sim_weight=10.0),
-    "ACDC": dict(sim_weight=10.0),
-    "folder": dict(sim_weight=10.0),
+    "LA": dict(consistency_rampup=40.0),
+    "Pancreas-CT": dict(consistency_rampup=40.0),
+    "NEU-Seg": dict(sim_weight=50.0),
     "DAGM": dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
     "MT": dict(sim_weight=200.0, combine="mean", rampup_unit=50),
     "Phantom": dict(sim_weight=1.0, consistency=0.5, consistency_rampup=2.0, rampup_unit=150),

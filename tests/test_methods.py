@@ -6,6 +6,7 @@ import torch
 import train_MeanTeacher
 import train_simEps
 import train_Supervised
+import train_UAMT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity_tools import Stub, TappedStub, drive, golden_batch, gradient
@@ -57,7 +58,8 @@ def test_a_batch_holds_no_labels_of_unlabelled_rows():
     (train_Supervised, train_Supervised.Supervised()),
     (train_MeanTeacher, train_MeanTeacher.MeanTeacher(consistency_start=0, consistency_rampup=1.0)),
     (train_simEps, train_simEps.SimEps(num_branches=2, sim_weight=1.0)),
-], ids=["Supervised", "MeanTeacher", "simEps"])
+    (train_UAMT, train_UAMT.UAMT(consistency_rampup=1.0, passes=2)),
+], ids=["Supervised", "MeanTeacher", "simEps", "UAMT"])
 def test_two_discs_are_learnt_in_fifty_steps(script, options):
     images, labels = discs()
     torch.manual_seed(0)
@@ -84,7 +86,7 @@ PROBABILITIES, LABELS = torch.stack([1 - FOREGROUND, FOREGROUND])[None], torch.t
 def test_golden_supervised_loss():
     logits = PROBABILITIES.log()
     batch = golden_batch(LABELS, 0)
-    assert train_Supervised.losses(Stub(logits), batch, None)["total"].item() == pytest.approx(0.238794, abs=1e-6)
+    assert train_Supervised.losses(Stub(logits), batch, train_Supervised.Supervised())["total"].item() == pytest.approx(0.238794, abs=1e-6)
     assert cross_entropy(logits, LABELS).item() == pytest.approx(0.337539, abs=1e-6)
     assert dice_per_class(PROBABILITIES, LABELS).tolist() == pytest.approx([0.189188, 0.090909], abs=1e-6)
     assert dice_loss(logits, LABELS).item() == pytest.approx(0.140049, abs=1e-6)
@@ -309,3 +311,74 @@ def test_equal_networks_in_eval_mode_agree():
 def test_options_of_simeps_that_cannot_be(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
         drive(train_simEps, train_simEps.SimEps(**wrong), {}, [])
+
+
+# UA-MT (card uamt.md, section 8)
+
+
+def uamt_terms(student_logits, teacher_logits, passes, threshold=0.6, n_labeled=1, **values):
+    """One step of UA-MT with a student and a teacher that answer as they are told."""
+    options = train_UAMT.UAMT(**values)
+    teacher = Stub(teacher_logits, *passes)
+    labels = torch.zeros(n_labeled, *student_logits.shape[2:], dtype=torch.long)
+    batch = golden_batch(labels, len(student_logits) - n_labeled)
+    return train_UAMT.losses(Stub(student_logits), teacher, batch, 0.1, threshold, options), teacher
+
+
+def test_uamt_threshold_rises_from_three_quarters_to_ln_2():
+    options = train_UAMT.UAMT(max_iterations=6000)
+    values = [train_UAMT.admitted(step, options, 2) for step in range(0, 6001, 500)]
+    assert values[0] == pytest.approx(0.521028, abs=1e-6) and values[6] == pytest.approx(0.569508, abs=1e-6)
+    assert values[-1] == pytest.approx(0.693147, abs=1e-6) and values == sorted(values)
+    assert train_UAMT.admitted(6000, train_UAMT.UAMT(max_iterations=6000, uncertainty_max="lnC"), 4) == pytest.approx(1.386294, abs=1e-6)
+
+
+def test_uamt_counts_nothing_where_the_teacher_knows_nothing():
+    student = torch.randn(2, 2, 4, 4, requires_grad=True)
+    terms, _ = uamt_terms(student, torch.randn(1, 2, 4, 4), [torch.zeros(2, 2, 4, 4)] * 4)
+    assert terms["consistency"].item() == 0.0 and not terms["mask"].any()
+    assert torch.equal(torch.autograd.grad(terms["consistency"], student)[0], torch.zeros_like(student))
+
+
+def test_uamt_is_mean_teacher_where_all_is_sure():
+    student, target = torch.randn(2, 2, 4, 4), torch.randn(1, 2, 4, 4)
+    sure = torch.tensor([20.0, -20.0]).view(1, 2, 1, 1).expand(2, 2, 4, 4)
+    terms, teacher = uamt_terms(student, target, [sure] * 4)
+    assert terms["mask"].all()
+    assert terms["consistency"].item() == pytest.approx((student[1:].softmax(1) - target.softmax(1)).square().mean().item(), rel=1e-6)
+    noises = [seen - 1 for seen in teacher.seen]  # unlabelled rows of `golden_batch` are ones
+    assert len(noises) == 5 and all(0 < noise.abs().max() <= 0.2 + 1e-6 for noise in noises)
+    assert not torch.equal(noises[1][:1], noises[1][1:]) and not torch.equal(noises[1], noises[2])
+
+
+def test_uamt_uncertainty_of_a_constant_teacher_is_its_entropy():
+    logits = torch.randn(1, 3, 4, 4)
+    found = train_UAMT.uncertainty(Stub(torch.cat([logits, logits])), torch.zeros(1, 1, 4, 4), train_UAMT.UAMT(noise=0.0))
+    probabilities = logits.softmax(1)
+    assert found.shape == (1, 1, 4, 4)
+    assert torch.allclose(found[:, 0], -(probabilities * probabilities.log()).sum(1), atol=1e-5)
+
+
+def test_uamt_norm_by_classes_and_all_rows():
+    student, sure = torch.randn(2, 4, 4, 4), torch.tensor([20.0, -20.0, -20.0, -20.0]).view(1, 4, 1, 1).expand(4, 4, 4, 4)
+    target = torch.randn(2, 4, 4, 4)
+    terms, _ = uamt_terms(student, target, [sure] * 4, consistency_rows="all", consistency_norm="classes")
+    assert terms["consistency"].item() == pytest.approx((student.softmax(1) - target.softmax(1)).square().mean().item(), rel=1e-6)
+
+
+def test_uamt_teacher_is_asked_in_train_mode_and_learns_by_averaging_alone():
+    student = build("unet", in_channels=1, num_classes=2)
+    teacher = frozen_copy(student)
+    assert teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    images = torch.randn(1, 1, 16, 32)
+    with torch.no_grad():
+        assert not torch.equal(teacher(images), teacher(images)), "dropout must be on"
+    batch = golden_batch(torch.zeros(1, 16, 32, dtype=torch.long), 1)
+    terms = train_UAMT.losses(student, teacher, batch, 0.1, 0.69, train_UAMT.UAMT())
+    terms["total"].backward()
+    assert all(p.grad is None for p in teacher.parameters()) and all(p.grad is not None for p in student.parameters())
+
+
+def test_uamt_refuses_an_odd_number_of_passes():
+    with pytest.raises(UserError, match="--passes 7"):
+        drive(train_UAMT, train_UAMT.UAMT(passes=7), {}, [])

@@ -65,7 +65,17 @@ def test_no_preset_names_what_does_not_exist(script):
 SSL4MIS = dict(model="unet", patch_size=(256, 256), batch_size=24, labeled_bs=12, max_iterations=30000, optimizer="sgd", base_lr=0.01,
                schedule="poly", val_every=200, steps_per_epoch=None, seed=1337, deterministic=1, dropout=1.0, labeled_choice="first")
 SIMEPS = SSL4MIS | dict(batch_size=32, labeled_bs=16, optimizer="adam", schedule="plateau")
+VOLUMES = dict(model="vnet", batch_size=4, labeled_bs=2, max_iterations=6000, optimizer="sgd", base_lr=0.01, schedule="step", seed=1337,
+               foreground_dice=False, protocol="official")
+LIKE_BRATS = VOLUMES | dict(model="unet_3D", patch_size=(96, 96, 96), max_iterations=30000, schedule="poly", val_every=200)
 PROTOCOL = {
+    "LA": VOLUMES | dict(labeled_num="8", patch_size=(112, 112, 80), stride=(18, 18, 4), foreground_dice=True),
+    "BraTS2019": LIKE_BRATS | dict(labeled_num="25", stride=(64, 64, 64)),
+    "Pancreas-CT": VOLUMES | dict(labeled_num="12", patch_size=(96, 96, 96), stride=(16, 16, 16), foreground_dice=True),
+    "nnunet": LIKE_BRATS | dict(labeled_num="all", stride=None),
+    "Phantom3D": VOLUMES | dict(labeled_num="4", patch_size=(48, 48, 32), max_iterations=300, schedule="poly", val_every=50),
+    "PROMISE12": SSL4MIS | dict(protocol="official"),
+    "nnunet2D": SSL4MIS | dict(labeled_num="all"),
     "ACDC": SSL4MIS | dict(labeled_num="7", protocol="official"),
     "folder": SSL4MIS | dict(labeled_num="all", protocol="official"),
     "Phantom": SSL4MIS | dict(labeled_num="7", protocol="official", patch_size=(64, 64), batch_size=8, labeled_bs=4, max_iterations=350,
@@ -76,14 +86,23 @@ PROTOCOL = {
 }
 MEAN_TEACHER = dict(consistency=0.1, consistency_rampup=200.0, consistency_start=1000, ema_decay=0.99, ema_buffers=False, noise=0.1)
 SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, combine="max", consistency=0.1, consistency_rampup=200.0, rampup_unit=150)
+UA_MT = dict(consistency=0.1, consistency_rampup=200.0, ema_decay=0.99, noise=0.1, passes=8, uncertainty_max="ln2", consistency_norm="2",
+             consistency_rows="unlabeled")
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
         "MT": dict(batch_size=16, steps_per_epoch=9, val_every=9, max_iterations=5391),
         "DAGM": dict(batch_size=16),
-        "ACDC": {}, "folder": {},
+        "BraTS2019": dict(batch_size=2),
+        "ACDC": {}, "folder": {}, "LA": {},
     },
-    "train_MeanTeacher": dict.fromkeys(("ACDC", "folder", "NEU-Seg", "DAGM", "MT"), MEAN_TEACHER),
+    "train_MeanTeacher": dict.fromkeys(("ACDC", "folder", "NEU-Seg", "DAGM", "MT"), MEAN_TEACHER) | {
+        "LA": MEAN_TEACHER | dict(consistency_start=0, consistency_rampup=40.0),
+        "BraTS2019": MEAN_TEACHER | dict(consistency_start=0),
+    },
+    "train_UAMT": {
+        "ACDC": UA_MT, "BraTS2019": UA_MT, "LA": UA_MT | dict(consistency_rampup=40.0, labeled_num="16"),
+    },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
         "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
@@ -108,7 +127,7 @@ def test_defaults_resolve_for_every_data_set(script, tmp_path):
     """What a preset does not change is the data set's protocol."""
     for data in DATA_SETS:
         options = defaults(script, data, tmp_path)
-        preset = {name for key in ("2D", data) for name in script.PRESETS.get(key, {})}
+        preset = {name for key in (f"{DATA_SETS[data].dimensions}D", data) for name in script.PRESETS.get(key, {})}
         for option in PROTOCOL[data].keys() - preset:
             assert getattr(options, option) == PROTOCOL[data][option], (data, option)
 

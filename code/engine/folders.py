@@ -12,11 +12,14 @@ from engine.options import HARMLESS, NAMED, REPOSITORY, Options, Resolved
 NOT_IN_NAME = (*HARMLESS, *NAMED, "device", "compile", "val_every", "deterministic")
 """Not in the folder's name. What of these can still change a result is compared when a run goes on."""
 
+OWN_LAYOUTS = ("folder", "pairs", "nnunet")
+"""Layouts of one's own images: two folders of them are two data sets."""
+
 
 def run_name(options: Options, resolved: Resolved) -> Path:
     """<exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...]."""
     # Own folders are told apart by their names: two of them are two data sets.
-    own = f"/{_word(resolved.root.resolve().name)}" if resolved.data.layout == "folder" else ""
+    own = f"/{_word(resolved.root.resolve().name)}" if resolved.data.layout in OWN_LAYOUTS else ""
     exp = options.exp or f"{resolved.data.name}{own}/{resolved.method}"
     if Path(exp).is_absolute() or ".." in Path(exp).parts:
         raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
