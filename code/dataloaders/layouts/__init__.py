@@ -8,11 +8,13 @@ from dataloaders.errors import Problems, UserError
 
 
 def problem_of(source: Source, of: Case | Item, with_label: bool) -> str | None:
-    """What is wrong with one image, and with its label where that is wanted; None if nothing is."""
+    """What is wrong with one image, with its label where that is wanted, and with a case's spacing; None if nothing is."""
     try:
         source.image(of)
         if with_label and source.label(of) is None:
             return f"{of.image}: {of.name} has no label, but is among the cases that need one."
+        if isinstance(of, Case):
+            source.spacing(of)
     except UserError as error:
         return str(error)
     return None

@@ -127,7 +127,7 @@ class H5:
         link = self.handle.get(key, getlink=True) if key in self.handle.keys() else None  # noqa: SIM118
         if link is None:
             found = ", ".join(sorted(self.handle.keys())) or "nothing"
-            raise UserError(f"{self.file}: no dataset {key!r} in it; found: {found}.")
+            raise UserError(f"{self.file}: no dataset {key!r} in it; found: {found}. Store the array under this name.")
         if not isinstance(link, h5py.HardLink):
             raise UserError(f"{self.file}: {key!r} is a link to elsewhere, which is not followed; store the array in the file itself.")
         found_object = self.handle[key]
@@ -195,7 +195,7 @@ def checked_label(label: np.ndarray, file: Path, classes: Sequence[str], ignored
         value, count = wrong[0]
         hint = " The mask is of the kind 0/255: divide it by 255." if values.tolist() in ([0, 255], [255]) else ""
         more = f" (and {len(wrong) - 1} other values)" if len(wrong) > 1 else ""
-        raise UserError(f"{file}: label value {value:g} in {count} pixels{more}; allowed are {allowed}.{hint}")
+        raise UserError(f"{file}: label value {value:g} in {count} pixels{more}; allowed are {allowed}.{hint or ' Correct the label.'}")
     return np.ascontiguousarray(label, dtype=np.uint8)
 
 
@@ -203,7 +203,8 @@ def checked_shapes(image: Sequence[int], label: Sequence[int], image_file: Path,
     """Raises `UserError` where the label's shape is not the image's, both (*spatial)."""
     if tuple(image) != tuple(label):
         names = f"{image_file}: image and label" if image_file == label_file else f"{image_file} and {label_file}"
-        raise UserError(f"{names} differ in shape: {tuple(image)} and {tuple(label)}; they must be the same.")
+        raise UserError(f"{names} differ in shape: {tuple(image)} and {tuple(label)}; they must be the same. "
+                        "Write the label again, on the grid of its image.")
 
 
 def open_picture(file: Path) -> Image.Image:
