@@ -108,13 +108,13 @@ def test_dropout_of_vnet_takes_whole_channels_of_the_coarsest_map_and_before_the
     network = build("vnet").train()
     nn.init.constant_(network.levels[-1][-1][1].bias, 20.0)  # no zeros but those of dropout
     with torch.no_grad():
-        *skips, coarsest = network.encode(small("vnet", batch=2))
+        coarsest = network.encode(small("vnet", batch=2))[-1]
         zero = coarsest.flatten(2) == 0
         assert torch.equal(zero.any(2), zero.all(2)) and 0.4 < zero.float().mean() < 0.6
         nn.init.ones_(network.out.weight)
         nn.init.zeros_(network.out.bias)
-        kept = network.head(torch.ones_like(skips[0]))[:, 0] / 2  # each channel kept counts twice
-        assert torch.equal(kept, kept.round()) and 0 < kept.max() < 16 and torch.equal(kept.amin((1, 2, 3)), kept.amax((1, 2, 3)))
+        kept = network.head(torch.ones(8, 16, 2, 2, 2))[:, 0] / 2  # each channel kept counts twice
+        assert torch.equal(kept, kept.round()) and kept.min() < kept.max() and torch.equal(kept.amin((1, 2, 3)), kept.amax((1, 2, 3)))
 
 
 def test_dropout_of_the_unet_takes_single_positions():
@@ -173,6 +173,13 @@ def test_corners_are_aligned_in_voxresnet_only():
     torch.testing.assert_close(outline("unet_3D").up[0].enlarge(ramp)[0, 0, 0, 0], torch.tensor([0, 0.25, 0.75, 1]))
     torch.testing.assert_close(outline("unet_3D_dv_semi").heads[1][1](ramp)[0, 0, 0, 0], torch.tensor([0, 0.25, 0.75, 1]))
     torch.testing.assert_close(outline("voxresnet").enlarge(ramp)[0, 0, 0, 0], torch.tensor([0, 1 / 3, 2 / 3, 1]))
+
+
+def test_blocks_of_voxresnet_add_their_input():
+    block, x = build("voxresnet").levels[0][0], torch.randn(1, 64, 2, 2, 4)
+    with torch.no_grad():
+        block[-1].weight.zero_()
+        assert torch.equal(block(x), x)
 
 
 def test_the_head_of_voxresnet_gives_what_enlarging_first_gives():
