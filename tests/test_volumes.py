@@ -6,11 +6,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import prepare
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import prepare
 from dataloaders import splits
 from dataloaders.augment_draws import draw
 from dataloaders.catalog import DATA_SETS, open_source, resolve
