@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metrics.surface_distances import both_directions, statistics
+from metrics.surface_distances import both_directions
+from metrics.surface_statistics import of_any, of_whole
 from metrics.surface_sweep import sweep_labels
 
 LARGEST_LABEL = 255
@@ -48,7 +49,28 @@ class SurfaceSweep:
     _places: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
     def squared_distances(self, label: int, spacing: Sequence[float] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Squared distances of the prediction's surface voxels to the reference's, and back. ValueError if `label` is absent in one."""
+        """Squared distances of the prediction's surface voxels to the reference's, and back, in no order that is told.
+
+        ValueError if `label` is absent in one of the maps.
+        """
+        squared, n, step = self._squared(label, spacing)
+        scaled = squared * (1.0 if step is None else step * step)
+        return scaled[:n], scaled[n:]
+
+    def metrics(self, label: int, spacing: Sequence[float] | None = None, tolerance: float | None = None) -> SurfaceMetrics:
+        """All surface metrics of one label. ValueError if it is absent in one of the maps."""
+        squared, n, step = self._squared(label, spacing)
+        limit = -1.0 if tolerance is None else float(tolerance)
+        if step is None:
+            hd95, hd, asd, assd, nsd = of_any(squared, n, limit)
+        elif squared.dtype == np.uint16:
+            hd95, hd, asd, assd, nsd = of_whole(squared, n, step, limit)
+        else:
+            hd95, hd, asd, assd, nsd = of_any(squared * (step * step), n, limit)
+        return SurfaceMetrics(hd95, hd, asd, assd, float("nan") if tolerance is None else nsd)
+
+    def _squared(self, label: int, spacing: Sequence[float] | None) -> tuple[np.ndarray, int, float | None]:
+        """Squared distances of both directions, how many are of the first, and the spacing they are multiples of, if one for all axes."""
         places_p, starts_p, places_r, starts_r = self._places
         surface_p = places_p[starts_p[label] : starts_p[label + 1]]
         surface_r = places_r[starts_r[label] : starts_r[label + 1]]
@@ -56,14 +78,10 @@ class SurfaceSweep:
             empty = "prediction" if not surface_p.size else "reference"
             raise ValueError(f"surface distances of label {label}: the {empty} has no such voxel, so there is no surface.")
         steps = checked_spacing(spacing, len(self.shape))
-        weights = (1.0,) * (3 - len(steps)) + tuple(step * step for step in steps)
-        return both_directions(surface_p, surface_r, self.shape[-2], self.shape[-1], weights)
-
-    def metrics(self, label: int, spacing: Sequence[float] | None = None, tolerance: float | None = None) -> SurfaceMetrics:
-        """All surface metrics of one label. ValueError if it is absent in one of the maps."""
-        to_reference, to_prediction = self.squared_distances(label, spacing)
-        hd95, hd, asd, assd, nsd = statistics(to_reference, to_prediction, -1.0 if tolerance is None else float(tolerance))
-        return SurfaceMetrics(hd95, hd, asd, assd, float("nan") if tolerance is None else nsd)
+        one = steps[0] if len(set(steps)) == 1 else None
+        weights = (one or 1.0,) * (3 - len(steps)) + steps
+        squared = both_directions(surface_p, surface_r, self.shape[-2], self.shape[-1], tuple(step * step for step in weights))
+        return squared, len(surface_p), one
 
 
 def checked_spacing(spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...]:
