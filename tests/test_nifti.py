@@ -321,7 +321,8 @@ def edited(old, new):
 
 @pytest.mark.parametrize("ending, damage, sentence", [
     (".nrrd", cut(0.6), "cut off or damaged"), (".nrrd", flip, "cut off or damaged"),
-    (".nrrd", edited(b"encoding: gzip", b"encoding: gzip\ndata file: ../x.raw"), "out of its folder"), (".nrrd", lambda file: file.write_bytes(POINTER), "git lfs pull"),
+    (".nrrd", edited(b"encoding: gzip", b"encoding: gzip\ndata file: ../x.raw"), "out of its folder"),
+    (".nrrd", lambda file: file.write_bytes(POINTER), "git lfs pull"),
     (".mha", cut(0.6), "cut off or damaged"), (".mha", flip, "cut off or damaged"),
     (".mha", lambda file: file.write_bytes(b""), "is empty"),
     (".mhd", lambda file: cut(0.6)(file.with_suffix(".zraw")), "cut off or damaged"),
