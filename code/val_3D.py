@@ -48,7 +48,7 @@ def sliding_window(predictor: Predictor, volume: Tensor, num_classes: int, patch
         gaussian: windows count more at their centre than at their border (a Gaussian of 1/8 of the patch), else equally.
         mirror: each window's probabilities are the mean over all eight combinations of flipped axes.
         accumulate_on: where probabilities are summed: "device", "host", or "auto", which is the device as long as half of its
-            free memory can hold the sums. They take num_classes x patch[0] x Y x Z floats, however long the volume is along X.
+            free memory can hold them. They take num_classes x patch[0] x Y x Z floats, however long the volume is along X.
 
     Raises ValueError for sizes that do not fit each other, FloatingPointError for logits that are not finite.
     """
@@ -80,9 +80,10 @@ def _averages(predictor: Predictor, volume: Tensor, num_classes: int, patch: Seq
     shape = padded.shape[1:]
     starts = [window_starts(m, n, step) for m, n, step in zip(shape, patch, stride)]
     profiles = [_profile(n, gaussian) for n in patch]
-    there = torch.device("cpu") if accumulate_on == "host" else device
-    if accumulate_on == "auto" and 2 * 4 * num_classes * patch[0] * shape[1] * shape[2] > _free_bytes(device) / 2:
-        there = torch.device("cpu")
+    # The sums, their shifted copy, and the volume.
+    there = _home_of_sums(accumulate_on, device, 4 * (2 * num_classes * patch[0] * shape[1] * shape[2] + padded.numel()))
+    if there == device:
+        padded = padded.to(device)
     weight = _outer_product(profiles).to(there) if gaussian else None
     # Visits are a product of visits along each axis, since windows stand on a grid.
     visits = [_visits(m, first, profile).to(there) for m, first, profile in zip(shape, starts, profiles)]
@@ -169,6 +170,12 @@ def _outer_product(vectors: Sequence[Tensor]) -> Tensor:
     """(X,), (Y,), (Z,) -> their outer product (X, Y, Z)."""
     x, y, z = vectors
     return x[:, None, None] * y[:, None] * z
+
+
+def _home_of_sums(accumulate_on: str, device: torch.device, needed: int) -> torch.device:
+    """The host, if asked for or if `needed` bytes are more than half of what the device has free; else the device."""
+    tight = accumulate_on == "auto" and needed > _free_bytes(device) / 2
+    return torch.device("cpu") if tight or accumulate_on == "host" else device
 
 
 def _free_bytes(device: torch.device) -> float:
