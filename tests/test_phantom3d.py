@@ -68,7 +68,8 @@ def test_no_threshold_finds_the_atrium(volumes):
 def test_shapes_are_painted_in_their_window_only():
     """A window leaves nothing out: the whole volume gives the same picture."""
     shapes = [Ellipsoid((3, -4, 2), (12, 8, 6), 0.5, -0.4), Ellipsoid((0, 0, 0), (9, 7, 5)),
-              Tube((-60, 0, 0), (1, 0, 0), 120, 5, (0, 9, -6)), Tube((5, 5, -20), (0.6, 0, 0.8), 30, 3, (-8, 4, 0)), Tube((500, 0, 0), (0, 0, 1), 10, 3)]
+              Tube((-60, 0, 0), (1, 0, 0), 120, 5, (0, 9, -6)), Tube((5, 5, -20), (0.6, 0, 0.8), 30, 3, (-8, 4, 0)),
+              Tube((500, 0, 0), (0, 0, 1), 10, 3)]
     for shape in shapes:
         canvas = Canvas((40, 38, 30), np.array([1.3, 1.3, 1.8]), Dice(0))
         canvas.add(shape, (2.0, 0.5), (0, 1.0))
