@@ -6,6 +6,7 @@
 `surface` has the definitions of HD95 and ASD, `scores` says what an empty class counts, `overlap` has what is summed over a data
 set, `defects` what is counted by image.
 """
+from metrics.components import largest_component
 from metrics.defects import image_detection, image_flags, simeps_metrics
 from metrics.overlap import confusion_matrix, dataset_overlap, dice, jaccard
 from metrics.scores import published_convention, score_case, summarize
@@ -13,5 +14,5 @@ from metrics.surface import SurfaceMetrics, binary_metrics
 
 __all__ = [
     "SurfaceMetrics", "binary_metrics", "confusion_matrix", "dataset_overlap", "dice", "image_detection", "image_flags", "jaccard",
-    "published_convention", "score_case", "simeps_metrics", "summarize",
+    "largest_component", "published_convention", "score_case", "simeps_metrics", "summarize",
 ]
