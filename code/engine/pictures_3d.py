@@ -187,10 +187,10 @@ def _render(axis: Any, meshes: dict[int, Mesh], paint: dict[int, np.ndarray], le
     # The patient's left, back and head grow along the array; matplotlib's axes are right-handed like these.
     axis.view_init(elev=20, azim=-70)
     axis.set(xlim=(0, lengths[0]), ylim=(0, lengths[1]), zlim=(0, lengths[2]))
-    axis.set_box_aspect(lengths, zoom=1.3)
+    axis.set_box_aspect(lengths, zoom=1.2)
     if not meshes:
         return
     light = np.concatenate([mesh.normals for mesh in meshes.values()]) @ (LIGHT / np.linalg.norm(LIGHT))
-    shaded = np.concatenate(list(paint.values())) * (0.56 + 0.5 * light)[:, None]
+    shaded = np.concatenate(list(paint.values())) * (0.56 + 0.46 * light)[:, None]
     corners = np.concatenate([mesh.corners for mesh in meshes.values()])
     axis.add_collection3d(Poly3DCollection(corners, facecolors=shaded.clip(0, 1), edgecolors="none", antialiased=False))
