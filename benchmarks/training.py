@@ -240,14 +240,16 @@ def measure(methods: list[str], device: str, workers: int, variants: bool) -> li
                 continue
             ratio = f"{usual.seconds / side.seconds:10.2f}" if usual and side.name.startswith("MeanTeacher") else ""
             peak = max(row["peak"] for row in side.rows) / 2**30
-            print(f"{side.name:46}{1 / side.seconds:9.2f}{1000 * side.seconds:11.1f}{side.waiting:8.2%}{peak:10.2f}{side.start:9.1f}" + ratio)
+            row = f"{1 / side.seconds:9.2f}{1000 * side.seconds:11.1f}{side.waiting:8.2%}{peak:10.2f}{side.start:9.1f}{ratio}"
+            print(f"{side.name:46}{row}")
         ours = by_name.get("MeanTeacher: ours")
         if not ours or not usual:
             return []
         flops, rate = flops_of_step(BATCH[device]), peak_rate(device)
         floor = flops / rate
-        print(f"\nfloor of Mean Teacher: {flops / 1e9:.0f} GFLOP in convolutions at {rate / 1e9:.0f} GFLOP/s: {1000 * floor:.1f} ms a step; ours "
-              f"reaches {floor / ours.seconds:.0%} of it ({flops / ours.seconds / 1e9:.0f} GFLOP/s), the usual loop {floor / usual.seconds:.0%}\n")
+        print(f"\nfloor of Mean Teacher: {flops / 1e9:.0f} GFLOP of convolutions at {rate / 1e9:.0f} GFLOP/s, {1000 * floor:.1f} ms;")
+        print(f"ours reaches {floor / ours.seconds:.0%} of it ({flops / ours.seconds / 1e9:.0f} GFLOP/s), "
+              f"the usual loop {floor / usual.seconds:.0%}\n")  # fmt: skip
         line = {"name": "training MeanTeacher loop", "ratio": round(usual.seconds / ours.seconds, 2), "device": device,
                 "ours_ms": round(1000 * ours.seconds, 1), "usual_ms": round(1000 * usual.seconds, 1), "repeats": REPEATS}  # fmt: skip
         for name, side in by_name.items():

@@ -1,0 +1,184 @@
+"""What validation costs: ACDC's validation volumes (20 in the full set) with Dice and HD95, against steps of training on the same device.
+
+    python benchmarks/validation.py      reads $SEMISEG_DATA/ACDC, else data/ACDC; some minutes on two cores
+
+Ours is the engine's Validator; the usual way predicts slice by slice, resizes with scipy and scores with medpy (plain.py). The network
+has been trained for a moment, so that its predictions have the usual size. Then the shares of a run that validates every 200 steps
+(data, training, validation), in the usual loop and in ours: Mean Teacher, batch 24, 256 x 256 (on a CPU with --batch 8).
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "code"))
+
+import torch  # noqa: E402
+import train_MeanTeacher  # noqa: E402
+from plain import PlainMeanTeacher, as_published, validate_volume  # noqa: E402
+
+from dataloaders import catalog  # noqa: E402
+from dataloaders.errors import UserError  # noqa: E402
+from dataloaders.loader import Loader  # noqa: E402
+from dataloaders.store import build_store  # noqa: E402
+from engine.allocation import keep_freed_memory  # noqa: E402
+from engine.optimizers import build_optimizer  # noqa: E402
+from losses import supervised_loss  # noqa: E402
+from metrics import score_case  # noqa: E402
+from networks import build, ema_update, frozen_copy  # noqa: E402
+from val_2D import Validator, predict_slices, to_native  # noqa: E402
+
+EVERY = 200
+"""Steps between validations, as published."""
+SIDE = 256
+
+
+def timed(work: Callable[[], object], times: int, device: str) -> list[float]:
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+class OurMeanTeacher:
+    """Our step outside of the engine: the same batches, losses, optimizer and average, without log and checkpoints."""
+
+    def __init__(self, loader: Loader, device: str):
+        self.loader, self.device = loader, torch.device(device)
+        self.student = build("unet", in_channels=1, num_classes=4).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher = frozen_copy(self.student)
+        self.optimizer = build_optimizer("sgd", [{"params": list(self.student.parameters())}], 0.01, (0.9, 0.999), self.device)
+        self.options = train_MeanTeacher.MeanTeacher()
+        self.batches = loader.batches(0, 10**6)
+        self.weight = torch.tensor(0.1, device=self.device)
+
+    def step(self) -> None:
+        step, batch = next(self.batches)
+        terms = train_MeanTeacher.losses(self.student, self.teacher, batch, self.weight, True, self.options)
+        self.optimizer.zero_grad()
+        terms["total"].backward()
+        self.optimizer.step()
+        ema_update(self.teacher, self.student, step, 0.99)
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.student(images.contiguous(memory_format=torch.channels_last))
+
+    def trained_a_little(self, steps: int) -> None:
+        """Small images: enough for masks of about the usual size."""
+        self.student.train()
+        for _ in range(steps):
+            _, batch = next(self.batches)
+            small = batch.images[: batch.n_labeled, :, ::2, ::2], batch.labels[:, ::2, ::2]
+            loss = supervised_loss(self.student(small[0]), small[1])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+
+def parts(validator: Validator, predict: Callable, device: str) -> dict[str, float]:
+    """Seconds of prediction, resizing and scores, one after the other."""
+    began = time.perf_counter()
+    maps = [predict_slices(predict, loaded.slices.to(device)) for loaded in validator.load()]
+    if device == "cuda":
+        torch.cuda.synchronize()
+    predicted = time.perf_counter()
+    native = [to_native(m, loaded.reference.shape[1:], validator.data) for m, loaded in zip(maps, validator.load())]
+    resized = time.perf_counter()
+    for labels, loaded in zip(native, validator.load()):
+        score_case(labels, loaded.reference, 4)
+    return {"prediction": predicted - began, "resizing": resized - predicted, "scores": time.perf_counter() - resized}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--steps", type=int, help="steps that are timed (5 on a CPU, 100 on a GPU)")
+    parser.add_argument("--repeats", type=int, help="of the validation (3 on a CPU, 5 on a GPU)")
+    given = parser.parse_args()
+    device, on_cpu = given.device, given.device == "cpu"
+    steps, repeats = given.steps or (5 if on_cpu else 100), given.repeats or (3 if on_cpu else 5)
+    root = Path(os.environ.get("SEMISEG_DATA") or ROOT / "data") / "ACDC"
+    try:
+        source = catalog.open_source(catalog.named("ACDC"), root)
+        items, cases = source.items(source.cases("train")), source.cases("val")
+    except UserError as error:
+        print(f"ACDC is not there: {error} Set SEMISEG_DATA to the folder that holds ACDC/.")
+        return
+    half = len(items) // 2
+    plain = PlainMeanTeacher([item.image for item in items], half, given.batch, given.batch // 2, device, 0)
+    plain.step()
+    plain.waited = 0.0
+    usual_step = median(timed(plain.step, steps, device))
+    usual_wait = plain.waited / steps
+    if on_cpu:
+        keep_freed_memory()  # after the usual loop, which runs without
+
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["SEMISEG_CACHE"] = cache
+        store = build_store(source, items, [True] * half + [False] * (len(items) - half), "auto", device, progress=False)
+        loader = Loader(store, range(half), range(half, len(items)), batch_size=given.batch, labeled_bs=given.batch // 2,
+                        patch_size=(SIDE, SIDE), recipe="rot_flip", seed=1, device=device)  # fmt: skip
+        ours = OurMeanTeacher(loader, device)
+        ours.trained_a_little(40 if on_cpu else 200)
+        ours.step()
+        loader.wait_seconds = 0.0
+        our_step = median(timed(ours.step, steps, device))
+        our_wait = loader.wait_seconds / steps
+        ours.student.eval()
+        validator = Validator(source, cases, (SIDE, SIDE), torch.device(device))
+        validator.load()
+        validator(ours.predict)
+        validations = timed(lambda: validator(ours.predict), repeats, device)
+        shares = parts(validator, ours.predict, device)
+        dice = validator(ours.predict)["mean"]["dice"]
+        network = as_published(build("unet", in_channels=1, num_classes=4)).to(device)
+        network.load_state_dict(ours.student.state_dict())
+        few = validator.load()[: 4 if on_cpu else 20]
+        try:
+            usual_validation = sum(
+                timed(lambda one=one: validate_volume(one.pixels[0], one.reference, network, device), 1, device)[0] for one in few
+            ) * len(cases) / len(few)
+        except ImportError as error:
+            usual_validation = float("nan")
+            print(f"medpy: not installed ({error})")
+        ours.batches.close()
+        loader.close()
+
+    ours_s = median(validations)
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    slices = sum(len(one.reference) for one in validator.load())
+    print(f"{name}, {os.cpu_count()} cores, torch {torch.__version__}; {len(cases)} volumes, {slices} slices, mean Dice {dice:.2f}; "
+          f"batch {given.batch}, {SIDE} x {SIDE}")  # fmt: skip
+    print(f"median of {repeats} validations and {steps} steps; shares of {EVERY} steps and one validation\n")
+    print(f"{'':24}{'validation s':>14}{'step s':>9}{'in steps':>10}{'data':>8}{'training':>10}{'validation':>12}")
+    for who, validation, step, wait in (
+        ("usual loop", usual_validation, usual_step, usual_wait), ("ours", ours_s, our_step, our_wait),
+    ):  # fmt: skip
+        whole = EVERY * step + validation
+        print(f"{who:24}{validation:14.2f}{step:9.3f}{validation / step:10.1f}{EVERY * wait / whole:8.1%}"
+              f"{EVERY * (step - wait) / whole:10.1%}{validation / whole:12.1%}")  # fmt: skip
+    print("ours, parts one by one: " + ", ".join(f"{part} {1000 * seconds:.0f} ms" for part, seconds in shares.items()))
+    if len(few) < len(cases):
+        print(f"(the usual validation was timed on {len(few)} volumes, and taken as many times as there are more)")
+    print()
+    print(json.dumps({"name": "validation ACDC steps", "steps": round(ours_s / our_step, 2), "limit": 20, "device": device,
+                      "volumes": len(cases), "ratio": round(usual_validation / ours_s, 1)}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
