@@ -98,7 +98,9 @@ def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Ca
     for name, entry in saved.items():
         network = networks.build(entry["network"]["name"], **entry["network"]["arguments"])
         network.load_state_dict(entry["state"])
-        modules[name] = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if getattr(network, "dimensions", None) == 2:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        modules[name] = network.to(device).eval()
     for name, how in best["ensembles"].items():
         modules[name] = ENSEMBLES[how]([modules[role] for role in saved]).eval()
     return {name: modules[name] for name in best["order"]}
