@@ -2,10 +2,13 @@
 
     python benchmarks/metrics.py        reads ACDC and LA under $SEMISEG_DATA, else data/; some minutes on two cores
 
+    PYTHONPATH=folder python benchmarks/metrics.py      with peers installed apart: pip install --target folder --no-deps monai ...
+
 Predictions are the labels, bent by a smooth random displacement whose strength is searched for: mean Dice 0.95 (near), 0.5 (bad).
-Ours and the peers run in turn, one thread each; the ratio is the peer's median time over ours. Peers define some distances
+Ours and the peers run in turn, one thread each; the ratio is the peer's median time over ours, `ratio_two_threads` when ours takes
+two cases at a time. Peers define some distances
 otherwise (MONAI: the larger of two percentiles; surface-distance: areas), so only medpy's numbers are compared. The floor is the
-time to read both label maps once. A peer or data set that is missing gets a line.
+time to read both label maps once (they lie in the cache). A peer or data set that is missing gets a line.
 """
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,6 +49,15 @@ print(time.perf_counter() - start)
 """
 
 Peer = Callable[[np.ndarray, np.ndarray, int], None]
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def labels_of(dataset: str) -> list[np.ndarray]:
@@ -137,6 +150,11 @@ def peers() -> dict[str, Peer]:
         found["surface-distance"] = weighted
     except ImportError as error:
         print(f"surface-distance: not installed ({error})")
+    for name in found:
+        try:
+            print(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            print(f"{name}, version unknown")
     return found
 
 
@@ -184,11 +202,12 @@ def compare(dataset: str, level: str, pairs: list[tuple[np.ndarray, np.ndarray]]
         print(f"{dataset:6}{level:6}{dice:7.2f}  {name:20}{value:12.2f}{value / median['ours']:12.2f}")
     if "medpy" in found:
         worst = max(np.abs(our_scores(p, r, num_classes) - medpy_scores(p, r, num_classes)).max() for p, r in pairs)
-        print(f"{'':21}largest difference from medpy {worst:.1e}")
+        print(f"{'':22}largest difference from medpy {worst:.1e}")
     return [
         {
             "name": f"metrics {dataset} {peer} {level}", "ratio": round(median[peer] / median["ours"], 1),
-            "ours_ms": round(median["ours"], 3), "peer_ms": round(median[peer], 2), "dice": round(dice, 3),
+            "ratio_two_threads": round(median[peer] / median["ours, two threads"], 1),
+            "times_floor": round(median["ours"] / median["floor"], 1), "ours_ms": round(median["ours"], 3), "peer_ms": round(median[peer], 2), "dice": round(dice, 3),
             "cases": len(pairs), "repeats": REPEATS,
         }
         for peer in found
@@ -197,7 +216,7 @@ def compare(dataset: str, level: str, pairs: list[tuple[np.ndarray, np.ndarray]]
 
 def main() -> None:
     warnings.filterwarnings("ignore")
-    print(f"machine: {platform.processor() or platform.machine()}, {os.cpu_count()} cores; python {platform.python_version()}, "
+    print(f"machine: {processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; python {platform.python_version()}, "
           f"numpy {np.__version__}; median of {REPEATS} repeats, sides in turn, one thread unless said")  # fmt: skip
     found = peers()
     first, second = compile_seconds()

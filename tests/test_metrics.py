@@ -166,6 +166,52 @@ def test_normalised_surface_distance_counts_surface_voxels_within_tolerance():
     assert math.isnan(binary_metrics(a, b).nsd)
 
 
+@pytest.mark.parametrize("shape, spacing", [((30, 26), (1.0, 1.0)), ((9, 26, 21), (4.0, 1.5, 1.25))])
+def test_normalised_surface_distance_of_every_class_by_its_definition(shape, spacing):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    rng = np.random.default_rng(7)
+    levels = [np.digitize(blobs(rng, shape, 0, 0.3) + ndimage.gaussian_filter(rng.standard_normal(shape), 2.0), [0.2, 0.9]) for _ in "ab"]
+    prediction, reference = (level.astype(np.uint8) for level in levels)
+    found = sweep(prediction, reference)
+    for label in (1, 2):
+        masks = [labels == label for labels in (prediction, reference)]
+        surfaces = [mask & ~ndimage.binary_erosion(mask, ndimage.generate_binary_structure(len(shape), 1)) for mask in masks]
+        to = [ndimage.distance_transform_edt(~surface, spacing) for surface in surfaces]
+        pooled = np.concatenate([to[1][surfaces[0]], to[0][surfaces[1]]])
+        for tolerance in (0.0, 1.0, 1.5, 4.2):
+            assert found.metrics(label, spacing, tolerance).nsd == np.mean(pooled <= tolerance)
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 2.0, 3.0])
+def test_normalised_surface_distance_beside_the_one_by_area(tolerance):
+    """DeepMind's package weighs surface elements between voxels by area, ours counts surface voxels: near, but not equal."""
+    deepmind = pytest.importorskip("surface_distance")
+
+    def theirs(a, b):
+        return deepmind.compute_surface_dice_at_tolerance(deepmind.compute_surface_distances(a, b, (1.0, 1.0, 1.0)), tolerance)
+
+    z, y, x = np.indices((40, 44, 44)) - np.array([20, 22, 22])[:, None, None, None]
+    ball, moved = z * z + y * y + x * x < 15**2, z * z + y * y + (x - 3) ** 2 < 14**2
+    assert 0 < theirs(ball, moved) - binary_metrics(ball, moved, tolerance=tolerance).nsd < 0.12
+    box, inner = np.zeros((2, 30, 30, 30), bool)
+    box[5:25, 5:25, 5:25] = inner[7:23, 7:23, 7:23] = True
+    assert binary_metrics(box, inner, tolerance=tolerance).nsd == pytest.approx(theirs(box, inner), abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 300, 300), (2, 300, 300), (2, 200, 220, 90), (2, 300, 2, 3)])
+def test_boxes_too_large_for_16_bits_and_just_small_enough(shape):
+    rng = np.random.default_rng(shape[1])
+    masks = rng.random(shape) < 4 / math.prod(shape[1:])
+    masks[0].flat[0] = masks[1].flat[-1] = True  # opposite corners: the box is the whole array
+    prediction, reference = masks
+    found = binary_metrics(prediction, reference)
+    points = [np.argwhere(mask).astype(float) for mask in (prediction, reference)]
+    ways = np.sqrt(((points[0][:, None] - points[1][None]) ** 2).sum(-1))
+    pooled = np.concatenate([ways.min(1), ways.min(0)])
+    want = [np.percentile(pooled, 95), pooled.max(), ways.min(1).mean(), pooled.mean()]
+    assert [found.hd95, found.hd, found.asd, found.assd] == pytest.approx(want, rel=1e-12)
+
+
 def test_distance_is_directed():
     a = np.zeros((9, 9), bool)
     a[4, 4] = True

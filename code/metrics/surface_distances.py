@@ -131,7 +131,7 @@ def _copy(table, a, lowest, to):
 
 @compiled
 def _bound(seen, above, width, straight_y, straight_x, slanting):
-    """Least of the 3 x 3 entries of `seen`, whose rows are `width` long, from index `above` on, each with the way from it to their centre."""
+    """Least of the 3 x 3 entries of `seen`, whose rows are `width` long, from `above` on, each with the way from it to their centre."""
     beside, below = above + width, above + width + width
     one, two = np.uint64(1), np.uint64(2)
     least = min(min(seen[above + one], seen[below + one]) + straight_y, min(seen[beside], seen[beside + two]) + straight_x)
