@@ -124,7 +124,7 @@ def test_compiled_steps_are_the_eager_ones(batches, ours, monkeypatch):
     torch._dynamo.reset()
     rows = curve(batches, 10, compile_it=True)
     torch._dynamo.reset()
-    np.testing.assert_allclose(rows, ours[:10], rtol=1e-3)
+    np.testing.assert_allclose(rows, ours[:10], rtol=5e-3)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
