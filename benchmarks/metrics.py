@@ -207,7 +207,8 @@ def compare(dataset: str, level: str, pairs: list[tuple[np.ndarray, np.ndarray]]
         {
             "name": f"metrics {dataset} {peer} {level}", "ratio": round(median[peer] / median["ours"], 1),
             "ratio_two_threads": round(median[peer] / median["ours, two threads"], 1),
-            "times_floor": round(median["ours"] / median["floor"], 1), "ours_ms": round(median["ours"], 3), "peer_ms": round(median[peer], 2), "dice": round(dice, 3),
+            "times_floor": round(median["ours"] / median["floor"], 1),
+            "ours_ms": round(median["ours"], 3), "peer_ms": round(median[peer], 2), "dice": round(dice, 3),
             "cases": len(pairs), "repeats": REPEATS,
         }
         for peer in found
