@@ -149,7 +149,7 @@ class Side:
 
     def end(self) -> None:
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.kill()  # the engine takes SIGTERM as a wish to save first
         self.process.wait()
 
     @property
