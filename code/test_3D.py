@@ -27,7 +27,6 @@ from engine.pictures_3d import surface, three_planes
 from engine.run import finish_with
 from engine.testing import Opened, Rows, Stopwatch, TestOptions, open_run, record, score, write_predictions
 from metrics import largest_component
-from networks.folding import for_inference
 from val_3D import sliding_window, window_stride
 
 
@@ -58,10 +57,10 @@ def main(options: Test) -> None:
           + "".join(f", {name}" for name in ("gaussian", "mirror", "nms") if how[name]))
     table: dict[str, Any] = {}
     for name, network in opened.predictors.items():
-        seconds, predictor = Stopwatch(), for_inference(network)
+        seconds = Stopwatch()
         predicted = []
         for one in tqdm(opened.loaded, name, leave=False, disable=None):
-            labels = sliding_window(predictor, torch.from_numpy(one.pixels), classes, patch, stride, device=opened.device,
+            labels = sliding_window(network, torch.from_numpy(one.pixels), classes, patch, stride, device=opened.device,
                                     sw_batch=options.sw_batch, gaussian=options.gaussian, mirror=options.mirror).numpy()
             predicted.append(largest_component(labels) if options.nms else labels)
         took = seconds()
@@ -80,9 +79,9 @@ def draw(opened: Opened, predicted: Sequence[np.ndarray], rows: Rows) -> None:
     order = [i for i in np.argsort(dice) if not np.isnan(dice[i])] or list(range(len(dice)))
     for word, i in {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}.items():
         one, title = opened.loaded[i], f"{word}: {opened.loaded[i].case.name}, Dice {dice[i]:.3f}"
-        stem = file.with_suffix("").as_posix()
-        three_planes(f"{stem}_{word}_planes.png", one.pixels, one.reference, predicted[i], one.spacing, opened.data.classes, title)
-        surface(f"{stem}_{word}_surface.png", one.reference, predicted[i], one.spacing, opened.data.classes, title)
+        planes, surfaces = (file.with_name(f"{file.stem}_{word}_{kind}.png") for kind in ("planes", "surface"))
+        three_planes(planes, one.pixels, one.reference, predicted[i], one.spacing, opened.data.classes, title, one.affine)
+        surface(surfaces, one.reference, predicted[i], one.spacing, opened.data.classes, title, one.affine)
     print(f"Pictures of the best, median and worst case: {path.relpath(file.with_suffix(''))}_*_planes.png, _surface.png")
 
 

@@ -60,7 +60,7 @@ DATA_SETS = {data.name: data for data in (
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
     DataSet("PROMISE12", "promise12", ("background", "prostate"), unit="patient", defaults=SSL4MIS | {"labeled_num": "2"},
             note="PROMISE12: nobody has published the lists of its 35/5/10 cases; ours are drawn, compare figures with care."),
-    DataSet("nnunet", "nnunet", dimensions=3, unit="patient", defaults=OWN_VOLUMES, note=OWN_SCALE),
+    DataSet("nnunet", "nnunet", dimensions=3, defaults=OWN_VOLUMES, note=OWN_SCALE),
     DataSet("nnunet2D", "nnunet", unit="patient", defaults=SSL4MIS | {"labeled_num": "all"}, note=OWN_SCALE),
     DataSet("Phantom3D", "phantom3d", ("background", "atrium"), dimensions=3, synthetic=True,
             defaults=VOLUMES | {"labeled_num": "4", "patch_size": (48, 48, 32), "stride": (24, 24, 16), "max_iterations": 300,
@@ -70,7 +70,7 @@ DATA_SETS = {data.name: data for data in (
             note="Own images: nobody has published values for them; the defaults are those of ACDC."),
 )}
 
-VOLUME_FOLDER = DataSet("folder", "pairs", dimensions=3, unit="patient", defaults=OWN_VOLUMES, note=OWN_SCALE)
+VOLUME_FOLDER = DataSet("folder", "pairs", dimensions=3, defaults=OWN_VOLUMES, note=OWN_SCALE)
 """What --dataset folder means where its images are volumes."""
 SPECIAL = ("Phantom", "Phantom3D", "PROMISE12", "nnunet")
 """Data sets that lie on disk as another one does, and are meant where both fit."""

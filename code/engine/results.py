@@ -20,6 +20,7 @@ from engine import checkpoint, provenance
 from engine.checkpoint import write_json
 from engine.ensembles import ENSEMBLES
 from engine.folders import find_run, model_folder, result_path
+from networks.folding import for_inference
 
 SCHEMA = 1
 
@@ -100,7 +101,7 @@ def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Ca
         network.load_state_dict(entry["state"])
         if getattr(network, "dimensions", None) == 2:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        modules[name] = network.to(device).eval()
+        modules[name] = for_inference(network.to(device))
     for name, how in best["ensembles"].items():
         modules[name] = ENSEMBLES[how]([modules[role] for role in saved]).eval()
     return {name: modules[name] for name in best["order"]}

@@ -22,6 +22,7 @@ from engine.optimizers import ScheduledOptimizer, build_optimizer
 from engine.session import Session
 from engine.signals import Signals
 from engine.sizes import check_size
+from networks.folding import for_inference
 
 Terms = Mapping[str, Tensor]
 
@@ -213,7 +214,8 @@ class Stage:
         faults.reach("validated")
 
     def predictor(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network as a tester calls it: eval mode, no gradients, the precision and memory format of training."""
+        """The network as it is now, as a tester calls it: no gradients, the precision and memory format of training."""
+        folded = for_inference(network)
         mixed = self.options.precision == "bf16-mixed"
 
         @torch.no_grad()
@@ -221,7 +223,7 @@ class Stage:
             if images.dim() == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-                return network(images)
+                return folded(images)
 
         return predict
 

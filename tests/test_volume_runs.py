@@ -1,0 +1,159 @@
+"""Volumes from end to end: trained, validated, interrupted, resumed and tested by the scripts; predictions lie where their images lie."""
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import test_3D
+from harness import Bench, outcome
+from test_nifti import AFFINE
+from test_nifti import save as save_volume
+
+from engine.run import finish_with
+
+SIDES = (40, 34, 20)
+VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "4", "--val_every", "2",
+          "--save_every", "1")
+METHODS = {
+    "Supervised": ("--batch_size", "2"),
+    "MeanTeacher": (),
+    "UAMT": ("--passes", "4"),
+    "simEps": ("--num_branches", "2"),
+}
+
+
+def ball(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(X, Y, Z) float32 with one bright ball, and its label; sides differ from volume to volume."""
+    rng = np.random.default_rng(seed)
+    sides = tuple(side + seed % 3 for side in SIDES)
+    grid = np.stack(np.mgrid[tuple(slice(side) for side in sides)])
+    centre = np.array(sides).reshape(3, 1, 1, 1) * rng.uniform(0.4, 0.6, (3, 1, 1, 1))
+    label = (((grid - centre) / np.array([8, 7, 4]).reshape(3, 1, 1, 1)) ** 2).sum(0) < 1
+    return (label + rng.normal(0, 0.2, sides)).astype(np.float32), label.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def volumes(scratch: Path) -> Path:
+    """Six labelled volumes, two without a label, two test volumes, in nnU-Net's raw layout, oblique in space."""
+    root = scratch / "Dataset007_Ball"
+    root.mkdir()
+    (root / "dataset.json").write_text(json.dumps({
+        "channel_names": {"0": "MR"}, "labels": {"background": 0, "ball": 1}, "numTraining": 8, "file_ending": ".nii.gz"}))
+    for part, count in (("Tr", 8), ("Ts", 2)):
+        for k in range(count):
+            image, label = ball(10 * (part == "Ts") + k)
+            save_volume(root / f"images{part}" / f"{part}{k}_0000.nii.gz", image)
+            if part == "Ts" or k < 6:
+                save_volume(root / f"labels{part}" / f"{part}{k}.nii.gz", label)
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(scratch: Path, volumes: Path) -> Bench:
+    """A finished run of every method."""
+    bench = Bench(scratch / "volumes", volumes)
+    for method, words in METHODS.items():
+        end = bench.train(method, *VOLUME, "--exp", method, *words)
+        assert end.code == 0, end.out + end.err
+        assert "validation Dice" in end.out and "test_3D.py --run" in end.out and "training volumes labelled" in end.out
+    return bench
+
+
+def run_test(**options: object) -> int:
+    return finish_with(lambda: test_3D.main(test_3D.Test(device="cpu", **options)))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def places(runs: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("SEMISEG_MODEL", str(runs.folder / "model"))
+    monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_and_is_tested(method: str, runs: Bench, volumes: Path, places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_test(exp=method) == 0
+    screen = capsys.readouterr().out
+    assert "HD95 mm" in screen and "Sliding window 32x32x16, stride 16x16x8" in screen
+    files = {path.name: json.loads(path.read_text()) for path in places.rglob("*.json")}
+    result = next(value for name, value in files.items() if value["run"]["predictor"] in ("network", "student", "ensemble"))
+    assert [case["name"] for case in result["cases"]] == ["Ts0", "Ts1"] and result["cases"][0]["class"] == "ball"
+    assert result["run"]["dimensions"] == 3 and result["run"]["test"]["stride"] == [16, 16, 8]
+    pictures = sorted(path.name for path in places.rglob("*.png"))
+    assert len([name for name in pictures if "planes" in name]) == len([name for name in pictures if "surface" in name]) == 3
+    folder = next((runs.folder / "model").glob(f"{method}_*/*/*")) / "predictions"
+    image = nibabel.load(volumes / "imagesTs" / "Ts0_0000.nii.gz")
+    for kind in ("img", "pred", "gt"):
+        written = nibabel.load(folder / f"Ts0_{kind}.nii.gz")
+        assert written.shape == image.shape
+        assert np.allclose(written.affine, image.affine, atol=0.2), "the affine of the image, up to its small shear"
+    reference = np.asanyarray(nibabel.load(volumes / "labelsTs" / "Ts0.nii.gz").dataobj)
+    assert np.array_equal(np.asanyarray(nibabel.load(folder / "Ts0_gt.nii.gz").dataobj), reference)
+
+
+def test_a_prediction_opens_exactly_over_its_image(scratch: Path, volumes: Path, places: Path, tmp_path: Path) -> None:
+    """An affine without shear is kept to the precision of the header, oblique and anisotropic as it is."""
+    angle = 0.4
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turn * (0.7, 0.8, 2.5), (30, -20, 10)
+    root = Path(shutil.copytree(volumes, tmp_path / "data" / "oblique"))
+    for file in root.rglob("*.nii.gz"):
+        save_volume(file, np.asanyarray(nibabel.load(file).dataobj).copy(), affine)
+    bench = Bench(tmp_path / "bench", root)
+    assert bench.train("Supervised", *VOLUME, "--max_iterations", "1", "--batch_size", "2").code == 0
+    assert run_test(run=bench.run_folder()) == 0
+    written = nibabel.load(bench.run_folder() / "predictions" / "Ts1_pred.nii.gz")
+    assert np.allclose(written.affine, affine, atol=1e-4)
+    assert AFFINE.shape == (4, 4)
+
+
+def test_a_killed_run_goes_on_to_the_bit(runs: Bench, volumes: Path, scratch: Path) -> None:
+    bench = Bench(scratch / "killed volumes", volumes)
+    words = (*VOLUME, "--exp", "UAMT", "--passes", "4")
+    assert bench.train("UAMT", *words, fault="kill@step:3").code == -signal.SIGKILL
+    end = bench.train("UAMT", *words)
+    assert end.code == 0 and "resumed at step 2" in end.out, end.out + end.err
+    whole = next((runs.folder / "model").glob("UAMT_*/*/*"))
+    assert outcome(bench.run_folder()) == outcome(whole)
+
+
+def test_options_of_the_tester(runs: Bench, places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_test(exp="Supervised", stride=(32, 32, 16), gaussian=True, mirror=True, nms=True, sw_batch=2) == 0
+    assert "stride 32x32x16, gaussian, mirror, nms" in capsys.readouterr().out
+    (result,) = [json.loads(path.read_text()) for path in places.rglob("*.json")]
+    assert result["run"]["test"]["nms"] and result["run"]["test"]["stride"] == [32, 32, 16]
+    assert run_test(exp="Supervised", stride=(33, 32, 16)) == 2
+    assert "--stride 33 32 16" in capsys.readouterr().err
+
+
+BAD = {
+    "a network for images": (("--model", "unet"), ("--model unet", "2D", "unet_3D")),
+    "a patch of two sides": (("--patch_size", "32", "32"), ("--patch_size 32 32", "3 positive sides")),
+    "a patch that does not fit": (("--patch_size", "30", "32", "16"), ("multiples of 16", "32 32 16")),
+    "a patch of one position": (("--patch_size", "16", "16", "16"), ("--patch_size 16 16 16", "one position")),
+    "a stride beyond the patch": (("--stride", "33", "32", "16"), ("--stride 33 32 16", "32 32 16")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_options_get_a_sentence(name: str, volumes: Path, scratch: Path) -> None:
+    words, sentences = BAD[name]
+    end = Bench(scratch / f"bad {name}", volumes).train("Supervised", *VOLUME, *words)
+    assert end.code == 2 and "Traceback" not in end.err
+    assert all(sentence in end.err for sentence in sentences), end.err
+
+
+def test_an_image_set_has_no_stride(bench: Bench) -> None:
+    end = bench.train("Supervised", "--stride", "16", "16", "16")
+    assert end.code == 2 and "--stride" in end.err and "volumes" in end.err
+
+
+def test_a_volume_smaller_than_the_patch_is_padded(volumes: Path, scratch: Path) -> None:
+    end = Bench(scratch / "small volumes", volumes).train("MeanTeacher", *VOLUME, "--patch_size", "64", "48", "32", "--max_iterations", "1")
+    assert end.code == 0, end.out + end.err
