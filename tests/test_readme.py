@@ -49,8 +49,8 @@ def options_of(script: str) -> frozenset[str]:
     """Names of the options of a script in code/."""
     if script.startswith("train_"):
         return frozenset(field.name for field in fields(kind_of(script)))
-    if script in ("test_2D", "demo"):
-        kinds = {"test_2D": "Test", "demo": "Demo"}
+    if script in ("test_2D", "test_3D", "demo"):
+        kinds = {"test_2D": "Test", "test_3D": "Test", "demo": "Demo"}
         return frozenset(field.name for field in fields(getattr(import_module(script), kinds[script])))
     return frozenset(re.findall(r'add_argument\("--(\w+)"', text_of(ROOT / "code" / f"{script}.py")))
 
@@ -127,7 +127,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_exist(page: Path) -> None:
-    scripts = [*methods(), "test_2D", "demo", "prepare"]
+    scripts = [*methods(), "test_2D", "test_3D", "demo", "prepare"]
     known = set[str]().union(*(options_of(script) for script in scripts), REPLACED, FOREIGN)
     known |= set(re.findall(r"^    (\w+): \w+ =", example()[1], re.MULTILINE))
     mentioned = set(re.findall(r"(?<![\w-])--([a-zA-Z]\w*)", text_of(page)))
