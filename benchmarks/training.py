@@ -126,8 +126,10 @@ class Side:
 
     def __init__(self, name: str, folder: Path, device: str, job: dict[str, Any], steps: int):
         self.name, self.steps, self.rows = name, steps, list[dict[str, float]]()
-        self.log = open(folder / f"{len(list(folder.glob('*.log')))}.log", "w+")  # noqa: SIM115
-        environment = {**os.environ, "SEMISEG_MODEL": str(folder / "model"), "SEMISEG_CACHE": str(folder / "cache")}
+        number = len(list(folder.glob("*.log")))
+        self.log = open(folder / f"{number}.log", "w+")  # noqa: SIM115
+        # --compile is not in the name of a run's folder, and two sides may not share one.
+        environment = {**os.environ, "SEMISEG_MODEL": str(folder / f"model{number}"), "SEMISEG_CACHE": str(folder / "cache")}
         words = [sys.executable, __file__, "--side", json.dumps({"device": device, **job})]
         began = time.perf_counter()
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment)

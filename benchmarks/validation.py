@@ -35,6 +35,7 @@ from engine.allocation import keep_freed_memory  # noqa: E402
 from engine.optimizers import build_optimizer  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
+from networks.folding import for_inference  # noqa: E402
 from val_2D import Validator, predict_slices, to_native, to_training_size  # noqa: E402
 
 EVERY = 200
@@ -158,7 +159,7 @@ def main() -> None:
         ours.student.eval()
         validator = Validator(source, cases, (SIDE, SIDE), torch.device(device))
         validator.load()
-        predict = Steered(ChannelsLast(ours.student), validator, device)
+        predict = Steered(ChannelsLast(for_inference(ours.student)), validator, device)
         dice = validator(predict)["mean"]["dice"]
         validations = timed(lambda: validator(predict), repeats, device)
         shares = parts(validator, predict, device)
