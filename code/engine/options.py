@@ -167,6 +167,9 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     options.resolved = Resolved(data, place, why, defaults, method, script)  # type: ignore[attr-defined]
     if options.schedule == "plateau" and options.steps_per_epoch and options.val_every == default.val_every:
         options.val_every = options.steps_per_epoch
+    if options.stride is not None and options.stride == default.stride and len(options.stride) == len(options.patch_size):
+        # A smaller patch than the published one must not leave gaps between its windows.
+        options.stride = tuple(min(step, side) for step, side in zip(options.stride, options.patch_size))
     check(options, data)
     return options
 
