@@ -168,8 +168,8 @@ def golden_batch(labels: Tensor, n_unlabeled: int, step: int = 0) -> Batch:
 
 @dataclass
 class Step:
-    """What a script computed at one step: the arguments of its `losses` as `main` gave them, and the terms (with their graph if no
-    weight changes)."""
+    """What a script computed at one step: the arguments of its losses as `main` gave them (where there are two functions, of both), and
+    the terms (with their graph if no weight changes)."""
 
     step: int
     arguments: Mapping[str, Any]
@@ -186,6 +186,7 @@ class ScriptedRun:
         self.networks, self.golden_batches, self.kept, self.rate, self.after = networks, batches, dict(kept), rate, after
         self.data = DATA_SETS["ACDC"]
         self.steps: list[Step] = []
+        self.arguments: dict[str, Any] = {}
         self.evaluated: dict[str, Any] = {}
 
     def refuse(self, condition: Any, sentence: str) -> None:
@@ -209,7 +210,7 @@ class ScriptedRun:
         signature = inspect.signature(losses)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            self.arguments = signature.bind(*arguments, **named).arguments
+            self.arguments |= signature.bind(*arguments, **named).arguments
             return function(*arguments, **named)
 
         return call
@@ -233,7 +234,7 @@ class ScriptedRun:
 
     def after_step(self, step: int, terms: Mapping[str, Any]) -> None:
         kept = {name: value.detach() for name, value in terms.items()} if self.rate else terms
-        self.steps.append(Step(step, self.arguments, kept))
+        self.steps.append(Step(step, dict(self.arguments), kept))
         if self.after:
             self.after(step)
 

@@ -22,8 +22,8 @@ class MixedPrecision:
         with torch.autocast(self.device, torch.bfloat16):
             return function(*arguments)
 
-    def __call__(self, x: Tensor) -> Any:
-        return widen(self._run(self.network, x))
+    def __call__(self, *inputs: Tensor) -> Any:
+        return widen(self._run(self.network, *inputs))
 
     def encode(self, x: Tensor) -> Any:
         return self._run(self.network.encode, x)
