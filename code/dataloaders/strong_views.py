@@ -1,0 +1,179 @@
+"""Strong views of images that are already augmented weakly: appearance changes, places stay, so predictions of both views can be compared.
+
+Every number is drawn on the host from a NumPy generator, a fixed number a row (rejected boxes apart), so that row i never depends on the
+rows after it; pixels change on the images' own device, one call a batch. Inputs stay as they are; rows that a probability leaves out
+come back to the bit.
+
+`mean` and `std` are those of the data set (`run.data.mean`, `run.data.std`): factors, grey levels and hues act on the pixel values before
+that normalisation, so that a strength means the same on h5 slices in 0..1 and on normalised photographs. The range that values are kept
+in is 0..1, widened to hold the image itself where it is scaled otherwise (own volumes with mean 0 and deviation 1).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the grey level (ITU-R BT.601)."""
+Scale = Sequence[float] | None
+
+
+def color_jitter(images: Tensor, rng: np.random.Generator, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0,
+                 hue: float = 0.0, probability: float = 1.0, mean: Scale = None, std: Scale = None) -> Tensor:
+    """Brightness, contrast, saturation and hue of each image (B, C, H, W), in an order of its own, kept in range after each.
+
+    A strength s draws a factor from U(max(0, 1 - s), 1 + s): of the values (brightness), of their distance from the image's mean grey
+    level (contrast), of the colours' distance from grey (saturation). `hue` h turns the colour circle by U(-h, h) of a full turn, h <= 0.5.
+    Saturation and hue need colours: on anything but three channels they change nothing, as in the published code (one channel: brightness
+    and contrast are all there is). With other than three channels each channel has a mean level of its own.
+    """
+    n, channels = images.shape[:2]
+    draws = rng.random((n, 9))
+    strengths = np.array([brightness, contrast, saturation, hue])
+    low = np.array([*np.maximum(0.0, 1 - strengths[:3]), -hue])
+    factors = low + draws[:, 1:5] * (np.array([*(1 + strengths[:3]), hue]) - low)
+    order = draws[:, 5:9].argsort(1)
+    active = [k for k in range(4) if strengths[k] > 0 and (k < 2 or channels == 3)]
+    rows = np.flatnonzero(draws[:, 0] < probability)
+    if not active or not len(rows):
+        return images
+
+    at = on(images, rows)
+    pixels = denormalised(images[at], mean, std)
+    lowest, highest = limits(pixels)
+    for turn in range(4):
+        for k in active:
+            mine = np.flatnonzero(order[rows, turn] == k)
+            if len(mine):
+                here = on(images, mine)
+                span = highest[here] - lowest[here]
+                unit = (pixels[here] - lowest[here]) / span
+                changed = CHANGES[k](unit, on(images, factors[rows[mine], k]).to(images.dtype).view(-1, 1, 1, 1))
+                pixels.index_copy_(0, here, changed.clamp(0, 1) * span + lowest[here])
+    return images.clone().index_copy_(0, at, normalised(pixels, mean, std))
+
+
+def gaussian_blur(images: Tensor, rng: np.random.Generator, sigma: tuple[float, float] = (0.1, 2.0), probability: float = 0.5) -> Tensor:
+    """Each image (B, C, H, W) with probability `probability` blurred by a Gaussian of standard deviation U(*sigma) pixels.
+
+    Cut off at three of the largest deviations; border pixels are repeated outwards.
+    """
+    draws = rng.random((len(images), 2))
+    rows = np.flatnonzero(draws[:, 0] < probability)
+    if not len(rows) or sigma[1] <= 0:
+        return images
+    deviations = sigma[0] + draws[rows, 1] * (sigma[1] - sigma[0])
+    radius = int(np.ceil(3 * sigma[1]))
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / np.maximum(deviations, 1e-6)[:, None]) ** 2)
+    weights /= weights.sum(1, keepdims=True)
+    at, (channels, height, width) = on(images, rows), images.shape[1:]
+    kernels = on(images, weights).to(images.dtype).repeat_interleave(channels, 0)
+    planes = images[at].reshape(1, -1, height, width)
+    planes = F.pad(planes, (radius,) * 4, mode="replicate")
+    planes = F.conv2d(planes, kernels[:, None, :, None], groups=len(kernels))
+    planes = F.conv2d(planes, kernels[:, None, None, :], groups=len(kernels))
+    return images.clone().index_copy_(0, at, planes.reshape(len(rows), channels, height, width))
+
+
+def cutout(images: Tensor, rng: np.random.Generator, area: tuple[float, float] = (0.02, 0.4), aspect: tuple[float, float] = (0.3, 1 / 0.3),
+           probability: float = 0.5, value: float = 0.0, mean: Scale = None, std: Scale = None) -> Tensor:
+    """Each image (B, C, H, W) with probability `probability` with a box (`cutmix_boxes`) of the pixel value `value` (0: black)."""
+    boxes = cutmix_boxes(rng, len(images), images.shape[2:], probability, area, aspect, images.device)
+    return torch.where(boxes, normalised(torch.full_like(images[:1, :, :1, :1], value), mean, std), images)
+
+
+def cutmix_boxes(rng: np.random.Generator, n: int, sides: Sequence[int], probability: float = 0.5, area: tuple[float, float] = (0.02, 0.4),
+                 aspect: tuple[float, float] = (0.3, 1 / 0.3), device: torch.device | str = "cpu") -> Tensor:
+    """(n, 1, H, W) bool, True inside a box; a row has one with probability `probability`, else none.
+
+    A box covers U(*area) of the image, is U(*aspect) times as high as wide, has whole pixels, and lies wholly inside: a box that does
+    not fit is drawn anew, place and all (UniMatch's medical branch, 50 % of rows, 2 to 40 %, 0.3 to 1/0.3). Raises ValueError where
+    a thousand boxes did not fit.
+    """
+    height, width = sides
+    table = np.zeros((n, 4), np.int64)
+    for row in np.flatnonzero(rng.random(n) < probability):
+        for _ in range(1000):
+            share, ratio = rng.uniform(*area) * height * width, rng.uniform(*aspect)
+            tall, wide = int(np.sqrt(share * ratio)), int(np.sqrt(share / ratio))
+            top, left = rng.integers(height), rng.integers(width)
+            if top + tall <= height and left + wide <= width:
+                table[row] = top, top + tall, left, left + wide
+                break
+        else:
+            raise ValueError(f"no box of area {area} and aspect {aspect} fits in {height}x{width} pixels")
+    top, bottom, left, right = send(table, device).T[:, :, None, None, None]
+    y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    return (y >= top) & (y < bottom) & (x >= left) & (x < right)
+
+
+# What each step of the jitter does to (B, C, H, W) values in 0..1, by a (B, 1, 1, 1) number
+
+
+def _brightness(unit: Tensor, factor: Tensor) -> Tensor:
+    return unit * factor
+
+
+def _contrast(unit: Tensor, factor: Tensor) -> Tensor:
+    level = grey(unit).mean((2, 3), keepdim=True) if unit.shape[1] == 3 else unit.mean((2, 3), keepdim=True)
+    return unit * factor + (1 - factor) * level
+
+
+def _saturation(unit: Tensor, factor: Tensor) -> Tensor:
+    return unit * factor + (1 - factor) * grey(unit)
+
+
+def _hue(unit: Tensor, turn: Tensor) -> Tensor:
+    """Colours by hue, saturation and value (Smith, SIGGRAPH 1978); hue turned."""
+    (highest, which), lowest = unit.max(1, keepdim=True), unit.amin(1, keepdim=True)
+    chroma = highest - lowest
+    red, green, blue = unit.split(1, 1)
+    sixths = torch.where(which == 0, green - blue, torch.where(which == 1, blue - red, red - green))
+    angle = sixths / torch.where(chroma > 0, chroma, 1) + 2 * which + 6 * turn
+    far = (angle + angle.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)).remainder(6)
+    return highest - chroma * torch.minimum(far, 4 - far).clamp(0, 1)
+
+
+CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)
+
+
+def grey(unit: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W)."""
+    return (unit * unit.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+# Between the images of a batch and pixel values
+
+
+def denormalised(images: Tensor, mean: Scale, std: Scale) -> Tensor:
+    """Pixel values, 0..1 where the data set has mean and std."""
+    if mean is None or std is None:
+        return images
+    return images * images.new_tensor(std).view(1, -1, 1, 1) + images.new_tensor(mean).view(1, -1, 1, 1)
+
+
+def normalised(pixels: Tensor, mean: Scale, std: Scale) -> Tensor:
+    """The inverse of `denormalised`."""
+    if mean is None or std is None:
+        return pixels
+    return (pixels - pixels.new_tensor(mean).view(1, -1, 1, 1)) / pixels.new_tensor(std).view(1, -1, 1, 1)
+
+
+def limits(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1, 1, 1) each: 0 and 1, or the image's own least and largest value where they lie further out."""
+    return pixels.amin((1, 2, 3), keepdim=True).clamp(max=0), pixels.amax((1, 2, 3), keepdim=True).clamp(min=1)
+
+
+def send(array: np.ndarray, device: torch.device | str) -> Tensor:
+    """A small host array on a device, without waiting for it where it can be pinned."""
+    tensor, device = torch.from_numpy(np.ascontiguousarray(array)), torch.device(device)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def on(images: Tensor, array: np.ndarray) -> Tensor:
+    """The array on the images' device."""
+    return send(array, images.device)
