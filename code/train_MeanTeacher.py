@@ -14,7 +14,7 @@ import torch
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
 from losses import softmax_mse, supervised_loss
-from networks import ema_update, frozen_copy
+from networks import ema_update, frozen_copy, logits_of
 
 
 @dataclass
@@ -44,12 +44,12 @@ PRESETS: Presets = {
 def losses(student, teacher, batch, weight, started, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
     n = batch.n_labeled
-    logits = student(batch.images)
+    logits = logits_of(student, batch.labeled, batch.unlabeled, options.passes)
     noise = (options.noise * torch.randn_like(batch.unlabeled)).clamp(-2 * options.noise, 2 * options.noise)
     with torch.no_grad():
         target = teacher(batch.unlabeled + noise)
 
-    supervised = supervised_loss(logits[:n], batch.labels, options.foreground_dice)
+    supervised = supervised_loss(logits[:n], batch.labels, options.dice)
     consistency = softmax_mse(logits[n:], target).mean() if started else supervised.new_zeros(())
     return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency}
 

@@ -28,7 +28,7 @@ PRESETS: Presets = {
 
 def losses(network, batch, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    return {"total": supervised_loss(network(batch.images), batch.labels, options.foreground_dice)}
+    return {"total": supervised_loss(network(batch.images), batch.labels, options.dice)}
 
 
 def main(options: Supervised) -> None:

@@ -17,7 +17,7 @@ import torch
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight, sigmoid_rampup
 from losses import softmax_mse, supervised_loss
-from networks import ema_update, frozen_copy
+from networks import ema_update, frozen_copy, logits_of
 
 
 @dataclass
@@ -30,7 +30,7 @@ class UAMT(Options):
     """Share of the old teacher in the moving average, 0 to 1."""
     noise: float = 0.1
     """Standard deviation of the Gaussian noise on the teacher's input, clipped at twice this value."""
-    passes: int = 8
+    teacher_passes: int = 8
     """Predictions of the teacher whose mean tells the uncertainty, an even number."""
     uncertainty_max: Literal["ln2", "lnC"] = "ln2"
     """Largest entropy of the threshold: ln 2 whatever the number of classes (published), or its logarithm."""
@@ -54,10 +54,10 @@ def noisy(images, options):
 
 @torch.no_grad()
 def uncertainty(teacher, images, options):
-    """Entropy of the mean of `passes` predictions, (B, 1, *spatial); two of them a call, as published."""
+    """Entropy of the mean of `teacher_passes` predictions, (B, 1, *spatial); two of them a call, as published."""
     twice = torch.cat([images, images])
-    total = sum(teacher(noisy(twice, options)).softmax(1) for _ in range(options.passes // 2))
-    mean = (total[: len(images)] + total[len(images) :]) / options.passes
+    total = sum(teacher(noisy(twice, options)).softmax(1) for _ in range(options.teacher_passes // 2))
+    mean = (total[: len(images)] + total[len(images) :]) / options.teacher_passes
     return -(mean * (mean + 1e-6).log()).sum(1, keepdim=True)
 
 
@@ -67,10 +67,10 @@ def losses(student, teacher, batch, weight, threshold, options):
     first, images = (n, batch.unlabeled) if options.consistency_rows == "unlabeled" else (0, batch.images)
     with torch.no_grad():
         target = teacher(noisy(images, options))
-    logits = student(batch.images)
+    logits = logits_of(student, batch.labeled, batch.unlabeled, options.passes)
     sure = uncertainty(teacher, images, options) < threshold
 
-    supervised = supervised_loss(logits[:n], batch.labels, options.foreground_dice)
+    supervised = supervised_loss(logits[:n], batch.labels, options.dice)
     divisor = 2 if options.consistency_norm == "2" else logits.shape[1]
     consistency = (sure * softmax_mse(logits[first:], target)).sum() / (divisor * sure.sum() + 1e-16)
     return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency, "mask": sure}
@@ -84,7 +84,8 @@ def admitted(step, options, num_classes):
 
 def main(options: UAMT) -> None:
     run = Run(options)
-    run.refuse(options.passes < 2 or options.passes % 2, f"--passes {options.passes}: an even number from 2 on is needed.")
+    odd = options.teacher_passes < 2 or options.teacher_passes % 2
+    run.refuse(odd, f"--teacher_passes {options.teacher_passes}: an even number from 2 on is needed.")
     student = run.network("student")
     teacher = run.keep("teacher", frozen_copy(student))
     optimizer = run.optimizer("student", student)

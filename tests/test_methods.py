@@ -36,6 +36,11 @@ def discs(side=32):
     return labels[:, None].float() + 0.3 * torch.randn(2, 1, side, side, generator=rng), labels
 
 
+def sim_eps(**values):
+    """Options of simEps as on images: linear Dice, separate passes."""
+    return train_simEps.SimEps(**{**train_simEps.PRESETS["2D"], **values})
+
+
 def batch_of(images, labels, step=0):
     return Batch(images, labels, step, 0, False, tuple(map(str, range(len(images)))), None)
 
@@ -57,8 +62,8 @@ def test_a_batch_holds_no_labels_of_unlabelled_rows():
 @pytest.mark.parametrize("script, options", [
     (train_Supervised, train_Supervised.Supervised()),
     (train_MeanTeacher, train_MeanTeacher.MeanTeacher(consistency_start=0, consistency_rampup=1.0)),
-    (train_simEps, train_simEps.SimEps(num_branches=2, sim_weight=1.0)),
-    (train_UAMT, train_UAMT.UAMT(consistency_rampup=1.0, passes=2)),
+    (train_simEps, sim_eps(num_branches=2, sim_weight=1.0)),
+    (train_UAMT, train_UAMT.UAMT(consistency_rampup=1.0, teacher_passes=2)),
 ], ids=["Supervised", "MeanTeacher", "simEps", "UAMT"])
 def test_two_discs_are_learnt_in_fifty_steps(script, options):
     images, labels = discs()
@@ -275,7 +280,7 @@ def test_pseudo_labels_send_no_gradient_to_their_makers():
     _, logits = random_stubs(3)
     for k, labels in enumerate(train_simEps.pseudo_labels(logits["unlabeled"], "max")):
         assert not labels.requires_grad
-        found = gradient(train_simEps.hybrid(logits["unlabeled"][k], labels), *logits["unlabeled"])
+        found = gradient(train_simEps.supervised_loss(logits["unlabeled"][k], labels, "linear"), *logits["unlabeled"])
         assert [bool(g.abs().sum() > 0) for g in found] == [j == k for j in range(3)]
 
 
@@ -283,7 +288,7 @@ def test_terms_of_simeps_add_up_and_reach_both_parts():
     torch.manual_seed(0)
     stubs, logits = random_stubs(4)
     labels = torch.randint(0, 3, (2, 4, 4))
-    options = train_simEps.SimEps(num_branches=4, sim_weight=7.0, rampup_unit=60)
+    options = sim_eps(num_branches=4, sim_weight=7.0, rampup_unit=60)
     run = drive(train_simEps, options, {f"branch{k + 1}": stub for k, stub in enumerate(stubs)}, [golden_batch(labels, 2, 6000)])
     (step,) = run.steps
     terms, weight = step.terms, step.arguments["weight"]
@@ -302,7 +307,7 @@ def test_equal_networks_in_eval_mode_agree():
     torch.manual_seed(0)
     branches = [build("unet", num_classes=2).eval()] * 3
     batch = batch_of(torch.cat([images, images.flip(-1)]), labels)
-    terms = train_simEps.losses(branches, batch, 0.1, train_simEps.SimEps(sim_stages="e,d,o"))
+    terms = train_simEps.losses(branches, batch, 0.1, sim_eps(sim_stages="e,d,o"))
     assert terms["similarity"].item() == 0
     assert torch.equal(terms["pseudo_labels"], branches[0](batch.unlabeled).argmax(1))
 
@@ -310,7 +315,7 @@ def test_equal_networks_in_eval_mode_agree():
 @pytest.mark.parametrize("wrong", [dict(num_branches=1), dict(sim_stages="e,x"), dict(sim_stages="")])
 def test_options_of_simeps_that_cannot_be(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
-        drive(train_simEps, train_simEps.SimEps(**wrong), {}, [])
+        drive(train_simEps, sim_eps(**wrong), {}, [])
 
 
 # UA-MT (card uamt.md, section 8)
@@ -380,5 +385,5 @@ def test_uamt_teacher_is_asked_in_train_mode_and_learns_by_averaging_alone():
 
 
 def test_uamt_refuses_an_odd_number_of_passes():
-    with pytest.raises(UserError, match="--passes 7"):
-        drive(train_UAMT, train_UAMT.UAMT(passes=7), {}, [])
+    with pytest.raises(UserError, match="--teacher_passes 7"):
+        drive(train_UAMT, train_UAMT.UAMT(teacher_passes=7), {}, [])

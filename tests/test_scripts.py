@@ -3,6 +3,7 @@ import dataclasses
 import importlib
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import train_simEps
@@ -56,22 +57,28 @@ def test_every_option_is_read_somewhere(script):
         assert found or f'_value_of(words, "{field.name}")' in first_look, f"nothing reads --{field.name}"
 
 
+def variants(kind):
+    """The values of --variant, where a script has it."""
+    return get_args(get_type_hints(kind).get("variant"))
+
+
 def test_no_preset_names_what_does_not_exist(script):
     names = {field.name for field in dataclasses.fields(kind_of(script))}
     for key, values in script.PRESETS.items():
-        assert key in {"2D", "3D", *DATA_SETS} and set(values) <= names
+        assert key in {"2D", "3D", *DATA_SETS, *variants(kind_of(script))} and set(values) <= names
 
 
 SSL4MIS = dict(model="unet", patch_size=(256, 256), batch_size=24, labeled_bs=12, max_iterations=30000, optimizer="sgd", base_lr=0.01,
                schedule="poly", val_every=200, steps_per_epoch=None, seed=1337, deterministic=1, dropout=1.0, labeled_choice="first")
-SIMEPS = SSL4MIS | dict(batch_size=32, labeled_bs=16, optimizer="adam", schedule="plateau")
+SIMEPS = SSL4MIS | dict(batch_size=32, labeled_bs=16, optimizer="adam", schedule="plateau",
+                          dice="linear", passes="apart")
 VOLUMES = dict(model="vnet", batch_size=4, labeled_bs=2, max_iterations=6000, optimizer="sgd", base_lr=0.01, schedule="step", seed=1337,
-               foreground_dice=False, protocol="official")
+               dice="squared", passes="joint", protocol="official")
 LIKE_BRATS = VOLUMES | dict(model="unet_3D", patch_size=(96, 96, 96), max_iterations=30000, schedule="poly", val_every=200)
 PROTOCOL = {
-    "LA": VOLUMES | dict(labeled_num="8", patch_size=(112, 112, 80), stride=(18, 18, 4), foreground_dice=True),
+    "LA": VOLUMES | dict(labeled_num="8", patch_size=(112, 112, 80), stride=(18, 18, 4), dice="foreground"),
     "BraTS2019": LIKE_BRATS | dict(labeled_num="25", stride=(64, 64, 64)),
-    "Pancreas-CT": VOLUMES | dict(labeled_num="12", patch_size=(96, 96, 96), stride=(16, 16, 16), foreground_dice=True),
+    "Pancreas-CT": VOLUMES | dict(labeled_num="12", patch_size=(96, 96, 96), stride=(16, 16, 16), dice="foreground"),
     "nnunet": LIKE_BRATS | dict(labeled_num="all", stride=None),
     "Phantom3D": VOLUMES | dict(labeled_num="4", patch_size=(48, 48, 32), max_iterations=300, schedule="poly", val_every=50),
     "PROMISE12": SSL4MIS | dict(protocol="official"),
@@ -86,8 +93,8 @@ PROTOCOL = {
 }
 MEAN_TEACHER = dict(consistency=0.1, consistency_rampup=200.0, consistency_start=1000, ema_decay=0.99, ema_buffers=False, noise=0.1)
 SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, combine="max", consistency=0.1, consistency_rampup=200.0, rampup_unit=150)
-UA_MT = dict(consistency=0.1, consistency_rampup=200.0, ema_decay=0.99, noise=0.1, passes=8, uncertainty_max="ln2", consistency_norm="2",
-             consistency_rows="unlabeled")
+UA_MT = dict(consistency=0.1, consistency_rampup=200.0, ema_decay=0.99, noise=0.1, teacher_passes=8, uncertainty_max="ln2",
+             consistency_norm="2", consistency_rows="unlabeled")
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),

@@ -32,7 +32,7 @@ OWN_SCALE = ("Own volumes: each is scaled by its own mean and deviation, channel
 def simeps(**values: object) -> dict[str, object]:
     """Published protocol of simEps (Sime et al., IEEE TII 2022; github.com/djene-mengistu/simEps), one validation an epoch."""
     return {"model": "unet", "patch_size": (256, 256), "batch_size": 32, "labeled_bs": 16, "optimizer": "adam", "schedule": "plateau",
-            "val_every": values["steps_per_epoch"], **values}
+            "dice": "linear", "passes": "apart", "val_every": values["steps_per_epoch"], **values}
 
 
 DATA_SETS = {data.name: data for data in (
@@ -50,13 +50,13 @@ DATA_SETS = {data.name: data for data in (
             augmentation="simeps_mt", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect",
             defaults=simeps(steps_per_epoch=29, max_iterations=17371, base_lr=2e-3, labeled_num="40%")),
     DataSet("LA", "la", ("background", "atrium"), dimensions=3,
-            defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "foreground_dice": True},
+            defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "dice": "foreground"},
             note="LA: the published preparation crops every volume around its reference label, test volumes too."),
     DataSet("BraTS2019", "brats", ("background", "whole tumour"), dimensions=3,
             defaults=VOLUMES | {"model": "unet_3D", "labeled_num": "25", "patch_size": (96, 96, 96), "stride": (64, 64, 64),
                                 "max_iterations": 30000, "schedule": "poly", "val_every": 200}),
     DataSet("Pancreas-CT", "pancreas", ("background", "pancreas"), dimensions=3,
-            defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "foreground_dice": True},
+            defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "dice": "foreground"},
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
     DataSet("PROMISE12", "promise12", ("background", "prostate"), unit="patient", defaults=SSL4MIS | {"labeled_num": "2"},
             note="PROMISE12: nobody has published the lists of its 35/5/10 cases; ours are drawn, compare figures with care."),

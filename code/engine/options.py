@@ -63,8 +63,10 @@ class Options:
     """Size of the training images in pixels, of volumes in voxels (x y z)."""
     stride: tuple[int, ...] | None = None
     """Volumes: step of the sliding window along x y z in validation and tests. Without it: half the patch."""
-    foreground_dice: bool = False
-    """Leave the background out of the Dice loss (published on LA)."""
+    dice: Literal["squared", "foreground", "linear"] = "squared"
+    """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), or linear ones (simEps)."""
+    passes: Literal["joint", "apart"] = "joint"
+    """Labelled and unlabelled images go through a network together, or apart, so that batch norm sees them apart (simEps)."""
     base_lr: float = 0.01
     """Learning rate at the start."""
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -136,8 +138,9 @@ Presets = Mapping[str, Mapping[str, object]]
 def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = None) -> Kind:
     """Options of a script: command line, then method x data set (`presets`), then data set, then class.
 
-    `presets` may have the keys 2D, 3D, Phantom (all of them) and names of data sets; the more special wins. Raises `UserError`
-    for values that cannot be; unknown options end the program with code 2 and the nearest known ones.
+    `presets` may have the keys 2D, 3D, Phantom (all of them), names of data sets, and values of the script's --variant; the more
+    special wins, the variant over all. Raises `UserError` for values that cannot be; unknown options end the program with code 2
+    and the nearest known ones.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     names = [field.name for field in dataclasses.fields(kind)]
@@ -154,7 +157,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     data, place, why = catalog.resolve(_value_of(words, "dataset"), Path(root) if root else None, REPOSITORY)
     values = dict(data.defaults)
     values["protocol"] = data.protocols[0]
-    for key in (f"{data.dimensions}D", "Phantom" if data.name.startswith("Phantom") else "", data.name):
+    variant = _value_of(words, "variant")
+    for key in (f"{data.dimensions}D", "Phantom" if data.name.startswith("Phantom") else "", data.name, variant or ""):
         values.update(presets.get(key, {}))
     default = kind(**values)  # type: ignore[arg-type]
     options = tyro.cli(

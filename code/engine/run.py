@@ -81,6 +81,7 @@ class Run(Stage):
                 state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
                 self.best_states[name] = {"score": None, "step": self.steps_done, "network": network.spec, "state": state}
         self.save_best()
+        scores = {name: best["score"] for name, best in self.best_states.items() if best["score"] is not None}
         for name, how in self.evaluated.items():
             if isinstance(how, str) and session.validator is not None:
                 members = []
@@ -88,7 +89,12 @@ class Run(Stage):
                     network.load_state_dict(self.best_states[role]["state"])
                     members.append(network)
                 together = ENSEMBLES[how](members).eval()
-                self.monitor.scored(name, self.steps_done, partial(session.validator, self.predictor(together)))
+                summary = self.monitor.scored(name, self.steps_done, partial(session.validator, self.predictor(together)))
+                scores[name] = summary["mean"]["dice"] or 0.0
+        if self.quote_by_validation and scores and session.split.selection != "last":
+            self.quoted = max(scores, key=lambda name: scores[name])
+            self.save_best()
+            say(f"Quoted: {self.quoted}, the best on validation cases ({scores[self.quoted]:.4f}) of {', '.join(scores)}.")
         share = self.waited() / max(self.train_seconds, 1e-9)
         say(f"Done: {self.steps_done} steps in {duration(self.train_seconds)}, {share:.1%} of it waiting for data; "
             f"validation took {duration(self.monitor.validation_seconds)}.")

@@ -52,6 +52,8 @@ class Stage:
         self.optimizers: dict[str, ScheduledOptimizer] = {}
         self.kept: dict[str, Any] = {}
         self.evaluated: dict[str, nn.Module | str] = {}
+        self.quote_by_validation = False
+        self.quoted = ""
         self.best_states: dict[str, dict[str, Any]] = {}
         self.val_every = session.options.val_every
         self.steps_done = 0
@@ -104,12 +106,12 @@ class Stage:
         """`losses` as it is run: under --precision inside the networks, with --compile as one graph, floats as tensors."""
         return compiled(losses, self.options.precision, self.options.compile, self.device)
 
-    def evaluates(self, **predictors: nn.Module | str) -> None:
-        """What is validated and tested; the first named is the method's own number.
+    def evaluates(self, by_validation: object = False, **predictors: nn.Module | str) -> None:
+        """What is validated and tested; the first named is the method's own number, or the best by validation.
 
         A network keeps its own best. A string combines all networks named here: "mean_logits".
         """
-        self.evaluated = predictors
+        self.evaluated, self.quote_by_validation = predictors, bool(by_validation)
 
     # The loop
 
@@ -250,7 +252,7 @@ class Stage:
         """Writes best.pt: every evaluated network at its own best, and how they are combined."""
         checkpoint.save(self.file("best"), {
             "format": 1, "kind": "best", "stage": self.name, "method": self.session.resolved.method, "code": self.session.config["code"],
-            "order": list(self.evaluated), "predictors": dict(self.best_states),
+            "order": sorted(self.evaluated, key=lambda name: name != self.quoted), "predictors": dict(self.best_states),
             "ensembles": {name: how for name, how in self.evaluated.items() if isinstance(how, str)},
         })
 

@@ -1,15 +1,23 @@
 """The supervised term that nearly all methods share."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor
 
-from losses.overlap import cross_entropy, dice_loss
+from losses.overlap import cross_entropy, dice_loss, unsquared_dice_loss
+
+DICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "squared": dice_loss, "foreground": partial(dice_loss, foreground_only=True), "linear": unsquared_dice_loss,
+}
+"""The published forms of the Dice loss: SSL4MIS; UA-MT on LA (class 0 left out); simEps."""
 
 
-def supervised_loss(logits: Tensor, labels: Tensor, foreground_only: bool = False) -> Tensor:
+def supervised_loss(logits: Tensor, labels: Tensor, dice: str = "squared") -> Tensor:
     """(cross-entropy + Dice) / 2 of logits (B, C, *spatial) and labels (B, *spatial); a scalar.
 
-    Label 255 is ignored; with no counted pixel the loss is 0. `foreground_only`: Dice without class 0 (UA-MT on LA).
+    Label 255 is ignored; with no counted pixel the loss is 0. `dice` is a name in `DICE`.
     """
-    loss = (cross_entropy(logits, labels) + dice_loss(logits, labels, foreground_only=foreground_only)) / 2
+    loss = (cross_entropy(logits, labels) + DICE[dice](logits, labels)) / 2
     return loss * (labels != 255).any()

@@ -9,7 +9,10 @@ from torch import nn
 from networks.attention_unet import AttentionUNet3D
 from networks.averaging import average_weights, ema_update, frozen_copy
 from networks.base import Network
+from networks.discriminator import Discriminator
+from networks.initial import start_apart
 from networks.nnunet import NNUNet2D, NNUNet3D
+from networks.passes import logits_of
 from networks.unet import UNet
 from networks.unet_3D import UNet3D, UNet3DPyramid
 from networks.vnet import VNet
@@ -25,9 +28,11 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "vnet": VNet,
     "voxresnet": VoxResNet,
     "nnunet": NNUNet3D,
+    "discriminator_2D": partial(Discriminator, 2),
+    "discriminator_3D": partial(Discriminator, 3),
 }
 
-__all__ = ["BUILDERS", "Network", "average_weights", "build", "ema_update", "frozen_copy", "names"]
+__all__ = ["BUILDERS", "Network", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names", "start_apart"]
 
 
 def names(dimensions: int) -> list[str]:

@@ -39,8 +39,8 @@ def uamt_terms(golden: Golden, options: train_UAMT.UAMT, prefix: str, steps: lis
 
 
 def uamt(golden: Golden, preset: str) -> Computed:
-    foreground = bool(DATA_SETS[preset].defaults.get("foreground_dice"))
-    values = {**train_UAMT.PRESETS.get(preset, {}), "max_iterations": golden["par_max_iterations"].item(), "foreground_dice": foreground}
+    dice = DATA_SETS[preset].defaults.get("dice", "squared")
+    values = {**train_UAMT.PRESETS.get(preset, {}), "max_iterations": golden["par_max_iterations"].item(), "dice": dice}
     options = train_UAMT.UAMT(**values)
     steps = golden["par_iters"].tolist()
     run, student = uamt_terms(golden, options, "in_", steps)

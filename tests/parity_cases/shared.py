@@ -65,7 +65,7 @@ def supervised(golden: Golden) -> Computed:
         out |= {f"out_ce_{kind}": ce, f"out_dice_{kind}": dice_loss(logits, labels), f"out_loss_{kind}": loss}
         out |= {f"grad_logits_{kind}": gradient(loss, logits)[0], f"grad_ce_{kind}": gradient(ce, logits)[0]}
     logits, labels = golden.leaf("in_logits_3d"), golden.tensor("in_labels_3d")
-    loss = supervised_loss(logits, labels, foreground_only=True)
+    loss = supervised_loss(logits, labels, "foreground")
     out |= {"out_la_dice": dice_loss(logits, labels, foreground_only=True), "out_la_loss": loss}
     return out | {"grad_la_logits": gradient(loss, logits)[0]}
 

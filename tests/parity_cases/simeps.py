@@ -12,6 +12,7 @@ from torch import Tensor
 import losses.similarity
 from losses import similarity_loss, similarity_map, symmetric_similarity_loss, unsquared_dice_loss
 
+PORT = train_simEps.PRESETS["2D"]
 PARTS = ("labeled", "unlabeled")
 
 
@@ -65,7 +66,7 @@ def train(golden: Golden, options: train_simEps.SimEps, taps: dict[str, dict[str
 def simeps(golden: Golden, **preset: Any) -> Computed:
     count = len(golden.endings("in_logits_labeled_"))
     taps = branches_of(golden, 1, count)
-    options = train_simEps.SimEps(**{**preset, "num_branches": count, "sim_weight": golden["par_similarity_coefficient"].item()})
+    options = train_simEps.SimEps(**{**PORT, **preset, "num_branches": count, "sim_weight": golden["par_similarity_coefficient"].item()})
     step = train(golden, options, taps).steps[0]
     out: Computed = {f"out_{name}": step.terms[name] for name in ("supervised", "similarity", "cps_labeled", "cps_unlabeled", "total")}
     out["out_weight"] = step.arguments["weight"]
@@ -74,7 +75,7 @@ def simeps(golden: Golden, **preset: Any) -> Computed:
         for k, labels in enumerate(train_simEps.pseudo_labels(taps["logits"][part], options.combine)):
             out[f"out_pseudo_labels_{part}_{k + 1}"] = labels
             if part == "unlabeled":
-                out[f"out_cps_unlabeled_{k + 1}"] = train_simEps.hybrid(taps["logits"][part][k], labels)
+                out[f"out_cps_unlabeled_{k + 1}"] = train_simEps.supervised_loss(taps["logits"][part][k], labels, "linear")
     for name in golden.endings("grad_total_"):
         part, _, k = name.rpartition("_")
         (out[f"grad_total_{name}"],) = gradient(step.terms["total"], taps["logits"][part][int(k) - 1])
@@ -82,7 +83,7 @@ def simeps(golden: Golden, **preset: Any) -> Computed:
         (out["grad_similarity_labeled_1"],) = gradient(step.terms["similarity"], taps["logits"]["labeled"][0])
     for stage, tap in zip("ed", ("encoder", "decoder")):
         if f"out_similarity_{tap}" in golden.arrays:
-            alone = train(golden, train_simEps.SimEps(**{**preset, "sim_stages": stage}), taps).steps[0].terms["similarity"]
+            alone = train(golden, train_simEps.SimEps(**{**PORT, **preset, "sim_stages": stage}), taps).steps[0].terms["similarity"]
             out[f"out_similarity_{tap}"] = alone
             for name in golden.endings(f"grad_similarity_{tap}_"):
                 part, _, k = name.rpartition("_")
@@ -93,7 +94,7 @@ def simeps(golden: Golden, **preset: Any) -> Computed:
 def baselines(golden: Golden) -> Computed:
     """Two branches without the similarity term are that repository's CPS."""
     taps = branches_of(golden, 1, 2)
-    step = train(golden, train_simEps.SimEps(num_branches=2, sim_weight=0.0), taps).steps[0]
+    step = train(golden, train_simEps.SimEps(**{**PORT, "num_branches": 2, "sim_weight": 0.0}), taps).steps[0]
     unlabeled: Tensor = step.terms["cps_unlabeled"]
     return {
         "out_weight": step.arguments["weight"], "out_cps_labeled": step.terms["cps_labeled"], "out_cps_unlabeled": unlabeled,
