@@ -75,7 +75,7 @@ def test_spec_rebuilds_the_network():
 
 
 def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(ValueError, match="'unnet'.*unet, .*unet_transposed, vnet"):
+    with pytest.raises(ValueError, match="'unnet'.*unet, .*unet_transposed, .*vnet"):
         build("unnet")
 
 

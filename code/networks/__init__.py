@@ -6,22 +6,30 @@ from functools import partial
 
 from torch import nn
 
-from networks.attention_unet import AttentionUNet3D
+from networks.attention_unet import AttentionUNet2D, AttentionUNet3D
 from networks.averaging import average_weights, ema_update, frozen_copy
 from networks.base import Network
 from networks.discriminator import Discriminator
-from networks.initial import start_apart
+from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.passes import logits_of
+from networks.pnet import PNet
 from networks.unet import UNet
 from networks.unet_3D import UNet3D, UNet3DPyramid
+from networks.unet_heads import UNetCCT, UNetDS, UNetURPC
 from networks.vnet import VNet
 from networks.voxresnet import VoxResNet
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "unet_transposed": partial(UNet, transposed=True),
+    "unet_ds": UNetDS,
+    "unet_urpc": UNetURPC,
+    "unet_cct": UNetCCT,
     "nnunet_2D": NNUNet2D,
+    "enet": ENet,
+    "pnet": PNet,
+    "attention_unet_2D": AttentionUNet2D,
     "unet_3D": UNet3D,
     "unet_3D_dv_semi": UNet3DPyramid,
     "attention_unet": AttentionUNet3D,
@@ -32,7 +40,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "discriminator_3D": partial(Discriminator, 3),
 }
 
-__all__ = ["BUILDERS", "Network", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names", "start_apart"]
+__all__ = ["BUILDERS", "Network", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names"]
 
 
 def names(dimensions: int) -> list[str]:

@@ -21,6 +21,10 @@ class Network(nn.Module, ABC):
     """What every side of an input, or the side of each axis, must be a multiple of: the factor between the finest and the coarsest map."""
     instance_norm: ClassVar[bool] = False
     """Whether the coarsest map is normalised over each image alone."""
+    several_heads: ClassVar[bool] = False
+    """Whether `forward` gives a tuple of logits."""
+    main_only: bool = False
+    """Set for inference: `forward` gives the main logits alone, without the work of other heads."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -34,8 +38,14 @@ class Network(nn.Module, ABC):
     def head(self, features: Any) -> Any:
         """What `decode` gave -> logits (B, num_classes, *sides)."""
 
+    def main(self, maps: list[Tensor]) -> Any:
+        """The maps -> the main logits alone."""
+        logits = self.head(self.decode(maps))
+        return logits[0] if self.several_heads else logits
+
     def forward(self, x: Tensor) -> Any:
-        return self.head(self.decode(self.encode(x)))
+        maps = self.encode(x)
+        return self.main(maps) if self.main_only else self.head(self.decode(maps))
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError where the network cannot take images (B, C, *sides) of these sides."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEVELS = 2**16
@@ -15,13 +16,18 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        threshold = round(self.p * LEVELS)
-        if not self.training or x.device.type != "cpu" or not 0 < threshold < LEVELS or torch.compiler.is_compiling() or not dense(x):
-            return super().forward(x)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.int16)[: x.numel()] >= threshold - LEVELS // 2
-        scale = torch.tensor(LEVELS / (LEVELS - threshold), dtype=x.dtype)
-        return x * (kept.as_strided(x.shape, x.stride()) * scale)
+        return dropped(x, self.p) if self.training else x
+
+
+def dropped(x: Tensor, rate: float) -> Tensor:
+    """x with elements set to 0 at `rate`, the others scaled up by as much, whatever mode a network is in."""
+    threshold = round(rate * LEVELS)
+    if x.device.type != "cpu" or not 0 < threshold < LEVELS or torch.compiler.is_compiling() or not dense(x):
+        return F.dropout(x, rate)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.int16)[: x.numel()] >= threshold - LEVELS // 2
+    scale = torch.tensor(LEVELS / (LEVELS - threshold), dtype=x.dtype)
+    return x * (kept.as_strided(x.shape, x.stride()) * scale)
 
 
 def dense(x: Tensor) -> bool:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from networks.base import Network
+
 PLAIN = (nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
@@ -21,10 +23,13 @@ def for_inference(network: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode that gives the same outputs up to rounding (about 1e-6 of a logit) in less time.
 
     Within every `nn.Sequential`, convolution - batch norm - (leaky) ReLU become one, and dropouts vanish; what stands elsewhere,
-    or has another order, stays as it is. The copy does not follow the network's weights afterwards, and takes no gradient.
+    or has another order, stays as it is. Of several heads the main one is left. The copy does not follow the network's weights
+    afterwards, and takes no gradient.
     """
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     for container in list(copied.modules()):
+        if isinstance(container, Network):
+            container.main_only = True
         if type(container).forward is nn.Sequential.forward:
             _fold(container)
     return copied

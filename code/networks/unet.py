@@ -34,6 +34,11 @@ class Up(nn.Module):
         return self.conv(torch.cat([skip, self.enlarge(self.reduce(x))], dim=1))
 
 
+def decoder_blocks(transposed: bool = False) -> nn.ModuleList:
+    """The four blocks of a decoder, from the coarsest up."""
+    return nn.ModuleList(Up(a, b, transposed) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
+
+
 class UNet(Network):
     """U-Net with five levels.
 
@@ -55,7 +60,7 @@ class UNet(Network):
         self.down = nn.ModuleList(
             nn.Sequential(nn.MaxPool2d(2), ConvBlock(a, b, p)) for a, b, p in zip(WIDTHS[:-1], WIDTHS[1:], rates[1:])
         )
-        self.up = nn.ModuleList(Up(a, b, transposed) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
+        self.up = decoder_blocks(transposed)
         self.out = nn.Conv2d(WIDTHS[0], num_classes, 3, padding=1)
 
     def encode(self, x: Tensor) -> list[Tensor]:

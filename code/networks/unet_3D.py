@@ -117,6 +117,8 @@ class UNet3DPyramid(Family3D):
             channels; what is left goes on to the next finer level); 0 switches dropout off.
     """
 
+    several_heads = True
+
     def __init__(self, in_channels: int = 1, num_classes: int = 2, dropout: float = 1.0):
         super().__init__(in_channels)
         self.dropouts = nn.ModuleList(nn.Dropout3d(dropout * rate) for rate in (0.5, 0.3, 0.2, 0.1))

@@ -1,0 +1,120 @@
+"""2D U-Nets that predict several times: at four scales (deep supervision, URPC), or by four decoders (CCT)."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.base import climb
+from networks.dropout import Dropout, dropped
+from networks.perturbations import feature_dropout, feature_noise
+from networks.unet import WIDTHS, UNet, decoder_blocks
+
+NOISE, ATTENTION = 0.3, (0.7, 0.9)
+"""Published strengths of feature noise and of feature dropout."""
+
+
+class Decoder(nn.Module):
+    """A decoder with a head of its own: the encoder's five maps -> features (B, 16, H, W)."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.up = decoder_blocks()
+        self.out = nn.Conv2d(WIDTHS[0], num_classes, 3, padding=1)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return climb(self.up, maps)
+
+
+class SeveralHeads(UNet):
+    """A U-Net whose main output is that of `unet`, without work for the others where it alone is wanted."""
+
+    several_heads = True
+
+    def main(self, maps: list[Tensor]) -> Tensor:
+        """The five maps -> the main logits (B, num_classes, H, W)."""
+        return self.out(climb(self.up, maps))
+
+
+class UNetDS(SeveralHeads):
+    """The U-Net with deep supervision (`unet_ds` in SSL4MIS, 1,831,060 parameters): a head at each level of the decoder.
+
+    As in the published network there is a fifth head, on the coarsest map, which is never used; here it takes no gradient.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: channels of the logits, background included.
+        dropout: multiplies the published rates; 0 switches dropout off.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0):
+        super().__init__(in_channels, num_classes, dropout=dropout)
+        self.side_heads = nn.ModuleList(nn.Conv2d(width, num_classes, 3, padding=1) for width in WIDTHS[1:])
+        self.side_heads[-1].requires_grad_(False)
+
+    def decode(self, maps: list[Tensor]) -> list[Tensor]:  # type: ignore[override]
+        """The five maps of the encoder -> four of the decoder, (B, 16, H, W) first."""
+        x = maps[-1]
+        decoded: list[Tensor] = []
+        for up, skip in zip(self.up, maps[-2::-1]):
+            x = up(x, skip)
+            decoded.insert(0, x)
+        return decoded
+
+    def head(self, features: list[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The four maps -> four logits (B, num_classes, H, W): at full size, then those of 1/2, 1/4, 1/8, enlarged by nearest neighbour."""
+        coarse = [head(x) for head, x in zip(self.side_heads, features[1:])]
+        return self.out(features[0]), *(F.interpolate(logits, scale_factor=2.0**k) for k, logits in enumerate(coarse, 1))
+
+
+class UNetURPC(UNetDS):
+    """The U-Net of URPC (Luo et al., MICCAI 2021; 1,831,060 parameters): `unet_ds` with perturbed features in train mode.
+
+    What the side heads read is perturbed, not what goes on to the next level: feature noise at 1/2, feature dropout at 1/4, dropout
+    at 1/8 (p = 0.5, multiplied by `dropout`).
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0):
+        super().__init__(in_channels, num_classes, dropout)
+        self.side_dropout = Dropout(dropout * 0.5)
+
+    def head(self, features: list[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """As in `unet_ds`, of perturbed maps in train mode."""
+        if self.training:
+            full, half, quarter, eighth = features
+            features = [full, feature_noise(half, NOISE), feature_dropout(quarter, ATTENTION), self.side_dropout(eighth)]
+        return super().head(features)
+
+
+class UNetCCT(SeveralHeads):
+    """The U-Net of CCT in SSL4MIS (Ouali et al., CVPR 2020; 3,713,664 parameters): one encoder and four decoders.
+
+    The three auxiliary decoders read all five maps of the encoder perturbed, in train mode and out of it: by feature noise, by dropout,
+    by feature dropout, drawn anew for each map.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: channels of the logits, background included.
+        dropout: multiplies the published rates of the encoder and that of the perturbation.
+        noise: largest relative change by feature noise.
+        drop: rate of the perturbing dropout.
+        attention: share of the largest activation from which on feature dropout sets to 0, drawn between these two.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0, noise: float = NOISE, drop: float = 0.3,
+                 attention: tuple[float, float] = ATTENTION):
+        super().__init__(in_channels, num_classes, dropout=dropout)
+        self.noise, self.drop, self.attention = noise, dropout * drop, attention
+        self.auxiliary = nn.ModuleList(Decoder(num_classes) for _ in range(3))
+
+    def decode(self, maps: list[Tensor]) -> list[Tensor]:  # type: ignore[override]
+        """The five maps -> features (B, 16, H, W) of the main decoder, then of the auxiliary ones."""
+        perturbed = (
+            [feature_noise(x, self.noise) for x in maps],
+            [dropped(x, self.drop) for x in maps],
+            [feature_dropout(x, self.attention) for x in maps],
+        )
+        return [climb(self.up, maps), *(decoder(inputs) for decoder, inputs in zip(self.auxiliary, perturbed))]
+
+    def head(self, features: list[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Features of the four decoders -> four logits (B, num_classes, H, W)."""
+        return tuple(out(x) for out, x in zip((self.out, *(decoder.out for decoder in self.auxiliary)), features))
