@@ -23,3 +23,12 @@ def softmax_kl(logits: Tensor, target_logits: Tensor) -> Tensor:
 def sigmoid_kl(logits: Tensor, target_logits: Tensor) -> Tensor:
     """sigmoid b * (log sigmoid b - log sigmoid a), element-wise."""
     return target_logits.sigmoid() * (logsigmoid(target_logits) - logsigmoid(logits))
+
+
+def symmetric_kl(first: Tensor, second: Tensor, axis: int = 1) -> Tensor:
+    """(KL(q || p) + KL(p || q)) / 2 of p = softmax(first), q = softmax(second) along `axis`, element-wise: (B, C, *spatial).
+
+    Its sum along `axis` is the divergence of a position (R-Drop; Liang et al., NeurIPS 2021, eq. 2).
+    """
+    p, q = first.log_softmax(axis), second.log_softmax(axis)
+    return (p.exp() - q.exp()) * (p - q) / 2
