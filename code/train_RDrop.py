@@ -1,0 +1,93 @@
+"""R-Drop: regularised dropout (Liang et al., NeurIPS 2021, arXiv 2106.14448), carried over to segmentation.
+
+Every image goes through the network twice. The two predictions differ by their dropout masks alone, and on unlabelled images
+they must agree:
+
+    L = m/2 * [S(f_1(x_l), y_l) + S(f_2(x_l), y_l)] + w(t)/C * mean [KL(p_2 || p_1) + KL(p_1 || p_2)] / 2,   p_k = softmax f_k(x_u)
+
+with S = (CE + Dice) / 2 and m the number of networks: f_1 and f_2 are two passes of one (m = 1), or two networks (m = 2).
+
+Page: docs/methods/rdrop.md          python code/train_RDrop.py --dataset ACDC --labeled_num 7
+"""
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from engine import Options, Presets, Run, launch
+from engine.schedules import consistency_weight
+from losses import supervised_loss, symmetric_kl
+from networks import logits_of
+from networks.initial import start_apart
+
+
+@dataclass
+class RDrop(Options):
+    consistency: float = 4.0
+    """Weight of the divergence once ramped up, 0 or more. The divergence of a pixel is divided by the classes: 4/C in effect."""
+    consistency_rampup: float = 200.0
+    """Length of the ramp, in units of 150 steps."""
+    rdrop_axis: Literal["class", "last"] = "class"
+    """Axis of the softmax in the divergence: the classes, or the last axis of the image, by whose length it is divided."""
+    rdrop_models: Literal[1, 2] = 1
+    """Networks: one, asked twice under dropout, or two."""
+    rdrop_rows: Literal["unlabeled", "all"] = "unlabeled"
+    """Images of the divergence: the unlabelled ones, or all."""
+    init: Literal["default", "kaiming_xavier"] = "default"
+    """Initial weights of two networks: the architecture's own, or Kaiming-normal and Xavier-normal convolutions (published in 3D)."""
+    variant: Literal["default", "published_code"] = "default"
+    """default: the paper's. published_code: two networks and the last axis, as SSL4MIS has it."""
+
+
+PRESETS: Presets = {
+    "2D": dict(schedule="poly_next"),
+    "3D": dict(schedule="poly_next", init="kaiming_xavier"),
+    "LA": dict(schedule="step", consistency_rampup=40.0),
+    "Pancreas-CT": dict(schedule="step", consistency_rampup=40.0),
+    **dict.fromkeys(("NEU-Seg", "DAGM", "MT"), dict(schedule="plateau")),
+    "Phantom": dict(consistency_rampup=1.0),
+    "published_code": dict(rdrop_models=2, rdrop_axis="last"),
+}
+
+
+def losses(networks, batch, weight, options):
+    """The method: named terms of the loss, each a scalar; `total` is what is minimised. `networks`: two, or one twice."""
+    n = batch.n_labeled
+    first, second = (logits_of(network, batch.labeled, batch.unlabeled, options.passes) for network in networks)
+    rows = slice(n if options.rdrop_rows == "unlabeled" else 0, None)
+
+    supervised_1 = supervised_loss(first[:n], batch.labels, options.dice)
+    supervised_2 = supervised_loss(second[:n], batch.labels, options.dice)
+    divergence = symmetric_kl(first[rows], second[rows], 1 if options.rdrop_axis == "class" else -1).mean()
+    total = options.rdrop_models / 2 * (supervised_1 + supervised_2) + weight * divergence
+    return {"total": total, "supervised_1": supervised_1, "supervised_2": supervised_2, "divergence": divergence}
+
+
+def has_dropout(network):
+    """Whether two passes of the network in train mode differ."""
+    return any(isinstance(module, nn.Dropout | nn.Dropout2d | nn.Dropout3d) and module.p > 0 for module in network.modules())
+
+
+def main(options: RDrop) -> None:
+    run = Run(options)
+    roles = ("model1", "model2")[: options.rdrop_models]
+    models = [run.network(role) for role in roles]
+    alone = len(models) == 1
+    run.refuse(alone and not has_dropout(models[0]), f"--model {options.model} --dropout {options.dropout:g}: without dropout both passes "
+               "of a network are equal. Choose another network, or two: --rdrop_models 2.")
+    if options.init == "kaiming_xavier" and not alone:
+        start_apart(*models)
+    optimizers = [run.optimizer(role, model) for role, model in zip(roles, models)]
+    step_losses = run.compiled(losses)
+    run.evaluates(by_validation=not alone, **dict(zip(roles, models)), **({} if alone else {"ensemble": "mean_logits"}))
+
+    for step, batch in run.batches():
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        terms = step_losses([models[0], models[-1]], batch, weight, options)
+        run.update(optimizers, terms)
+        run.after_step(step, terms)
+    run.finish()
+
+
+if __name__ == "__main__":
+    launch(main, RDrop, PRESETS)
