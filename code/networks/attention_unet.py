@@ -1,10 +1,16 @@
-"""The 3D U-Net with attention gates (Oktay et al., MIDL 2018) as in SSL4MIS: 6,469,328 parameters at 1 channel, 2 classes."""
+"""U-Nets with attention gates (Oktay et al., MIDL 2018), which weigh the positions of the skip maps.
+
+For volumes that of SSL4MIS (6,469,328 parameters at 1 channel, 2 classes), for images its U-Net with gates (1,836,376 at 1 channel,
+4 classes; SSL4MIS has none in 2D).
+"""
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from networks.unet import UNet
+from networks.unet import Up as Up2D
 from networks.unet_3D import WIDTHS, Family3D, PyramidHeads, start_kaiming
 
 
@@ -68,3 +74,44 @@ class AttentionUNet3D(Family3D):
     def head(self, features: list[Tensor]) -> Tensor:
         """The four maps -> logits (B, num_classes, X, Y, Z)."""
         return self.out(torch.cat(self.heads(features), dim=1))
+
+
+class Gate2D(nn.Module):
+    """The gate that 2D attention U-Nets share: skip * sigmoid(BN psi(relu(BN theta(skip) + BN phi(signal)))), both maps of one size.
+
+    Unlike in 3D the signal is enlarged before, the positions are weighed at full resolution, and every projection is normalised.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.theta, self.phi = (nn.Sequential(nn.Conv2d(channels, channels // 2, 1), nn.BatchNorm2d(channels // 2)) for _ in range(2))
+        self.psi = nn.Sequential(nn.Conv2d(channels // 2, 1, 1), nn.BatchNorm2d(1))
+
+    def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
+        return skip * self.psi((self.theta(skip) + self.phi(signal)).relu()).sigmoid()
+
+
+class GatedUp(Up2D):
+    """Doubles the sides, joins what the gate leaves of the skip map (skip first) and convolves."""
+
+    def __init__(self, a: int, b: int):
+        super().__init__(a, b, transposed=False)
+        self.gate = Gate2D(b)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        signal = self.enlarge(self.reduce(x))
+        return self.conv(torch.cat([self.gate(skip, signal), signal], dim=1))
+
+
+class AttentionUNet2D(UNet):
+    """`UNet` (its widths, blocks, dropout and bilinear up-sampling) whose four skip maps pass attention gates.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: channels of the logits, background included.
+        dropout: multiplies the rates of the encoder (0.05 to 0.5); 0 switches dropout off.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0):
+        super().__init__(in_channels, num_classes, dropout=dropout)
+        self.up = nn.ModuleList(GatedUp(a, b) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
