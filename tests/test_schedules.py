@@ -74,11 +74,13 @@ def test_plateau_waits_fifty_validations_by_default():
 def test_an_optimizer_follows_its_schedule_and_its_state_holds_the_plateau():
     def fresh():
         parameters = [{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)]
-        return ScheduledOptimizer(torch.optim.SGD(parameters, 1.0), 0.1, "plateau", [1.0, 10.0])
+        return ScheduledOptimizer(torch.optim.SGD(parameters, 1.0), 0.1, "plateau", [1.0, 10.0], patience=3)
 
     scheduled, other = fresh(), fresh()
-    for _ in range(52):
+    for _ in range(4):
         scheduled.plateau.see(0.3)
+    assert scheduled.set_rate(7, 100) == pytest.approx(0.1)
+    scheduled.plateau.see(0.3)
     assert scheduled.set_rate(7, 100) == pytest.approx(0.01)
     assert [group["lr"] for group in scheduled.optimizer.param_groups] == pytest.approx([0.01, 0.1])
     other.load_state_dict(scheduled.state_dict())

@@ -21,9 +21,9 @@ def build_optimizer(kind: str, groups: list[dict[str, Any]], rate: float, betas:
 class ScheduledOptimizer:
     """An optimizer, its base rate and how the rate goes. `state_dict` holds all three."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, base: float, schedule: str, factors: Sequence[float]):
+    def __init__(self, optimizer: torch.optim.Optimizer, base: float, schedule: str, factors: Sequence[float], patience: int = 50):
         self.optimizer, self.base, self.schedule, self.factors = optimizer, base, schedule, list(factors)
-        self.plateau = Plateau() if schedule == "plateau" else None
+        self.plateau = Plateau(patience) if schedule == "plateau" else None
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def set_rate(self, step: int, total: int) -> float:

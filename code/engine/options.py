@@ -73,6 +73,8 @@ class Options:
     """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay."""
     schedule: Literal["poly", "poly_next", "step", "plateau", "constant"] = "poly"
     """Learning rate: poly decay (two published orders), a tenth each 2500 steps, a tenth when validation stalls, or constant."""
+    patience: int = 50
+    """With --schedule plateau: validations without a rise before the rate falls."""
     steps_per_epoch: int | None = None
     """Length of an epoch in steps. Without it: labelled images over --labeled_bs."""
     dropout: float = 1.0
@@ -201,6 +203,7 @@ def check(options: Options, data: DataSet) -> None:
     need(options.labeled_bs >= 1, f"--labeled_bs {options.labeled_bs}: at least 1 labelled image is needed.")
     for name in ("val_every", "save_every", "log_every"):
         need(getattr(options, name) >= 1, f"--{name} {getattr(options, name)}: at least 1 step is needed.")
+    need(options.patience >= 0, f"--patience {options.patience}: 0 or more validations are needed.")
     need(options.base_lr > 0, f"--base_lr {options.base_lr}: a rate above 0 is needed.")
     need(0 <= options.dropout <= 1, f"--dropout {options.dropout}: a factor from 0 to 1 is needed.")
     need(0 <= options.mask_threshold <= 254, f"--mask_threshold {options.mask_threshold}: a grey level from 0 to 254 is needed.")

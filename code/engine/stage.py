@@ -21,7 +21,7 @@ from engine.monitor import Monitor
 from engine.optimizers import ScheduledOptimizer, build_optimizer
 from engine.session import Session
 from engine.signals import Signals
-from engine.sizes import check_size
+from engine.sizes import check_network
 from networks.folding import for_inference
 
 Terms = Mapping[str, Tensor]
@@ -52,8 +52,7 @@ class Stage:
         self.optimizers: dict[str, ScheduledOptimizer] = {}
         self.kept: dict[str, Any] = {}
         self.evaluated: dict[str, nn.Module | str] = {}
-        self.quote_by_validation = False
-        self.quoted = ""
+        self.quote_by_validation, self.quoted = False, ""
         self.best_states: dict[str, dict[str, Any]] = {}
         self.val_every = session.options.val_every
         self.steps_done = 0
@@ -65,10 +64,10 @@ class Stage:
 
     # What a script declares before its loop
 
-    def network(self, role: str, model: str | None = None, **arguments: Any) -> nn.Module:
+    def network(self, role: str, model: str | None = None, several_heads: bool = False, **arguments: Any) -> nn.Module:
         """Builds a network on the device; its initial weights follow from --seed and `role`.
 
-        `model` other than --model, and further `arguments` of its builder, for methods with networks of their own.
+        `model` other than --model, and further `arguments` of its builder: networks of the method's own. `several_heads`: gives a tuple.
         """
         torch.manual_seed(seed_of(self.options.seed, self.name, "weights", role))
         given: dict[str, Any] = {"in_channels": self.session.data.channels, "num_classes": self.session.data.num_classes,
@@ -77,7 +76,7 @@ class Stage:
             network = networks.build(model or self.options.model, **given)
         except ValueError as error:
             raise UserError(f"--model {model or self.options.model}: {error}.") from error
-        check_size(model or self.options.model, network, self.session.data, self.options)
+        check_network(model or self.options.model, network, self.session.data, self.options, several_heads)
         network = network.to(self.device)
         if self.session.data.dimensions == 2:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,7 +98,8 @@ class Stage:
         groups = [{"params": [p for p in module.parameters() if p.requires_grad]} for module, _ in pairs]
         base, kind = lr or self.options.base_lr, kind or self.options.optimizer
         optimizer = build_optimizer(kind, groups, base, betas, self.device)
-        self.optimizers[name] = ScheduledOptimizer(optimizer, base, schedule or self.options.schedule, [factor for _, factor in pairs])
+        factors, schedule = [factor for _, factor in pairs], schedule or self.options.schedule
+        self.optimizers[name] = ScheduledOptimizer(optimizer, base, schedule, factors, self.options.patience)
         return self.optimizers[name]
 
     def compiled(self, losses: Callable[..., Terms]) -> Callable[..., Terms]:
