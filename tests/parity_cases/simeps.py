@@ -91,7 +91,7 @@ def simeps(golden: Golden, **preset: Any) -> Computed:
     return out
 
 
-def baselines(golden: Golden) -> Computed:
+def two_branches(golden: Golden) -> Computed:
     """Two branches without the similarity term are that repository's CPS."""
     taps = branches_of(golden, 1, 2)
     step = train(golden, train_simEps.SimEps(**{**PORT, "num_branches": 2, "sim_weight": 0.0}), taps).steps[0]
@@ -114,5 +114,4 @@ FILES = {
     "simeps_mtiles": Parity(lambda golden: simeps(golden, **train_simEps.PRESETS["MT"]), tolerances=BATCH),
     "simeps_dagm": Parity(lambda golden: simeps(golden, **train_simEps.PRESETS["DAGM"]), tolerances=BATCH),
     "simeps_four": Parity(simeps, tolerances=BATCH),
-    "simeps_baselines": Parity(baselines, later=("out_dct_*", "grad_dct_*", "out_dan_*", "out_ucc_*", "grad_ucc_*")),
 }

@@ -1,0 +1,85 @@
+"""ICT: interpolation consistency training (Verma et al., IJCAI 2019, arXiv 1903.03825).
+
+What the student says of a mix of two unlabelled images must be the same mix of what a teacher, the moving average of its weights,
+says of the two:
+
+    L = (CE + Dice)(student(x_l), y_l) / 2 + w(t) * mean |softmax student(M(u, v)) - M(softmax teacher(u), softmax teacher(v))|^2
+    M(a, b) = (1 - m) a + m b,  one m ~ Beta(alpha, alpha) for each pair u, v
+
+Page: docs/methods/ict.md          python code/train_ICT.py --dataset ACDC --labeled_num 7
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from engine import Options, Presets, Run, launch
+from engine.schedules import consistency_weight
+from losses import supervised_loss
+from networks import ema_update, frozen_copy, logits_of
+
+
+@dataclass
+class ICT(Options):
+    ict_alpha: float = 0.2
+    """Both parameters of the Beta distribution of the mix, above 0: small ones leave most pairs nearly unmixed."""
+    consistency: float = 0.1
+    """Weight of the consistency term once ramped up, 0 or more."""
+    consistency_rampup: float = 200.0
+    """Length of the ramp, in units of 150 steps."""
+    ema_decay: float = 0.99
+    """Share of the old teacher in the moving average, 0 to 1."""
+
+
+PRESETS: Presets = {
+    "LA": dict(consistency_rampup=40.0),
+    "Pancreas-CT": dict(consistency_rampup=40.0),
+    "NEU-Seg": dict(ict_alpha=0.1, max_iterations=35341, patience=40),
+    "DAGM": dict(ict_alpha=0.1),
+    "MT": dict(ict_alpha=0.1),
+    "Phantom": dict(consistency_rampup=1.0),
+}
+
+
+def mixed(first, second, mix):
+    """M: (1 - m) of the first and m of the second, m of shape (pairs, 1, ...)."""
+    return (1 - mix) * first + mix * second
+
+
+def losses(student, teacher, batch, mix, weight, options):
+    """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
+    n, pairs = batch.n_labeled, len(mix)
+    first, second = batch.unlabeled[:pairs], batch.unlabeled[pairs : 2 * pairs]
+    with torch.no_grad():
+        target = mixed(teacher(first).softmax(1), teacher(second).softmax(1), mix)
+    logits = logits_of(student, batch.labeled, mixed(first, second, mix), options.passes)
+
+    supervised = supervised_loss(logits[:n], batch.labels, options.dice)
+    consistency = F.mse_loss(logits[n:].softmax(1), target)
+    return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency}
+
+
+def main(options: ICT) -> None:
+    run = Run(options)
+    run.refuse(options.ict_alpha <= 0, f"--ict_alpha {options.ict_alpha:g}: a number above 0 is needed (published: 0.2).")
+    run.refuse(options.batch_size - options.labeled_bs < 2, f"--batch_size {options.batch_size} --labeled_bs {options.labeled_bs}: "
+               f"ICT mixes unlabelled images in pairs; choose --batch_size {options.labeled_bs + 2} or more.")
+    student = run.network("student")
+    teacher = run.keep("teacher", frozen_copy(student))
+    optimizer = run.optimizer("student", student)
+    step_losses = run.compiled(losses)
+    run.evaluates(student=student, teacher=teacher)
+
+    for step, batch in run.batches():
+        shape = (len(batch.unlabeled) // 2, *[1] * (batch.images.dim() - 1))
+        mix = batch.images.new_tensor(batch.rng.beta(options.ict_alpha, options.ict_alpha, shape))
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        terms = step_losses(student, teacher, batch, mix, weight, options)
+        run.update(optimizer, terms)
+        ema_update(teacher, student, step, options.ema_decay)
+        run.after_step(step, terms)
+    run.finish()
+
+
+if __name__ == "__main__":
+    launch(main, ICT, PRESETS)
