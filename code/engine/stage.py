@@ -71,9 +71,11 @@ class Stage:
         """
         torch.manual_seed(seed_of(self.options.seed, self.name, "weights", role))
         given: dict[str, Any] = {"in_channels": self.session.data.channels, "num_classes": self.session.data.num_classes,
-                                 "dropout": self.options.dropout, **arguments}
+                                 "dropout": self.options.dropout}
+        taken = networks.arguments(model or self.options.model)
+        given = {name: value for name, value in given.items() if name in taken}
         try:
-            network = networks.build(model or self.options.model, **given)
+            network = networks.build(model or self.options.model, **(given | arguments))
         except ValueError as error:
             raise UserError(f"--model {model or self.options.model}: {error}.") from error
         check_network(model or self.options.model, network, self.session.data, self.options, several_heads)

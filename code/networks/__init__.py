@@ -1,6 +1,7 @@
 """Networks and the factory that builds one by name. Each offers encode(x), decode(maps), head(features) and forward, their composition."""
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +15,7 @@ from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.passes import logits_of
 from networks.pnet import PNet
+from networks.sfm import SFM
 from networks.unet import UNet
 from networks.unet_3D import UNet3D, UNet3DPyramid
 from networks.unet_heads import UNetCCT, UNetDS, UNetURPC
@@ -38,9 +40,10 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "nnunet": NNUNet3D,
     "discriminator_2D": partial(Discriminator, 2),
     "discriminator_3D": partial(Discriminator, 3),
+    "sfm": SFM,
 }
 
-__all__ = ["BUILDERS", "Network", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names"]
+__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names"]
 
 
 def names(dimensions: int) -> list[str]:
@@ -49,6 +52,11 @@ def names(dimensions: int) -> list[str]:
         return getattr(builder.func if isinstance(builder, partial) else builder, "dimensions", None)
 
     return sorted(name for name, builder in BUILDERS.items() if of(builder) == dimensions)
+
+
+def arguments(name: str) -> set[str]:
+    """Names of the arguments that the builder of a network takes; none where there is no such network."""
+    return set(inspect.signature(BUILDERS[name]).parameters) if name in BUILDERS else set()
 
 
 def build(name: str, **arguments: object) -> nn.Module:
