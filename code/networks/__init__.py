@@ -16,6 +16,7 @@ from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.passes import logits_of
 from networks.pnet import PNet
 from networks.sfm import SFM
+from networks.swin_unet import SwinUNet
 from networks.unet import UNet
 from networks.unet_3D import UNet3D, UNet3DPyramid
 from networks.unet_heads import UNetCCT, UNetDS, UNetURPC
@@ -29,6 +30,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet_urpc": UNetURPC,
     "unet_cct": UNetCCT,
     "nnunet_2D": NNUNet2D,
+    "swin_unet": SwinUNet,
     "enet": ENet,
     "pnet": PNet,
     "attention_unet_2D": AttentionUNet2D,
@@ -46,12 +48,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 __all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names"]
 
 
-def names(dimensions: int) -> list[str]:
-    """The networks for images of 2 or 3 dimensions, in alphabetical order."""
-    def of(builder: object) -> int | None:
-        return getattr(builder.func if isinstance(builder, partial) else builder, "dimensions", None)
+def names(dimensions: int, several_heads: bool | None = None) -> list[str]:
+    """The networks for images of 2 or 3 dimensions, in alphabetical order; all, or those with several heads, or those with one."""
+    def fits(builder: object) -> bool:
+        kind = builder.func if isinstance(builder, partial) else builder
+        return getattr(kind, "dimensions", None) == dimensions and several_heads in (None, getattr(kind, "several_heads", None))
 
-    return sorted(name for name, builder in BUILDERS.items() if of(builder) == dimensions)
+    return sorted(name for name, builder in BUILDERS.items() if fits(builder))
 
 
 def arguments(name: str) -> set[str]:

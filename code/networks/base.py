@@ -21,6 +21,10 @@ class Network(nn.Module, ABC):
     """What every side of an input, or the side of each axis, must be a multiple of: the factor between the finest and the coarsest map."""
     instance_norm: ClassVar[bool] = False
     """Whether the coarsest map is normalised over each image alone."""
+    batch_norm: ClassVar[bool] = True
+    """Whether the coarsest map is normalised over the batch in train mode (where not over each image)."""
+    pretrained: ClassVar[str] = ""
+    """The file of ImageNet weights that the network can start from; empty where there is none."""
     several_heads: ClassVar[bool] = False
     """Whether `forward` gives a tuple of logits."""
     main_only: bool = False
@@ -57,8 +61,16 @@ class Network(nn.Module, ABC):
             raise ValueError(f"{name} needs sides that are multiples of {self.multiple}, got {sides}")
         # A list, since a generator breaks the compiled graph.
         coarsest = math.prod([side // multiple for side, multiple in zip(sides, multiples)])
-        if coarsest == 1 and (self.instance_norm or (self.training and x.shape[0] == 1)):
+        if coarsest == 1 and (self.instance_norm or (self.batch_norm and self.training and x.shape[0] == 1)):
             raise ValueError(f"{name} normalises its coarsest map, which has one position only at sides {sides}: double one of them")
+
+    def remark(self, sides: tuple[int, ...]) -> str:
+        """What is worth knowing of the network at images of these sides; mostly nothing."""
+        return ""
+
+    def offered(self, name: str) -> list[str]:
+        """The tensors of this network that may start from the tensor `name` of `pretrained`."""
+        return [name]
 
 
 def chain(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
