@@ -1,5 +1,8 @@
-"""Whether a network can take the images that a run would hand it."""
+"""Whether a network can take the images that a run would hand it, and gives what the method reads."""
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,21 +13,50 @@ from dataloaders.errors import UserError
 from engine.options import Options
 
 
-def check_size(name: str, network: nn.Module, data: DataSet, options: Options) -> None:
-    """Raises `UserError` where a network cannot take images of these dimensions or of this patch size, with what it can take."""
+def check_network(name: str, network: nn.Module, data: DataSet, options: Options, several_heads: bool) -> None:
+    """Raises `UserError` where a network cannot take images of these dimensions or of this patch size, with what it can take, and
+    where a method that reads one prediction would get several, or the reverse, with the networks that fit."""
     patch = options.patch_size
     if not isinstance(network, networks.Network):
         return  # critics and the like see what their script hands them
     if network.dimensions != data.dimensions:
         raise UserError(f"--model {name}: a network for {network.dimensions}D images, but {data.name} is {data.dimensions}D; "
-                        f"choose one of {', '.join(networks.names(data.dimensions))}.")
-    given = f"--patch_size {' '.join(map(str, patch))}: "
-    multiples = (network.multiple,) * data.dimensions if isinstance(network.multiple, int) else network.multiple
-    if any(side % multiple for side, multiple in zip(patch, multiples)):
-        nearest = [max(multiple, round(side / multiple) * multiple) for side, multiple in zip(patch, multiples)]
-        needed = str(network.multiple) if isinstance(network.multiple, int) else " ".join(map(str, multiples))
-        raise UserError(f"{given}{name} needs multiples of {needed}; the nearest are {' '.join(map(str, nearest))}.")
+                        f"choose one of {', '.join(networks.names(data.dimensions, several_heads))}.")
+    if network.several_heads != several_heads:
+        found, wanted = ("several predictions", "one") if network.several_heads else ("one prediction", "several")
+        raise UserError(f"--model {name}: this network makes {found} of an image, the method reads {wanted}; "
+                        f"choose one of {', '.join(networks.names(data.dimensions, several_heads))}.")
+    reason = unfit(network, options.labeled_bs, patch)
+    if reason:
+        nearest = " and ".join(" ".join(map(str, sides)) for sides in nearest_sizes(network, options.labeled_bs, patch))
+        raise UserError(f"--patch_size {' '.join(map(str, patch))}: {name} {reason}; the nearest {'are' if ' and ' in nearest else 'is'} {nearest}.")
+
+
+def unfit(network: networks.Network, batch: int, sides: Sequence[int]) -> str:
+    """Why a network cannot take a batch of images of these sides; empty where it can."""
+    multiples = multiples_of(network)
+    if any(side % multiple for side, multiple in zip(sides, multiples)):
+        return f"needs multiples of {multiples[0] if len(set(multiples)) == 1 else ' '.join(map(str, multiples))}"
     try:
-        network.check(torch.empty((options.labeled_bs, 1, *patch), device="meta"))
+        network.check(torch.empty((batch, 1, *sides), device="meta"))
     except ValueError as error:
-        raise UserError(f"{given}{error}.") from error
+        return f"cannot take it ({error})"
+    return ""
+
+
+def nearest_sizes(network: networks.Network, batch: int, sides: Sequence[int]) -> list[tuple[int, ...]]:
+    """The nearest size a network takes of those that are nowhere larger, and of those that are nowhere smaller; the nearer one first."""
+    multiples = multiples_of(network)
+    below = [range(max(side - 2 * multiple, 0) // multiple * multiple or multiple, side + 1, multiple) for side, multiple in zip(sides, multiples)]
+    above = [range(-(-side // multiple) * multiple, side + 2 * multiple + 1, multiple) for side, multiple in zip(sides, multiples)]
+
+    def distance(found: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        return sum(abs(a - b) for a, b in zip(found, sides)), found
+
+    legal = [[size for size in itertools.product(*ranges) if not unfit(network, batch, size)] for ranges in (below, above)]
+    return sorted((min(sizes, key=distance) for sizes in legal if sizes), key=distance)
+
+
+def multiples_of(network: networks.Network) -> tuple[int, ...]:
+    """What the side of each axis must be a multiple of."""
+    return (network.multiple,) * network.dimensions if isinstance(network.multiple, int) else network.multiple

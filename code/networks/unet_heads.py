@@ -96,21 +96,21 @@ class UNetCCT(SeveralHeads):
         num_classes: channels of the logits, background included.
         dropout: multiplies the published rates of the encoder and that of the perturbation.
         noise: largest relative change by feature noise.
-        drop: rate of the perturbing dropout.
+        rate: of the perturbing dropout.
         attention: share of the largest activation from which on feature dropout sets to 0, drawn between these two.
     """
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0, noise: float = NOISE, drop: float = 0.3,
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0, noise: float = NOISE, rate: float = 0.3,
                  attention: tuple[float, float] = ATTENTION):
         super().__init__(in_channels, num_classes, dropout=dropout)
-        self.noise, self.drop, self.attention = noise, dropout * drop, attention
+        self.noise, self.rate, self.attention = noise, dropout * rate, attention
         self.auxiliary = nn.ModuleList(Decoder(num_classes) for _ in range(3))
 
     def decode(self, maps: list[Tensor]) -> list[Tensor]:  # type: ignore[override]
         """The five maps -> features (B, 16, H, W) of the main decoder, then of the auxiliary ones."""
         perturbed = (
             [feature_noise(x, self.noise) for x in maps],
-            [dropped(x, self.drop) for x in maps],
+            [dropped(x, self.rate) for x in maps],
             [feature_dropout(x, self.attention) for x in maps],
         )
         return [climb(self.up, maps), *(decoder(inputs) for decoder, inputs in zip(self.auxiliary, perturbed))]

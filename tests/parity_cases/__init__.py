@@ -2,13 +2,15 @@
 
 A later issue moves a line from `LATER` to `BUILT` (or shortens `later`) and adds a function: golden arrays in, computed arrays by name out.
 """
-from parity_cases import baselines, evaluation, inference, methods, shared, simeps, two_networks
+from parity_cases import baselines, evaluation, inference, methods, pyramid, shared, simeps, two_networks
 
-BUILT = {**shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **two_networks.FILES, **baselines.FILES}
+BUILT = {
+    **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
+    **baselines.FILES,
+}
 
 LATER = {
     "bcp_acdc": "BCP", "bcp_la": "BCP", "bcp_masks": "BCP",
-    "cct_2d": "CCT",
     "cross_teaching_2d": "cross teaching",
     "dssn_city": "DSSN", "dssn_selection": "DSSN", "dssn_voc": "DSSN",
     "fixmatch_cta_2d": "FixMatch", "fixmatch_standard_2d": "FixMatch",
@@ -16,5 +18,4 @@ LATER = {
     "ohem_ce": "OHEM cross-entropy",
     "sliding_window_2d": "2D sliding window",
     "unimatch": "UniMatch", "unimatch_fixmatch": "UniMatch", "unimatch_medical": "UniMatch",
-    "urpc_2d": "URPC", "urpc_3d": "URPC",
 }

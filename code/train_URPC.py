@@ -1,0 +1,85 @@
+"""URPC: uncertainty rectified pyramid consistency (Luo et al., MICCAI 2021, arXiv 2012.07042; Medical Image Analysis 2022).
+
+One network predicts at four scales of its decoder. Each learns from the labels; on the unlabelled images each must agree with the mean
+m of all, where it strays little more than where it strays far, and how far it strays is made small too:
+
+    L = mean_s (CE + Dice)(f_s(x_l), y_l) / 2 + w(t) * mean_s [ mean(E_s |m - softmax f_s(x_u)|^2) / mean(E_s) + mean(V_s) ]
+    V_s = KL(m || softmax f_s(x_u)) at each position,  E_s = exp(-V_s)
+
+Page: docs/methods/urpc.md          python code/train_URPC.py --dataset ACDC --labeled_num 7
+"""
+from dataclasses import dataclass
+from math import log
+from typing import Literal
+
+import torch
+
+from engine import Options, Presets, Run, launch
+from engine.schedules import consistency_weight
+from losses import supervised_loss
+from networks import logits_of
+
+
+@dataclass
+class URPC(Options):
+    consistency: float = 0.1
+    """Weight of the consistency term once ramped up, 0 or more."""
+    consistency_rampup: float = 200.0
+    """Length of the ramp, in units of 150 steps."""
+    variant: Literal["default", "published_code"] = "default"
+    """Volumes: default ramps up until the last of 30000 steps; published_code over 60000 steps, however long training is."""
+
+
+PRESETS: Presets = {
+    "2D": dict(model="unet_urpc"),
+    "3D": dict(model="unet_3D_dv_semi", base_lr=0.1),
+    "LA": dict(consistency_rampup=40.0, base_lr=0.01),
+    "Pancreas-CT": dict(consistency_rampup=40.0, base_lr=0.01),
+    "Phantom": dict(consistency_rampup=1.0),
+    "published_code": dict(consistency_rampup=400.0),
+}
+
+
+def rectified(scales):
+    """(the term of each scale, the mean of its V_s) from logits (B, C, *spatial) a scale. Gradients flow to all scales from every term."""
+    log_p = torch.stack([logits.log_softmax(1) for logits in scales])
+    # The logarithm of the mean softmax is finite where every softmax is 0 in single precision.
+    log_mean = log_p.logsumexp(0) - log(len(scales))
+    p, mean = log_p.exp(), log_mean.exp()
+    variance = (mean * (log_mean - log_p)).sum(2, keepdim=True)
+    trust = (-variance).exp()
+    distances = ((mean - p) ** 2 * trust).flatten(1).mean(1) / (trust.flatten(1).mean(1) + 1e-8)
+    variances = variance.flatten(1).mean(1)
+    return distances + variances, variances
+
+
+def losses(network, batch, weight, options):
+    """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
+    n = batch.n_labeled
+    scales = logits_of(network, batch.labeled, batch.unlabeled, options.passes)
+    parts, variances = rectified([logits[n:] for logits in scales])
+    supervised = sum(supervised_loss(logits[:n], batch.labels, options.dice) for logits in scales) / len(scales)
+    consistency = parts.mean()
+    total = supervised + weight * consistency
+    return {"total": total, "supervised": supervised, "consistency": consistency, "variance": variances.mean()}
+
+
+def main(options: URPC) -> None:
+    run = Run(options)
+    run.refuse(options.variant == "published_code" and run.data.dimensions == 2,
+               "--variant published_code: on images the default is the published code; leave the option away.")
+    network = run.network("network", several_heads=True)
+    optimizer = run.optimizer("network", network)
+    step_losses = run.compiled(losses)
+    run.evaluates(network=network)
+
+    for step, batch in run.batches():
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        terms = step_losses(network, batch, weight, options)
+        run.update(optimizer, terms)
+        run.after_step(step, terms)
+    run.finish()
+
+
+if __name__ == "__main__":
+    launch(main, URPC, PRESETS)
