@@ -218,7 +218,7 @@ class ScriptedRun:
     def evaluates(self, **predictors: Any) -> None:
         self.evaluated = predictors
 
-    def batches(self, labeled_only: bool = False, augment: Any = None) -> Iterator[tuple[int, Batch]]:
+    def batches(self, labeled_only: bool = False, augment: Any = None, recipe: str | None = None) -> Iterator[tuple[int, Batch]]:
         for batch in self.golden_batches:
             torch.manual_seed(batch.step)
             yield batch.step, batch

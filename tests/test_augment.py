@@ -93,6 +93,12 @@ def test_torch_equals_numba(device, recipe, dtype, channels):
         assert torch.equal(ours, other.cpu())
 
 
+def test_turn_flip_is_rot_flip_without_rotations():
+    draws = {recipe: draw(RECIPES[recipe], generator(1, AUGMENTATION, 0), 200) for recipe in ("rot_flip", "turn_flip")}
+    assert 70 < draws["rot_flip"]["rotate"].sum() < 130 and not draws["turn_flip"]["rotate"].any()
+    assert all((draws["turn_flip"][name] == draws["rot_flip"][name]).all() for name in ("turns", "flip"))
+
+
 PHOTOS = [(200, 200), (231, 105), (300, 512), (64, 90)]
 
 

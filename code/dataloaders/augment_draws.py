@@ -19,6 +19,8 @@ class Recipe:
 
     rot_flip: bool = False
     """Quarter turns and a flip, or a rotation (2D); quarter turns, a flip and a crop (3D)."""
+    rotate: float = 0.5
+    """Share of images with a rotation in place of turns and flip (2D)."""
     h_flip: float = 0.0
     v_flip: float = 0.0
     brightness: float = 0.0
@@ -35,13 +37,14 @@ class Recipe:
 RECIPES = {
     "none": Recipe(),
     "rot_flip": Recipe(rot_flip=True),
+    "turn_flip": Recipe(rot_flip=True, rotate=0.0),
     "simeps_neu": Recipe(h_flip=0.4, v_flip=0.4, brightness=0.5, blur=0.3, rot90=0.3, noise=0.3, mapping="floor"),
     "simeps_dagm": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, mapping="floor"),
     "simeps_mt": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, mapping="floor"),
 }
-"""'rot_flip': SSL4MIS's RandomGenerator (2D) and RandomRotFlip + RandomCrop (3D). 'simeps_*': the input pipelines of
-simEps (Albumentations 0.4.6 defaults where the code gives none), in its order: resize, flips, brightness and contrast,
-blur, quarter turns, noise."""
+"""'rot_flip': SSL4MIS's RandomGenerator (2D) and RandomRotFlip + RandomCrop (3D); 'turn_flip': the weak view of its FixMatch.
+'simeps_*': the input pipelines of simEps (Albumentations 0.4.6 defaults where the code gives none), in its order: resize,
+flips, brightness and contrast, blur, quarter turns, noise."""
 
 Draws = dict[str, np.ndarray]
 
@@ -67,7 +70,7 @@ def draw(recipe: Recipe, rng: np.random.Generator, n: int, dimensions: int = 2) 
         }
     # A transform is always applied: a flip follows the turns every time (section 4.1 of the protocol).
     return {
-        "rotate": (u[:, 0] >= 0.5) & recipe.rot_flip & (dimensions == 2),
+        "rotate": (u[:, 0] >= 1 - recipe.rotate) & recipe.rot_flip & (dimensions == 2),
         "turns": integers(1, 0, 4) * recipe.rot_flip,
         "flip": integers(2, 0, 2) if recipe.rot_flip else np.full(n, -1),
         "angle": integers(3, -20, 20),

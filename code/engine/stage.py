@@ -117,11 +117,11 @@ class Stage:
 
     # The loop
 
-    def batches(self, labeled_only: bool = False, augment: Any = None) -> Iterator[tuple[int, Batch]]:
+    def batches(self, labeled_only: bool = False, augment: Any = None, recipe: str | None = None) -> Iterator[tuple[int, Batch]]:
         """(step, batch) from where the run stands to its end, all networks in train mode, rates set, draws of the step seeded.
 
         labeled_only: batches of labelled images alone. augment: a learned policy (sample, apply, update), kept by `keep`; then
-        there is `batch.strong`.
+        there is `batch.strong`. recipe: an augmentation in place of the data set's, a name in `augment_draws.RECIPES`.
         """
         options, session, monitor = self.options, self.session, self.monitor
         store = session.load_data(monitor.say, labeled_only)
@@ -131,7 +131,7 @@ class Stage:
         with torch.random.fork_rng(devices=[]):
             loader = self._loader = Loader(
                 store, *session.indices, batch_size=options.batch_size, labeled_bs=options.labeled_bs, patch_size=options.patch_size,
-                recipe=data.augmentation if augment is None else "none", seed=seed_of(options.seed, self.name, "batches"),
+                recipe=recipe or (data.augmentation if augment is None else "none"), seed=seed_of(options.seed, self.name, "batches"),
                 device=self.device, mean=data.mean, std=data.std, steps_per_epoch=options.steps_per_epoch,
                 labeled_only=labeled_only, policy=augment, rank=self.rank, world=self.world,
             )
