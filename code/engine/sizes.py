@@ -28,8 +28,9 @@ def check_network(name: str, network: nn.Module, data: DataSet, options: Options
                         f"choose one of {', '.join(networks.names(data.dimensions, several_heads))}.")
     reason = unfit(network, options.labeled_bs, patch)
     if reason:
-        nearest = " and ".join(" ".join(map(str, sides)) for sides in nearest_sizes(network, options.labeled_bs, patch))
-        raise UserError(f"--patch_size {' '.join(map(str, patch))}: {name} {reason}; the nearest {'are' if ' and ' in nearest else 'is'} {nearest}.")
+        nearest = [" ".join(map(str, sides)) for sides in nearest_sizes(network, options.labeled_bs, patch)]
+        raise UserError(f"--patch_size {' '.join(map(str, patch))}: {name} {reason}; "
+                        f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(nearest)}.")
 
 
 def unfit(network: networks.Network, batch: int, sides: Sequence[int]) -> str:
@@ -46,9 +47,9 @@ def unfit(network: networks.Network, batch: int, sides: Sequence[int]) -> str:
 
 def nearest_sizes(network: networks.Network, batch: int, sides: Sequence[int]) -> list[tuple[int, ...]]:
     """The nearest size a network takes of those that are nowhere larger, and of those that are nowhere smaller; the nearer one first."""
-    multiples = multiples_of(network)
-    below = [range(max(side - 2 * multiple, 0) // multiple * multiple or multiple, side + 1, multiple) for side, multiple in zip(sides, multiples)]
-    above = [range(-(-side // multiple) * multiple, side + 2 * multiple + 1, multiple) for side, multiple in zip(sides, multiples)]
+    axes = list(zip(sides, multiples_of(network)))
+    below = [range(max(side // step - 2, 1) * step, side + 1, step) for side, step in axes]
+    above = [range(-(-side // step) * step, side + 2 * step + 1, step) for side, step in axes]
 
     def distance(found: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
         return sum(abs(a - b) for a, b in zip(found, sides)), found

@@ -275,5 +275,5 @@ class SwinUNet(Network):
         windows = ["x".join(str(largest_window(side, self.window)) for side in grid) for grid in grids]
         if set(windows) == {f"{self.window}x{self.window}"}:
             return ""
-        return (f"windows of {', '.join(windows)} positions, from the finest grid to the coarsest, since {self.window} does not divide every "
-                f"side of them at {'x'.join(map(str, sides))} (it does at 224x224)")
+        return (f"windows of {', '.join(windows)} positions from the finest grid to the coarsest, since {self.window} does not divide all "
+                f"their sides at {'x'.join(map(str, sides))} (it does at 224x224)")
