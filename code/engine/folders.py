@@ -41,7 +41,7 @@ def run_name(options: Options, resolved: Resolved) -> Path:
 
 
 def _word(value: object) -> str:
-    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = "x".join(map(str, value)) if isinstance(value, tuple) else value.name if isinstance(value, Path) else str(value)
     return re.sub(r"[^A-Za-z0-9.+%-]", "-", text)
 
 

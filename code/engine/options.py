@@ -33,6 +33,8 @@ class Options:
     model: str = "unet"
     """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), nnunet_2D. Volumes: vnet, unet_3D,
     unet_3D_dv_semi, attention_unet, voxresnet, nnunet."""
+    pretrained: Path | None = None
+    """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth). Without it: from scratch."""
     labeled_num: str = "7"
     """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all."""
     labeled_choice: Literal["first", "random"] = "first"
@@ -171,6 +173,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     defaults = {field.name: getattr(default, field.name) for field in dataclasses.fields(kind)}
     method = script.stem.removeprefix("train_")
     options.resolved = Resolved(data, place, why, defaults, method, script)  # type: ignore[attr-defined]
+    if options.pretrained:
+        options.pretrained = options.pretrained.expanduser().resolve()
     if options.schedule == "plateau" and options.steps_per_epoch and options.val_every == default.val_every:
         options.val_every = options.steps_per_epoch
     if options.stride is not None and options.stride == default.stride and len(options.stride) == len(options.patch_size):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import networks
 from dataloaders.errors import UserError
 from dataloaders.loader import Batch, Loader
-from engine import checkpoint, faults
+from engine import checkpoint, faults, pretrained
 from engine.compiling import compiled
 from engine.monitor import Monitor
 from engine.optimizers import ScheduledOptimizer, build_optimizer
@@ -79,6 +79,8 @@ class Stage:
         except ValueError as error:
             raise UserError(f"--model {model or self.options.model}: {error}.") from error
         check_network(model or self.options.model, network, self.session.data, self.options, several_heads)
+        for line in pretrained.prepare(network, role, self.options):
+            self.monitor.say(line)
         network = network.to(self.device)
         if self.session.data.dimensions == 2:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -124,6 +126,7 @@ class Stage:
         there is `batch.strong`. recipe: an augmentation in place of the data set's, a name in `augment_draws.RECIPES`.
         """
         options, session, monitor = self.options, self.session, self.monitor
+        pretrained.refuse_unused(self.networks, options.pretrained)
         store = session.load_data(monitor.say, labeled_only)
         if not self.name:
             session.say_plan(monitor.say, labeled_only)
