@@ -36,7 +36,7 @@ def simeps(**values: object) -> dict[str, object]:
 
 
 DATA_SETS = {data.name: data for data in (
-    DataSet("ACDC", "acdc", HEART, unit="patient", defaults=SSL4MIS),
+    DataSet("ACDC", "acdc", HEART, unit="patient", protocols=("official", "ctct"), defaults=SSL4MIS),
     DataSet("Phantom", "phantom", HEART, unit="patient", synthetic=True,
             defaults=SSL4MIS | {"patch_size": (64, 64), "batch_size": 8, "labeled_bs": 4, "max_iterations": 350, "val_every": 50},
             note="Phantom is synthetic: drawn by this program, no measured images."),

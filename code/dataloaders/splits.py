@@ -112,6 +112,14 @@ def listed_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
     return Parts("official", train, val, source.cases("test") if with_test else None)
 
 
+def acdc_ctct(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """Cross teaching (Luo et al., MIDL 2022): no validation part, and the validation and test patients of the lists are tested together."""
+    test = [*source.cases("val"), *source.cases("test")] if with_test else None
+    return Parts("ctct", source.cases("train"), [], test, (
+        "Cross teaching's protocol: the last step is tested, on the 30 patients of validation and test; compare it with its own kind only "
+        "(--protocol official: the best by validation, on the 20 test patients).",))
+
+
 def neu_official(source: Source, split_seed: int, with_test: bool) -> Parts:
     """simEps: 15 % of the training folder (random_state 69) is validation; copies of a piece stand in several parts."""
     train, val = permuted(source.cases("train"), 0.15, 69)
@@ -202,6 +210,7 @@ def by_group(cases: list[Case], share: float, seed: int) -> tuple[list[Case], li
 
 PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
     ("acdc", "official"): listed_parts,
+    ("acdc", "ctct"): acdc_ctct,
     ("phantom", "official"): listed_parts,
     ("neu", "official"): neu_official,
     ("neu", "clean"): neu_clean,
