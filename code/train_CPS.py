@@ -12,6 +12,8 @@ Page: docs/methods/cps.md          python code/train_CPS.py --dataset ACDC --lab
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
 from losses import cross_entropy, supervised_loss
@@ -66,7 +68,7 @@ def losses(model1, model2, batch, weight, options):
         pseudo |= {"pseudo_labeled_1": learns(first[:n], by_second[:n]), "pseudo_labeled_2": learns(second[:n], by_first[:n])}
     agreement = (by_first[n:] == by_second[n:]).float().mean()
     total = sum(supervised.values()) + weight * sum(pseudo.values())
-    return {"total": total, **supervised, **pseudo, "agreement": agreement, "pseudo_labels": by_first[n:]}
+    return {"total": total, **supervised, **pseudo, "agreement": agreement, "pseudo_labels": torch.stack([by_first[n:], by_second[n:]])}
 
 
 def main(options: CPS) -> None:

@@ -70,7 +70,7 @@ def has_dropout(network):
 
 def main(options: RDrop) -> None:
     run = Run(options)
-    roles = ("model1", "model2")[: options.rdrop_models]
+    roles = ("network",) if options.rdrop_models == 1 else ("model1", "model2")
     models = [run.network(role) for role in roles]
     alone = len(models) == 1
     run.refuse(alone and not has_dropout(models[0]), f"--model {options.model} --dropout {options.dropout:g}: without dropout both passes "
