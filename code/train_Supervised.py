@@ -1,20 +1,23 @@
 """Supervised baseline: the lower bound with few labels, the upper bound with all (U-Net: Ronneberger et al., MICCAI 2015).
 
-Only the labelled images are seen:
+Only the labelled images are seen; with --augment strong, nnU-Net's augmentation a follows the data set's own:
 
-    L = (CE + Dice)(f(x_l), y_l) / 2
+    L = (CE + Dice)(f(a(x_l)), a(y_l)) / 2
 
 Page: docs/methods/supervised.md          python code/train_Supervised.py --dataset ACDC --labeled_num 7
 """
 from dataclasses import dataclass
+from typing import Literal
 
+from dataloaders.augment_nnunet import augment
 from engine import Options, Presets, Run, launch
 from losses import supervised_loss
 
 
 @dataclass
 class Supervised(Options):
-    """Common options only."""
+    augment: Literal["published", "strong"] = "published"
+    """published: the data set's augmentation; strong: after it that of nnU-Net (turns, scaling, contrast, gamma, blur, noise, ...)."""
 
 
 PRESETS: Presets = {
@@ -39,6 +42,8 @@ def main(options: Supervised) -> None:
     run.evaluates(network=network)
 
     for step, batch in run.batches(labeled_only=True):
+        if options.augment == "strong":
+            batch.images, batch.labels = augment(batch.images, batch.labels, batch.rng)
         terms = step_losses(network, batch, options)
         run.update(optimizer, terms)
         run.after_step(step, terms)

@@ -101,7 +101,7 @@ OWN = {
         "MT": dict(batch_size=16, steps_per_epoch=9, val_every=9, max_iterations=5391),
         "DAGM": dict(batch_size=16),
         "BraTS2019": dict(batch_size=2),
-        "ACDC": {}, "folder": {}, "LA": {},
+        "ACDC": dict(augment="published"), "folder": {}, "LA": {},
     },
     "train_MeanTeacher": dict.fromkeys(("ACDC", "folder", "NEU-Seg", "DAGM", "MT"), MEAN_TEACHER) | {
         "LA": MEAN_TEACHER | dict(consistency_start=0, consistency_rampup=40.0),
