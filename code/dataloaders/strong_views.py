@@ -111,23 +111,35 @@ def cutmix_boxes(rng: np.random.Generator, n: int, sides: Sequence[int], probabi
     return (y >= top) & (y < bottom) & (x >= left) & (x < right)
 
 
-# What each step of the jitter does to (B, C, H, W) values in 0..1, by a (B, 1, 1, 1) number
+def mixed_view(images: Tensor, rng: np.random.Generator, mean: Scale = None, std: Scale = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The strong view of UniMatch's medical branch: (images, box, partner), all of B rows.
+
+    Jitter (0.5, 0.5, 0.5, 0.25) with probability 0.8, blur with 0.5, and a `cutmix_boxes` with 0.5 that shows the pixels of row
+    `partner`, another one of the batch. What was found in the weak views is to be mixed by box and partner too.
+    """
+    changed = gaussian_blur(color_jitter(images, rng, 0.5, 0.5, 0.5, 0.25, 0.8, mean, std), rng, (0.1, 2.0), 0.5)
+    box = cutmix_boxes(rng, len(images), images.shape[2:], 0.5, device=images.device)
+    partner = torch.arange(len(images), device=images.device).roll(int(rng.integers(1, max(len(images), 2))))
+    return torch.where(box, changed[partner], changed), box, partner
 
 
-def _brightness(unit: Tensor, factor: Tensor) -> Tensor:
+# What each step of the jitter does to (B, C, H, W) values in 0..1, by a (B, 1, 1, 1) number; CTAugment uses them too
+
+
+def with_brightness(unit: Tensor, factor: Tensor | float) -> Tensor:
     return unit * factor
 
 
-def _contrast(unit: Tensor, factor: Tensor) -> Tensor:
+def with_contrast(unit: Tensor, factor: Tensor | float) -> Tensor:
     level = grey(unit).mean((2, 3), keepdim=True) if unit.shape[1] == 3 else unit.mean((2, 3), keepdim=True)
     return unit * factor + (1 - factor) * level
 
 
-def _saturation(unit: Tensor, factor: Tensor) -> Tensor:
+def with_saturation(unit: Tensor, factor: Tensor | float) -> Tensor:
     return unit * factor + (1 - factor) * grey(unit)
 
 
-def _hue(unit: Tensor, turn: Tensor) -> Tensor:
+def with_hue(unit: Tensor, turn: Tensor) -> Tensor:
     """Colours by hue, saturation and value (Smith, SIGGRAPH 1978); hue turned."""
     (highest, which), lowest = unit.max(1, keepdim=True), unit.amin(1, keepdim=True)
     chroma = highest - lowest
@@ -138,7 +150,7 @@ def _hue(unit: Tensor, turn: Tensor) -> Tensor:
     return highest - chroma * torch.minimum(far, 4 - far).clamp(0, 1)
 
 
-CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)
+CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (with_brightness, with_contrast, with_saturation, with_hue)
 
 
 def grey(unit: Tensor) -> Tensor:
