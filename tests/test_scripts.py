@@ -91,10 +91,13 @@ PROTOCOL = {
     "DAGM": SIMEPS | dict(labeled_num="10%", protocol="official", base_lr=2e-3, max_iterations=23970, steps_per_epoch=30, val_every=30),
     "MT": SIMEPS | dict(labeled_num="40%", protocol="clean", base_lr=2e-3, max_iterations=17371, steps_per_epoch=29, val_every=29),
 }
+AUTHORS_OF_SIMEPS = dict(max_iterations=35341, patience=40)
+"""On NEU-Seg, of the methods that they ran beside their own: 599 epochs, and less patience."""
 MEAN_TEACHER = dict(consistency=0.1, consistency_rampup=200.0, consistency_start=1000, ema_decay=0.99, ema_buffers=False, noise=0.1)
 SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, combine="max", consistency=0.1, consistency_rampup=200.0, rampup_unit=150)
 UA_MT = dict(consistency=0.1, consistency_rampup=200.0, ema_decay=0.99, noise=0.1, teacher_passes=8, uncertainty_max="ln2",
              consistency_norm="2", consistency_rows="unlabeled")
+RAMP = dict(consistency=0.1, consistency_rampup=200.0)
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
@@ -103,12 +106,21 @@ OWN = {
         "BraTS2019": dict(batch_size=2),
         "ACDC": dict(augment="published"), "folder": {}, "LA": {},
     },
-    "train_MeanTeacher": dict.fromkeys(("ACDC", "folder", "NEU-Seg", "DAGM", "MT"), MEAN_TEACHER) | {
+    "train_MeanTeacher": dict.fromkeys(("ACDC", "folder", "DAGM", "MT"), MEAN_TEACHER) | {
+        "NEU-Seg": MEAN_TEACHER | AUTHORS_OF_SIMEPS,
         "LA": MEAN_TEACHER | dict(consistency_start=0, consistency_rampup=40.0),
         "BraTS2019": MEAN_TEACHER | dict(consistency_start=0),
     },
     "train_UAMT": {
         "ACDC": UA_MT, "BraTS2019": UA_MT, "LA": UA_MT | dict(consistency_rampup=40.0, labeled_num="16"),
+    },
+    "train_ICT": {
+        "ACDC": RAMP | dict(ict_alpha=0.2, ema_decay=0.99), "BraTS2019": RAMP | dict(ict_alpha=0.2, ema_decay=0.99),
+        "NEU-Seg": RAMP | dict(ict_alpha=0.1, ema_decay=0.99) | AUTHORS_OF_SIMEPS,
+    },
+    "train_DCT": {"ACDC": RAMP | dict(gradient="half"), "NEU-Seg": RAMP | dict(gradient="full") | AUTHORS_OF_SIMEPS},
+    "train_DAN": dict.fromkeys(("ACDC", "BraTS2019"), RAMP | dict(DAN_lr=1e-4)) | {
+        "NEU-Seg": RAMP | dict(DAN_lr=1e-4) | AUTHORS_OF_SIMEPS,
     },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
