@@ -95,7 +95,7 @@ def losses(network, fusion, batch, views, options):
     supervised = supervised_loss(logits[:n], batch.labels, options.dice)
     decoder = masked_dice(strong.softmax(1), targets[0], sure[0])
     intra = masked_dice(rectified(strong, first, *affinity), targets[1], sure[1])
-    cross = -(sure[2] * weight * targets[2] * queried(cosines, present, options.prototype_temperature)).sum(1).mean()
+    cross = (sure[2] * weight * targets[2] * -queried(cosines, present, options.prototype_temperature)).sum(1).mean()
     total = (supervised + options.decoder_weight * decoder + options.intra_weight * intra + options.cross_weight * cross) / 2
     return {"total": total, "supervised": supervised, "decoder": decoder, "intra": intra, "cross": cross, "agreement": weight.mean(),
             "sure_cross": sure[2].float().mean(), "pseudo_labels": targets[0].argmax(1), "mask": sure[0]}
