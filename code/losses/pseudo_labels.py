@@ -1,0 +1,43 @@
+"""Hard pseudo-labels with a threshold, and learning from what a pixel is not (FixMatch and its variants)."""
+from __future__ import annotations
+
+from math import log
+
+from torch import Tensor
+
+from losses.overlap import IGNORED, cross_entropy
+
+
+def hard_labels(logits: Tensor, confidence: float, unsure: str = "ignore") -> Tensor:
+    """(B, *spatial) likeliest classes; where the prediction is not sure 255, which is ignored, or the background.
+
+    ignore: where max p < `confidence` (Sohn et al., NeurIPS 2020). background: where `relative_confidence` is above `confidence` for no
+    class (SSL4MIS's FixMatch; the likeliest class has the largest, so it is the one that passes if any does).
+    """
+    top, labels = logits.softmax(1).max(1)
+    if unsure == "background":
+        return labels * (relative_confidence(logits).amax(1) > confidence)
+    return labels.masked_fill(top < confidence, IGNORED)
+
+
+def relative_confidence(logits: Tensor) -> Tensor:
+    """(p - min_c p) / max_c p of each class, (B, C, *spatial); in [0, 1)."""
+    p = logits.softmax(1)
+    return (p - p.amin(1, keepdim=True)) / p.amax(1, keepdim=True)
+
+
+def concentration(logits: Tensor) -> Tensor:
+    """1 - H / ln(positions), H the entropy of where in an image a class lies; mean over images and classes, a scalar.
+
+    0 where every class is everywhere alike, 1 where each lies in one pixel.
+    """
+    where = logits.log_softmax(1).flatten(2).log_softmax(2)
+    return (1 + (where.exp() * where).sum(2) / log(where.shape[2])).mean()
+
+
+def complementary_loss(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """A * CE(1 - softmax a, argmin_c softmax b), a scalar: what is least likely in b shall not be found in a (CLS, arXiv 2202.08502).
+
+    A = `concentration` of a, with gradient; 1 - softmax a is used as logits (as SSL4MIS has it).
+    """
+    return concentration(logits) * cross_entropy(1 - logits.softmax(1), target_logits.softmax(1).argmin(1))
