@@ -96,3 +96,24 @@ def agreement(cosines: Tensor, present: Tensor, sharpness: float, form: str = "s
         own, shared = (torch.where(here, x, ABSENT).log_softmax(2) for x in (cosines, mean))
         differences = own.exp() * (own - shared)
     return (-sharpness * differences.sum(2).clamp(min=0)).exp().mean(1, keepdim=True)
+
+
+def middles(x: Tensor, sides: torch.Size) -> Tensor:
+    """(..., H, W) at the positions of a smaller grid (h, w) that H and W are multiples of: the middle of what each covers."""
+    step = x.shape[-1] // sides[-1]
+    return x[..., step // 2 :: step, step // 2 :: step]
+
+
+def cut_mixed(x: Tensor, box: Tensor, partner: Tensor) -> Tensor:
+    """(B, C, h, w) with row `partner[b]` in the box of row b; box (B, 1, H, W) bool, H and W multiples of h and w; partner (B,)."""
+    return torch.where(middles(box, x.shape[2:]), x[partner], x)
+
+
+def rectified(logits: Tensor, features: Tensor, on: str, temperature: float, factor: float) -> Tensor:
+    """p_in (eq. 5 and 6): predictions on the grid of the features, shared by positions with similar features; (B, C, h, w).
+
+    on: "probabilities" are shared, or "logits" before their softmax. Their sum over classes is 2 * `factor` on probabilities, 1 on logits.
+    """
+    small = F.interpolate(logits.softmax(1) if on == "probabilities" else logits, size=features.shape[2:], mode="bilinear")
+    shared = propagate(small, features, temperature, factor)
+    return shared if on == "probabilities" else shared.softmax(1)
