@@ -36,16 +36,14 @@ class CPS(Options):
 
 
 SIMEPS = dict(schedule="plateau", pseudo_loss="hybrid", cps_on_labelled=True)
-"""As simEps's authors ran it on NEU-Seg; on DAGM and MT the end of the ramp is that of their simEps."""
+"""As simEps's authors ran it on NEU-Seg, and as it has to stand beside simEps on DAGM and MT."""
 
 PRESETS: Presets = {
     "2D": dict(schedule="poly_next"),
     "3D": dict(schedule="poly_next", init="kaiming_xavier"),
     "LA": dict(schedule="step", consistency_rampup=40.0),
     "Pancreas-CT": dict(schedule="step", consistency_rampup=40.0),
-    "NEU-Seg": SIMEPS,
-    "DAGM": SIMEPS | dict(consistency_rampup=80.0),
-    "MT": SIMEPS | dict(consistency_rampup=67.0),
+    **dict.fromkeys(("NEU-Seg", "DAGM", "MT"), SIMEPS),
     "Phantom": dict(consistency_rampup=2.0),
 }
 

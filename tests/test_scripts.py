@@ -122,6 +122,14 @@ OWN = {
     "train_DAN": dict.fromkeys(("ACDC", "BraTS2019"), RAMP | dict(DAN_lr=1e-4)) | {
         "NEU-Seg": RAMP | dict(DAN_lr=1e-4) | AUTHORS_OF_SIMEPS,
     },
+    "train_EntMin": dict.fromkeys(("ACDC", "folder", "BraTS2019", "NEU-Seg"), RAMP | dict(entropy_rows="all")),
+    "train_CPS": {
+        "ACDC": RAMP | dict(schedule="poly_next", pseudo_loss="ce", cps_on_labelled=False, init="default"),
+        "BraTS2019": RAMP | dict(schedule="poly_next", pseudo_loss="ce", cps_on_labelled=False, init="kaiming_xavier"),
+        "NEU-Seg": RAMP | dict(pseudo_loss="hybrid", cps_on_labelled=True, init="default", patience=50),
+    },
+    "train_RDrop": dict.fromkeys(("ACDC", "BraTS2019"), RAMP | dict(consistency=4.0, schedule="poly_next", rdrop_axis="class",
+                                                                    rdrop_models=1, rdrop_rows="unlabeled")),
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
         "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
