@@ -82,6 +82,7 @@ PROTOCOL = {
     "nnunet": LIKE_BRATS | dict(labeled_num="all", stride=None),
     "Phantom3D": VOLUMES | dict(labeled_num="4", patch_size=(48, 48, 32), max_iterations=300, schedule="poly", val_every=50),
     "PROMISE12": SSL4MIS | dict(protocol="official"),
+    "ISIC": SSL4MIS | dict(labeled_num="181", protocol="official", patch_size=(224, 224), batch_size=16, labeled_bs=8),
     "nnunet2D": SSL4MIS | dict(labeled_num="all"),
     "ACDC": SSL4MIS | dict(labeled_num="7", protocol="official"),
     "folder": SSL4MIS | dict(labeled_num="all", protocol="official"),
@@ -98,6 +99,9 @@ SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, combine="max", c
 UA_MT = dict(consistency=0.1, consistency_rampup=200.0, ema_decay=0.99, noise=0.1, teacher_passes=8, uncertainty_max="ln2",
              consistency_norm="2", consistency_rows="unlabeled")
 RAMP = dict(consistency=0.1, consistency_rampup=200.0)
+SEMSIM = dict(decoder_weight=0.5, intra_weight=0.25, cross_weight=0.25, threshold=0.95, regions=4, sharpness=1000.0, feature_dropout=0.5,
+              affinity_factor=0.5, semantic_mask="decoder", semantic_targets="hard", agreement="softmax", patch_size=(224, 224),
+              batch_size=16, labeled_bs=8, schedule="poly_next")
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
@@ -130,6 +134,10 @@ OWN = {
     },
     "train_RDrop": dict.fromkeys(("ACDC", "BraTS2019"), RAMP | dict(consistency=4.0, schedule="poly_next", rdrop_axis="class",
                                                                     rdrop_models=1, rdrop_rows="unlabeled")),
+    "train_SemSim": {
+        "ACDC": SEMSIM | dict(max_iterations=44100), "PROMISE12": SEMSIM | dict(max_iterations=34000, labeled_num="2"),
+        "ISIC": SEMSIM | dict(max_iterations=62100, labeled_num="181"),
+    },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
         "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),

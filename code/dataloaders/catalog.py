@@ -60,6 +60,9 @@ DATA_SETS = {data.name: data for data in (
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
     DataSet("PROMISE12", "promise12", ("background", "prostate"), unit="patient", defaults=SSL4MIS | {"labeled_num": "2"},
             note="PROMISE12: nobody has published the lists of its 35/5/10 cases; ours are drawn, compare figures with care."),
+    DataSet("ISIC", "isic", ("background", "lesion"), channels=3, protocols=("official", "challenge"), mean=(0.0,) * 3, std=(1.0,) * 3,
+            defaults=SSL4MIS | {"labeled_num": "181", "patch_size": (224, 224), "batch_size": 16, "labeled_bs": 8},
+            note="ISIC: images are reduced to 224x224 when they are read, and scored so."),
     DataSet("nnunet", "nnunet", dimensions=3, defaults=OWN_VOLUMES, note=OWN_SCALE),
     DataSet("nnunet2D", "nnunet", unit="patient", defaults=SSL4MIS | {"labeled_num": "all"}, note=OWN_SCALE),
     DataSet("Phantom3D", "phantom3d", ("background", "atrium"), dimensions=3, synthetic=True,
@@ -157,6 +160,6 @@ READERS = {
     "acdc": "acdc.AcdcSource", "neu": "neu.NeuSource", "dagm": "dagm.DagmSource", "mt": "mt.MtSource", "phantom": "phantom.PhantomSource",
     "phantom3d": "phantom3d.Phantom3DSource",
     "folder": "folder.FolderSource", "la": "volumes.LaSource", "brats": "volumes.BratsSource", "pancreas": "volumes.PancreasSource",
-    "promise12": "promise12.PromiseSource", "nnunet": "nnunet.NnunetSource", "pairs": "pairs.PairsSource",
+    "promise12": "promise12.PromiseSource", "isic": "isic.IsicSource", "nnunet": "nnunet.NnunetSource", "pairs": "pairs.PairsSource",
 }
 """By layout: the module in `layouts/` and the class."""

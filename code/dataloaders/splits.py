@@ -154,6 +154,27 @@ def mt_clean(source: Source, split_seed: int, with_test: bool) -> Parts:
         "images have another exposure of their tile in training.",))
 
 
+def isic_official(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """756 of the challenge's 2594 training images are tested, 1838 trained: the numbers of SemSim (arXiv 2410.13486), whose lists nobody
+    has published. Drawn by the seed, the labelled ones too; images without a mask are for training only."""
+    cases = source.cases("train")
+    test, train = by_group([case for case in cases if case.label is not None], 0.2914, split_seed)
+    train += [case for case in cases if case.label is None]
+    return Parts("official", train, [], test if with_test else None, (
+        f"Nobody has published the lists of this split (1838 and 756 images); ours are drawn: {len(train)} and {len(test)}.",))
+
+
+def isic_challenge(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """The three parts of ISIC 2018; the training images in an order drawn by the seed, of which the first are labelled."""
+    train, val = source.cases("train"), source.cases("val")
+    test = source.cases("test") if with_test else None
+    missing = [word for word, cases in (("Validation", val), ("Test", test)) if cases == []]
+    if missing:
+        raise UserError(f"{source.root}: no folder ISIC2018_Task1-2_{missing[0]}_Input, which --protocol challenge needs; "
+                        "put it there, or use --protocol official, which needs the training folders alone.")
+    return Parts("challenge", in_order(train, stratified_order(train, split_seed)), val, test)
+
+
 def dagm_official(source: Source, split_seed: int, with_test: bool) -> Parts:
     """The Train and Test folders; 15 % of Train, stratified by class, is validation (seeds as simEps's, whose lists are not known)."""
     train = source.cases("train")
@@ -217,6 +238,8 @@ PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
     ("mt", "official"): mt_official,
     ("mt", "clean"): mt_clean,
     ("dagm", "official"): dagm_official,
+    ("isic", "official"): isic_official,
+    ("isic", "challenge"): isic_challenge,
     ("folder", "official"): folder_parts,
     ("pairs", "official"): folder_parts,
     ("nnunet", "official"): folder_parts,
