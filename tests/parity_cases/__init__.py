@@ -2,17 +2,16 @@
 
 A later issue moves a line from `LATER` to `BUILT` (or shortens `later`) and adds a function: golden arrays in, computed arrays by name out.
 """
-from parity_cases import baselines, cross_teaching, evaluation, inference, methods, pyramid, shared, simeps, two_networks
+from parity_cases import baselines, cross_teaching, evaluation, fixmatch, inference, methods, pyramid, shared, simeps, two_networks
 
 BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
-    **baselines.FILES, **cross_teaching.FILES,
+    **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES,
 }
 
 LATER = {
     "bcp_acdc": "BCP", "bcp_la": "BCP", "bcp_masks": "BCP",
     "dssn_city": "DSSN", "dssn_selection": "DSSN", "dssn_voc": "DSSN",
-    "fixmatch_cta_2d": "FixMatch", "fixmatch_standard_2d": "FixMatch",
     "focal_loss": "focal loss",
     "ohem_ce": "OHEM cross-entropy",
     "sliding_window_2d": "2D sliding window",
