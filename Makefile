@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/python code/demo.py
 
 comparison: setup
-	$(BIN)/python code/demo.py --comparison
+	$(BIN)/python code/compare.py
 
 test: setup
 	$(BIN)/python -m pytest

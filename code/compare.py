@@ -1,0 +1,230 @@
+"""Every method under one schedule, beside honest baselines, in one table.
+
+`make comparison` is `python code/compare.py`: Phantom, 7 labelled patients, three seeds, results/phantom.md. `--table acdc_small` makes
+results/acdc_small.md: real ACDC at 64x64 and 2,000 steps. Every row is a flat script, trained and tested; a row that is done is not
+run again, so the command can be stopped and given again. What stands in the page below its marker line is kept.
+
+    python code/compare.py --methods CPS URPC --seeds 1
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from dataloaders import catalog
+from dataloaders.splits import test_cases
+from engine import results
+from engine.ensembles import MeanLogits
+from engine.folders import model_folder, result_path
+from engine.jobs import run_all
+from engine.options import REPOSITORY, Options
+from engine.run import finish_with
+from val_2D import Validator
+
+CODE = Path(__file__).resolve().parent
+ORDER = ("MeanTeacher", "UAMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "SemSim", "EntMin", "DAN", "DCT", "RDrop",
+         "simEps")
+MARKER = "<!-- What stands below this line is written by hand and kept. -->"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What all rows of a page share."""
+
+    title: str
+    said: str
+    data_set: str
+    words: tuple[str, ...] = ()
+    own: dict[str, str] = field(default_factory=dict)
+    """Options that only some scripts have, for those."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+
+TABLES = {
+    "phantom": Table(
+        "Phantom: every method, one schedule",
+        "Phantom is synthetic: these figures say that the program works, and nothing about patients.", "Phantom"),
+    "acdc_small": Table(
+        "ACDC at a small schedule",
+        "This is no published protocol: 64x64 pixels, batches of 8, 2,000 steps, one seed, on CPU cores. The figures say that the methods "
+        "run and learn on real images; they are not to be put beside published ones.", "ACDC",
+        ("--patch_size", "64", "64", "--batch_size", "8", "--labeled_bs", "4", "--max_iterations", "2000"),
+        {"consistency_rampup": "13", "consistency_start": "67"}, seeds=(1337,)),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    script: str
+    budget: str = "7"
+    words: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Tells the row from the others of its script, as a word for the run's folder."""
+        return "_".join([self.script, *(word.removeprefix("--") for word in self.words)])
+
+
+SUPERVISED = Row("supervised, 7 patients", "Supervised")
+BASELINES = (
+    SUPERVISED,
+    Row("supervised, 7 patients, strong augmentation", "Supervised", words=("--augment", "strong")),
+    Row("supervised, all patients", "Supervised", "all"),
+)
+
+
+@dataclass
+class Compare:
+    table: Literal["phantom", "acdc_small"] = "phantom"
+    """Which page."""
+    methods: tuple[str, ...] = ()
+    """Only these scripts (Supervised is one of them). Without it: all."""
+    seeds: tuple[int, ...] = ()
+    """Without it: 1 2 3 on Phantom, 1337 on ACDC."""
+    root_path: Path | None = None
+    """Folder of the data set."""
+    jobs: int = 2
+    """Runs at a time."""
+
+
+def rows_of(options: Compare) -> list[Row]:
+    """The rows to train: baselines, methods in the order of this page, and the methods of three passes."""
+    there = [path.stem.removeprefix("train_") for path in sorted(CODE.glob("train_*.py"))]
+    for name in options.methods:
+        if name not in there:
+            raise catalog.UserError(f"--methods {name}: there is no code/train_{name}.py; there are {', '.join(there)}.")
+    methods = [name for name in (*ORDER, *there) if name in there and name != "Supervised"]
+    rows = [*BASELINES, *(Row(name, name) for name in dict.fromkeys(methods))]
+    return [row for row in rows if not options.methods or row.script in options.methods]
+
+
+def command(row: Row, table: Table, seed: int, options: Compare, where: str) -> list[str]:
+    """The training command of a row."""
+    script = CODE / f"train_{row.script}.py"
+    text = script.read_text()
+    own = [word for name, value in table.own.items() if f"    {name}:" in text for word in (f"--{name}", value)]
+    root = ["--root_path", str(options.root_path)] if options.root_path else []
+    return [sys.executable, str(script), "--dataset", table.data_set, *root, "--labeled_num", row.budget, *table.words, *own, *row.words,
+            "--seed", str(seed), "--exp", f"{where}/{row.key}"]
+
+
+def folder(row: Row, seed: int, where: str) -> Path | None:
+    """The finished run of a row, None where there is none."""
+    runs = [path.parent for path in (model_folder() / where).glob(f"{row.key}_{row.budget}_labeled/*/*/status.json")
+            if re.search(rf"_seed{seed}(_|$)", path.parent.name) and json.loads(path.read_text())["state"] == "done"]
+    return max(runs, key=lambda path: path.stat().st_mtime) if runs else None
+
+
+def scores(run: Path) -> dict[str, dict[str, Any]]:
+    """Result files of a run by predictor, the quoted one first; tested first where it is not yet."""
+    file = result_path(run)
+    if not file.exists() or file.stat().st_mtime < (run / "status.json").stat().st_mtime:
+        failed = run_all([("test", [sys.executable, str(CODE / "test_2D.py"), "--run", str(run)])], 1)
+        if failed:
+            raise catalog.UserError(f"{run}: the test failed.", 3)
+    found = [json.loads(path.read_text()) for path in (file, *sorted(file.parent.glob(f"{file.stem}_*.json")))]
+    return {one["run"]["predictor"]: one for one in found}
+
+
+def averaged(runs: list[Path]) -> tuple[float, float]:
+    """(Dice, HD95 in voxels) of the mean of several runs' networks on the test cases."""
+    config = json.loads((runs[0] / "config.json").read_text())
+    data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
+    source, settings = catalog.open_source(data, root), config["options"]
+    cases = test_cases(source, settings["protocol"], settings["fold"], settings["folds"], settings["split_seed"])
+    device = torch.device("cpu")
+    members = [results.predictors(results.TestedRun(run, {}, {}), "best", device)["network"] for run in runs]
+    with torch.no_grad():
+        row = Validator(source, cases, settings["patch_size"], device)(MeanLogits(members).eval())["mean"]  # type: ignore[arg-type]
+    return row["dice"], row["hd95_vox"]
+
+
+def main(options: Compare) -> None:
+    table, where = TABLES[options.table], options.table
+    seeds = options.seeds or table.seeds
+    rows = rows_of(options)
+    catalog.open_source(*catalog.resolve(table.data_set, options.root_path, REPOSITORY)[:2])  # Phantom is drawn once, not by every run
+    trainings = [(row, seed) for seed in seeds for row in rows if row != SUPERVISED]
+    groups = {seed: [10 * seed + i for i in range(3)] for seed in seeds} if SUPERVISED in rows else {}
+    trainings = [*((SUPERVISED, seed) for group in groups.values() for seed in group), *trainings]
+    failed = run_all([(f"{row.key} {row.budget} seed {seed}", command(row, table, seed, options, where)) for row, seed in trainings],
+                     options.jobs, go_on=True)
+    write(REPOSITORY / "results" / f"{options.table}.md", table, where, seeds, rows_of(Compare(options.table)))
+    if failed:
+        raise catalog.UserError("\n".join(failed), 3)
+
+
+def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: list[Row]) -> None:
+    """The page, from the runs that are there."""
+    lines, parts, settings = [], [], []
+    common = {one.name for one in fields(Options)}
+    for row in rows:
+        # A supervised network of a seed is the first of the three that are averaged.
+        runs = {seed: run for seed in seeds if (run := folder(row, 10 * seed if row == SUPERVISED else seed, where))}
+        if not runs:
+            lines.append(f"| {row.title} | not run | | | | |")
+            continue
+        found = {seed: scores(run) for seed, run in runs.items()}
+        quoted = [next(iter(one.values())) for one in found.values()]
+        minutes = mean(one["run"]["training"]["seconds"] for one in quoted) / 60
+        names = ", ".join(dict.fromkeys(one["run"]["predictor"] for one in quoted))
+        lines.append(line(row.title, [mean_of(one) for one in quoted], names, f"{minutes:.1f}"))
+        if row == SUPERVISED:
+            groups = [[folder(row, 10 * seed + i, where) for i in range(3)] for seed in runs]
+            whole = [[run for run in group if run] for group in groups]
+            lines.append(line("mean of three supervised networks, 7 patients", [averaged(group) for group in whole if len(group) == 3],
+                              "ensemble", f"{3 * minutes:.1f}"))
+        for name in next(iter(found.values())):
+            if len(next(iter(found.values()))) > 1:
+                there = [one[name] for one in found.values() if name in one]
+                validated = [one["run"]["selected"].get(name, {}).get("validation_dice") for one in there]
+                known = [value for value in validated if value is not None]
+                parts.append(f"| {row.title} | {name} | {spread([mean_of(one)[0] for one in there], 3)} | "
+                             f"{f'{mean(known):.3f}' if known else ''} |")
+        own = {name: value for name, value in quoted[0]["run"]["options"].items() if name not in common}
+        settings.append(f"| {row.title} | {quoted[0]['run']['options']['base_lr']:g} | "
+                        f"{', '.join(f'{name} {value}' for name, value in own.items())} |")
+    kept = path.read_text().split(MARKER, 1)[1] if path.exists() and MARKER in path.read_text() else "\n"
+    options = quoted[0]["run"]["options"]
+    size = "x".join(map(str, options["patch_size"]))
+    typed = "python code/compare.py" + ("" if where == "phantom" else f" --table {where}")
+    text = "\n".join([
+        f"# {table.title}", "",
+        f"{table.said} Made by `{typed}` with the options of the last table.", "",
+        f"Steps: {options['max_iterations']}; batch: {options['batch_size']} images of {size} pixels (supervised: all labelled; the "
+        f"others: {options['labeled_bs']} labelled). Checkpoints are chosen on validation cases; a method of several networks quotes what "
+        f"is best there. Mean over the test cases; mean ± standard deviation over seeds {', '.join(map(str, seeds))}, and each seed.", "",
+        "| | Dice | each seed | HD95 (voxels) | quoted | training, minutes |", "|---|---|---|---|---|---|", *lines, "",
+        "## Networks of a method", "", "| method | network | Dice | its validation Dice |", "|---|---|---|---|", *parts, "",
+        "## Settings of each method", "", "| | rate | options |", "|---|---|---|", *settings, "", MARKER]) + kept
+    path.write_text(text)
+    print(f"Written to {os.path.relpath(path)}")
+
+
+def mean_of(result: dict[str, Any]) -> tuple[float, float]:
+    return result["summary"]["mean"]["dice"], result["summary"]["mean"]["hd95_vox"]
+
+
+def spread(values: list[float], digits: int) -> str:
+    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def line(title: str, values: list[tuple[float, float]], quoted: str, minutes: str) -> str:
+    if not values:
+        return f"| {title} | not run | | | | |"
+    dice, distance = [value[0] for value in values], [value[1] for value in values]
+    return f"| {title} | {spread(dice, 3)} | {', '.join(f'{one:.3f}' for one in dice)} | {spread(distance, 2)} | {quoted} | {minutes} |"
+
+
+if __name__ == "__main__":
+    sys.exit(finish_with(lambda: main(tyro.cli(Compare, use_underscores=True, description=__doc__))))
