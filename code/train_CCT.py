@@ -3,7 +3,7 @@
 One encoder feeds four decoders. The auxiliary ones a_1, a_2, a_3 read its feature maps h perturbed: by noise, by dropout, and
 without the most active places. All four learn from the labels; on the unlabelled images they must agree with the main one g:
 
-    L = mean_k (CE + Dice)(d_k(h(x_l)), y_l) / 2 + w(t) * mean_k |softmax g(h(x_u)) - softmax a_k(perturbed_k h(x_u))|^2,  d = g, a_1, a_2, a_3
+    L = mean_{g, a_k} (CE + Dice)(x_l, y_l) / 2 + w(t) * mean_k mean |softmax g(h(x_u)) - softmax a_k(perturbed_k h(x_u))|^2
 
 Page: docs/methods/cct.md          python code/train_CCT.py --dataset ACDC --labeled_num 7
 """

@@ -99,6 +99,7 @@ SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, combine="max", c
 UA_MT = dict(consistency=0.1, consistency_rampup=200.0, ema_decay=0.99, noise=0.1, teacher_passes=8, uncertainty_max="ln2",
              consistency_norm="2", consistency_rows="unlabeled")
 RAMP = dict(consistency=0.1, consistency_rampup=200.0)
+CROSS_CONSISTENCY = RAMP | dict(model="unet_cct", feature_noise=0.3, feature_rate=0.3, feature_attention=(0.7, 0.9), stop_grad_main=False)
 SEMSIM = dict(decoder_weight=0.5, intra_weight=0.25, cross_weight=0.25, threshold=0.95, regions=4, sharpness=1000.0, feature_dropout=0.5,
               affinity_factor=0.5, semantic_mask="decoder", semantic_targets="hard", agreement="softmax", patch_size=(224, 224),
               batch_size=16, labeled_bs=8, schedule="poly_next")
@@ -134,6 +135,13 @@ OWN = {
     },
     "train_RDrop": dict.fromkeys(("ACDC", "BraTS2019"), RAMP | dict(consistency=4.0, schedule="poly_next", rdrop_axis="class",
                                                                     rdrop_models=1, rdrop_rows="unlabeled")),
+    "train_URPC": {
+        "ACDC": RAMP | dict(model="unet_urpc"), "BraTS2019": RAMP | dict(model="unet_3D_dv_semi", base_lr=0.1),
+        "LA": dict(model="unet_3D_dv_semi", consistency_rampup=40.0),
+    },
+    "train_CCT": dict.fromkeys(("ACDC", "folder", "DAGM", "MT"), CROSS_CONSISTENCY) | {
+        "NEU-Seg": CROSS_CONSISTENCY | AUTHORS_OF_SIMEPS | dict(base_lr=2e-3),
+    },
     "train_SemSim": {
         "ACDC": SEMSIM | dict(max_iterations=44100), "PROMISE12": SEMSIM | dict(max_iterations=34000, labeled_num="2"),
         "ISIC": SEMSIM | dict(max_iterations=62100, labeled_num="181"),
