@@ -193,7 +193,7 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
                              f"{f'{mean(known):.3f}' if known else ''} |")
         own = {name: value for name, value in quoted[0]["run"]["options"].items() if name not in common}
         settings.append(f"| {row.title} | {quoted[0]['run']['options']['base_lr']:g} | "
-                        f"{', '.join(f'{name} {value}' for name, value in own.items())} |")
+                        f"{', '.join(f'{name} {value}' for name, value in own.items() if value is not None)} |")
     kept = path.read_text().split(MARKER, 1)[1] if path.exists() and MARKER in path.read_text() else "\n"
     options = quoted[0]["run"]["options"]
     size = "x".join(map(str, options["patch_size"]))

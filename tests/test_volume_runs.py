@@ -22,7 +22,7 @@ VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32
 METHODS = {
     "Supervised": ("--batch_size", "2"),
     "MeanTeacher": (),
-    "UAMT": ("--passes", "4"),
+    "UAMT": ("--teacher_passes", "4"),
     "simEps": ("--num_branches", "2"),
 }
 
@@ -115,7 +115,7 @@ def test_a_prediction_opens_exactly_over_its_image(scratch: Path, volumes: Path,
 
 def test_a_killed_run_goes_on_to_the_bit(runs: Bench, volumes: Path, scratch: Path) -> None:
     bench = Bench(scratch / "killed volumes", volumes)
-    words = (*VOLUME, "--exp", "UAMT", "--passes", "4")
+    words = (*VOLUME, "--exp", "UAMT", "--teacher_passes", "4")
     assert bench.train("UAMT", *words, fault="kill@step:3").code == -signal.SIGKILL
     end = bench.train("UAMT", *words)
     assert end.code == 0 and "resumed at step 2" in end.out, end.out + end.err
