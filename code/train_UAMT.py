@@ -16,7 +16,7 @@ import torch
 
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight, sigmoid_rampup
-from losses import softmax_mse, supervised_loss
+from losses import entropy_map, softmax_mse, supervised_loss
 from networks import ema_update, frozen_copy, logits_of
 
 
@@ -58,7 +58,7 @@ def uncertainty(teacher, images, options):
     twice = torch.cat([images, images])
     total = sum(teacher(noisy(twice, options)).softmax(1) for _ in range(options.teacher_passes // 2))
     mean = (total[: len(images)] + total[len(images) :]) / options.teacher_passes
-    return -(mean * (mean + 1e-6).log()).sum(1, keepdim=True)
+    return entropy_map(mean)
 
 
 def losses(student, teacher, batch, weight, threshold, options):
