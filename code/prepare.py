@@ -1,8 +1,9 @@
-"""Prepares data: official downloads to the layout we train on, and a check of any data folder.
+"""Prepares data: official downloads to the layout we train on, and a check of any data folder. And weights that SSL4MIS trained.
 
     python code/prepare.py acdc --raw DOWNLOAD --out data/ACDC
     python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12
     python code/prepare.py --check data/ACDC
+    python code/prepare.py weights FILE --model unet --dataset ACDC
 
 Exit codes: 0 done, perhaps with remarks; 2 bad arguments or data, everything wrong is listed; 3 a file could not be written;
 75 interrupted (run the same command again, finished files are kept).
@@ -46,7 +47,7 @@ def arguments() -> argparse.Namespace:
     cores = os.cpu_count() or 1
     processes = f"processes that work at once (default: one a core, {cores} here)"
     parser.add_argument("--workers", type=positive, default=cores, metavar="N", help=processes)
-    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(CONVERSIONS) + "}")
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join([*CONVERSIONS, "weights"]) + "}")
     for command, (name, _, change, holds) in CONVERSIONS.items():
         conversion = commands.add_parser(
             command, help=f"convert {change}",
@@ -55,10 +56,33 @@ def arguments() -> argparse.Namespace:
         conversion.add_argument("--raw", type=Path, required=True, metavar="DOWNLOAD", help=holds)
         conversion.add_argument("--out", type=Path, default=REPOSITORY / "data" / name, metavar="FOLDER",
                                 help=f"where the h5 files go (default: data/{name} of the repository)")
+    weights_arguments(commands.add_parser(
+        "weights", help="make a run for the testers of weights that SSL4MIS's code trained",
+        description="Makes a finished run, which test_2D.py and test_3D.py take, of a file of weights (state dict) of SSL4MIS's networks."))
     given = parser.parse_args()
     if (given.check is None) == (given.command is None):
         parser.error("give either a conversion (acdc --raw DOWNLOAD --out FOLDER, for example) or --check FOLDER")
     return given
+
+
+COMMON = ("dataset", "root_path", "model", "protocol", "fold", "folds", "split_seed", "patch_size", "stride")
+"""Options of `weights` that are those of the training scripts."""
+
+
+def weights_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="what torch.save wrote (.pth, .pt); read without running code in it")
+    parser.add_argument("--model", required=True, help="the network: unet, unet_ds, unet_urpc, unet_cct, unet_3D, unet_3D_dv_semi, vnet")
+    parser.add_argument("--name", help="what results call the method (default: the file's name)")
+    parser.add_argument("--labeled_num", help="how many labelled cases it was trained with, if you know it; it stands in the results")
+    parser.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS,
+                        help="the data set on which it is tested, with its channels and classes (found as in training where not given)")
+    parser.add_argument("--root_path", metavar="FOLDER", help="where the data set lies")
+    parser.add_argument("--protocol", help="which split of the data set")
+    parser.add_argument("--fold", metavar="K", help="test on fold K, from 0")
+    parser.add_argument("--folds", metavar="N", help="number of folds")
+    parser.add_argument("--split_seed", metavar="S", help="seed of folds and of splits that are drawn")
+    parser.add_argument("--patch_size", nargs="+", metavar="SIDE", help="size of the images in training (default: as published)")
+    parser.add_argument("--stride", nargs="+", metavar="STEP", help="volumes: step of the sliding window (default: as published)")
 
 
 def positive(text: str) -> int:
@@ -94,6 +118,24 @@ def convert(command: str, raw: Path, out: Path, workers: int) -> int:
     return 0
 
 
+def weights(given: argparse.Namespace) -> int:
+    """Makes the run, prints remarks and the next command; returns the exit code."""
+    # Here alone: torch takes seconds to load, in each process of a conversion too.
+    from engine.foreign_weights import make_run
+    from engine.options import Options, parse
+
+    words: list[str] = []
+    for option in COMMON:
+        value = getattr(given, option, None)
+        if value is not None:
+            words += [f"--{option}", *(value if isinstance(value, list) else [str(value)])]
+    options = parse(Options, {}, words)
+    print(options.resolved.why)  # type: ignore[attr-defined]
+    folder, remarks = make_run(given.file, options, given.name or given.file.stem, given.labeled_num)
+    print(f"Folder: {folder}", *remarks, sep="\n")
+    return 0
+
+
 def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -104,6 +146,8 @@ def main() -> int:
     try:
         if given.check is not None:
             return check(given.check, given.dataset, given.workers)
+        if given.command == "weights":
+            return weights(given)
         return convert(given.command, given.raw, given.out, given.workers)
     except UserError as error:
         print(error, file=sys.stderr)

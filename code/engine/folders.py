@@ -19,7 +19,7 @@ OWN_LAYOUTS = ("folder", "pairs", "nnunet")
 def run_name(options: Options, resolved: Resolved) -> Path:
     """<exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...]."""
     # Own folders are told apart by their names: two of them are two data sets.
-    own = f"/{_word(resolved.root.resolve().name)}" if resolved.data.layout in OWN_LAYOUTS else ""
+    own = f"/{word(resolved.root.resolve().name)}" if resolved.data.layout in OWN_LAYOUTS else ""
     exp = options.exp or f"{resolved.data.name}{own}/{resolved.method}"
     if Path(exp).is_absolute() or ".." in Path(exp).parts:
         raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
@@ -36,11 +36,11 @@ def run_name(options: Options, resolved: Resolved) -> Path:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if field.name not in NOT_IN_NAME and value != resolved.defaults[field.name]:
-            parts.append(f"{field.name}={_word(value)}")
+            parts.append(f"{field.name}={word(value)}")
     return Path(f"{exp}_{options.labeled_num}_labeled") / options.model / "_".join(parts)
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
     text = "x".join(map(str, value)) if isinstance(value, tuple) else value.name if isinstance(value, Path) else str(value)
     return re.sub(r"[^A-Za-z0-9.+%-]", "-", text)
 

@@ -92,6 +92,8 @@ def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Ca
     best = checkpoint.load(run.folder / "best.pt", again)
     saved = best["predictors"]
     if which == "last":
+        if "weights" in run.config:
+            raise UserError(f"{run.folder}: these weights are of another program, which gave one state. Leave out --checkpoint last.")
         last = checkpoint.load(run.folder / "last.pt", "Train again with --fresh.")
         state_of = {**{name: entry["state"] for name, entry in last["networks"].items()}, **last["kept"]}
         saved = {name: {**entry, "state": state_of[name]} for name, entry in saved.items()}
@@ -121,7 +123,7 @@ def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, A
             **{key: config[key] for key in kept},
             "changes": config.get("changes", []),
             "predictor": predictor,
-            "selection": "best on validation cases" if by_validation else "last step",
+            "selection": config.get("selection") or ("best on validation cases" if by_validation else "last step"),
             "selected": chosen,
             "training": {key: run.status.get(key) for key in ("step", "seconds", "waited", "validation_seconds", "peak_memory")},
             "test": {"date": time.strftime("%Y-%m-%d"), "commit": provenance.commit(), "empty": options.empty,
