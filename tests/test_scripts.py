@@ -135,6 +135,10 @@ OWN = {
     },
     "train_RDrop": dict.fromkeys(("ACDC", "BraTS2019"), RAMP | dict(consistency=4.0, schedule="poly_next", rdrop_axis="class",
                                                                     rdrop_models=1, rdrop_rows="unlabeled")),
+    "train_CrossTeaching": {
+        "ACDC": RAMP | dict(model2="swin_unet", patch_size=(224, 224), batch_size=16, labeled_bs=8, schedule="poly_next", optimizer2="same",
+                            base_lr2=None),
+    },
     "train_URPC": {
         "ACDC": RAMP | dict(model="unet_urpc"), "BraTS2019": RAMP | dict(model="unet_3D_dv_semi", base_lr=0.1),
         "LA": dict(model="unet_3D_dv_semi", consistency_rampup=40.0),
