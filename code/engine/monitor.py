@@ -36,8 +36,7 @@ class Monitor:
         self.say = book.say
         self.validation_seconds = 0.0
         self._offset = 0
-        self._first_bad: Tensor | None = None
-        self._watched: list[str] = []
+        self._first_bad: dict[tuple[str, ...], Tensor] = {}
         self._shown: dict[str, str] = {}
         self._present: set[int] = set()
         self._told: set[int] = set()
@@ -58,34 +57,28 @@ class Monitor:
         self.book.begin(stage.steps_done, self._offset, stage.name)
         self.book.status("running", stage.steps_done)
         self._began = (stage.steps_done, time.perf_counter())
-        self._first_bad = None
+        self._first_bad = {}
 
     def watch(self, terms: Mapping[str, Tensor], step: int) -> None:
-        """Looks for terms that are not finite: at once on the CPU, by a flag on the device elsewhere."""
-        names = [name for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0]
+        """Looks for terms that are not finite: at once on the CPU, by a flag on the device elsewhere (one for each set of names, since
+        an adversary's update in the same step has others)."""
+        names = tuple(name for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0)
         values = torch.stack([terms[name].detach().float() for name in names])
         if values.device.type == "cpu":
             if not bool(values.isfinite().all()):
-                self._bad = (step, [f"{name} = {value:g}" for name, value in zip(names, values.tolist())])
-                raise NotFinite(step, self._bad[1])
+                raise NotFinite(step, [f"{name} = {value:g}" for name, value in zip(names, values.tolist())])
             return
-        if self._first_bad is None or self._watched != names:
-            # Two updates in a step (an adversary's) watch two sets of names; the earlier flag must not be lost.
-            if self._first_bad is not None and int(self._first_bad.min()) < NEVER:
-                self._raise_flagged()
-            self._first_bad, self._watched = torch.full((len(names),), NEVER, device=values.device), names
-        self._first_bad = torch.where(values.isfinite(), self._first_bad, self._first_bad.clamp(max=step))
-
-    def _raise_flagged(self) -> None:
-        assert self._first_bad is not None
-        steps = self._first_bad.tolist()
-        first = min(steps)
-        raise NotFinite(first, [name for name, step in zip(self._watched, steps) if step == first])
+        if names not in self._first_bad:
+            self._first_bad[names] = torch.full((len(names),), NEVER, device=values.device)
+        first_bad = self._first_bad[names]
+        self._first_bad[names] = torch.where(values.isfinite(), first_bad, first_bad.clamp(max=step))
 
     def check_finite(self, stage: Stage) -> None:
         """Raises `NotFinite` when a flag on the device is set. Nothing is saved after that."""
-        if self._first_bad is not None and int(self._first_bad.min()) < NEVER:
-            self._raise_flagged()
+        steps = [pair for names, flags in self._first_bad.items() for pair in zip(names, flags.tolist())]
+        first = min((step for _, step in steps), default=NEVER)
+        if first < NEVER:
+            raise NotFinite(first, [name for name, step in steps if step == first])
 
     def step(self, stage: Stage, terms: Mapping[str, Any], done: int) -> None:
         """One step on the progress bar; every --log_every steps the losses are read and written."""
