@@ -11,8 +11,10 @@ import train_ICT
 from parity_tools import ScriptedRun, Stub, drive, golden_batch, gradient
 from torch import nn
 
+from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
 from dataloaders.loader import Batch
+from engine.sizes import check_network
 from networks import build, frozen_copy
 from networks.discriminator import average
 
@@ -244,6 +246,12 @@ def test_a_discriminator_learns_to_tell_two_kinds_of_maps():
         optimizer.step()
         values.append(terms["critic"].item())
     assert values[0] == pytest.approx(log(2), abs=0.05) and values[-1] < 0.05 and terms["critic_accuracy"] == 1
+
+
+def test_a_discriminator_is_no_network_that_segments():
+    with pytest.raises(UserError, match="--model discriminator_2D: .*unet"):
+        check_network("discriminator_2D", build("discriminator_2D"), DATA_SETS["ACDC"], train_DAN.DAN(model="discriminator_2D"), False)
+    check_network("discriminator_2D", build("discriminator_2D"), DATA_SETS["ACDC"], train_DAN.DAN(), False)
 
 
 def test_dan_refuses_what_its_critic_cannot_see():

@@ -18,6 +18,9 @@ def check_network(name: str, network: nn.Module, data: DataSet, options: Options
     where a method that reads one prediction would get several, or the reverse, with the networks that fit."""
     patch = options.patch_size
     if not isinstance(network, networks.Network):
+        if name == options.model:
+            raise UserError(f"--model {name}: this is no network that segments; "
+                            f"choose one of {', '.join(networks.names(data.dimensions, several_heads))}.")
         return  # critics and the like see what their script hands them
     if network.dimensions != data.dimensions:
         raise UserError(f"--model {name}: a network for {network.dimensions}D images, but {data.name} is {data.dimensions}D; "
