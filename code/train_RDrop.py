@@ -12,12 +12,12 @@ Page: docs/methods/rdrop.md          python code/train_RDrop.py --dataset ACDC -
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+import torch
 
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
 from losses import supervised_loss, symmetric_kl
-from networks import logits_of
+from networks import frozen_copy, logits_of
 from networks.initial import start_apart
 
 
@@ -63,9 +63,12 @@ def losses(networks, batch, weight, options):
     return {"total": total, "supervised_1": supervised_1, "supervised_2": supervised_2, "divergence": divergence}
 
 
-def has_dropout(network):
-    """Whether two passes of the network in train mode differ."""
-    return any(isinstance(module, nn.Dropout | nn.Dropout2d | nn.Dropout3d) and module.p > 0 for module in network.modules())
+@torch.no_grad()
+def is_random(network, channels, sides):
+    """Whether two passes of the network in train mode differ (on a copy: passes change the statistics of batch norm)."""
+    twin = frozen_copy(network).train()
+    images = torch.randn(2, channels, *sides, device=next(network.parameters()).device)
+    return not torch.equal(twin(images), twin(images))
 
 
 def main(options: RDrop) -> None:
@@ -73,8 +76,8 @@ def main(options: RDrop) -> None:
     roles = ("network",) if options.rdrop_models == 1 else ("model1", "model2")
     models = [run.network(role) for role in roles]
     alone = len(models) == 1
-    run.refuse(alone and not has_dropout(models[0]), f"--model {options.model} --dropout {options.dropout:g}: without dropout both passes "
-               "of a network are equal. Choose another network, or two: --rdrop_models 2.")
+    run.refuse(alone and not is_random(models[0], run.data.channels, options.patch_size), f"--model {options.model} --dropout "
+               f"{options.dropout:g}: without dropout both passes of a network are equal. Choose another network, or --rdrop_models 2.")
     if options.init == "kaiming_xavier" and not alone:
         start_apart(*models)
     optimizers = [run.optimizer(role, model) for role, model in zip(roles, models)]

@@ -38,7 +38,7 @@ def small_network():
 @pytest.mark.parametrize("script, options", [
     (train_EntMin, train_EntMin.EntMin(consistency_rampup=0.0)),
     (train_CPS, train_CPS.CPS(consistency_rampup=0.0, init="kaiming_xavier")),
-    (train_RDrop, train_RDrop.RDrop(consistency_rampup=0.0)),
+    (train_RDrop, train_RDrop.RDrop(consistency_rampup=0.0, patch_size=(32, 32))),
     (train_RDrop, train_RDrop.RDrop(consistency_rampup=0.0, rdrop_models=2)),
 ], ids=["EntMin", "CPS", "RDrop", "RDrop of two"])
 def test_two_discs_are_learnt_in_fifty_steps(script, options):
@@ -267,15 +267,17 @@ def test_dropout_is_all_that_differs():
         torch.manual_seed(0)
         network = build("unet", num_classes=2, dropout=dropout)
         found[dropout] = train_RDrop.losses([network, network], batch, 0.1, train_RDrop.RDrop())
-        assert train_RDrop.has_dropout(network) == bool(dropout)
+        assert train_RDrop.is_random(network, 1, (16, 32)) == bool(dropout)
     assert found[0.0]["divergence"] == 0 < found[1.0]["divergence"]
     assert found[0.0]["supervised_1"] == found[0.0]["supervised_2"] and found[1.0]["supervised_1"] != found[1.0]["supervised_2"]
 
 
 def test_one_network_without_dropout_is_refused():
     networks = {role: build("unet", dropout=0.0) for role in ("network", "model1", "model2")}
+    before = {key: value.clone() for key, value in networks["network"].state_dict().items()}
     with pytest.raises(UserError, match="--rdrop_models 2"):
-        drive(train_RDrop, train_RDrop.RDrop(dropout=0.0), networks, [])
+        drive(train_RDrop, train_RDrop.RDrop(dropout=0.0, patch_size=(16, 32)), networks, [])
+    assert all(torch.equal(value, before[key]) for key, value in networks["network"].state_dict().items())
     run = drive(train_RDrop, train_RDrop.RDrop(dropout=0.0, rdrop_models=2), networks, [])
     assert list(run.evaluated)[-3:] == ["model1", "model2", "ensemble"]
 
