@@ -33,9 +33,9 @@ class CrossTeaching(Options):
 
 
 PRESETS: Presets = {
-    "2D": dict(patch_size=(224, 224)),
-    "ACDC": dict(batch_size=16, labeled_bs=8, schedule="poly_next"),
-    "Phantom": dict(patch_size=(64, 64), schedule="poly_next", consistency_rampup=2.0),
+    **dict.fromkeys(("PROMISE12", "ISIC", "NEU-Seg", "DAGM", "MT"), dict(patch_size=(224, 224))),
+    "ACDC": dict(patch_size=(224, 224), batch_size=16, labeled_bs=8, schedule="poly_next"),
+    "Phantom": dict(consistency_rampup=2.0),
 }
 
 
