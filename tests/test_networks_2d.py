@@ -1,15 +1,18 @@
-"""ENet, PNet and the 2D U-Net with attention gates. Numbers of the first two were measured on the published classes."""
+"""ENet, PNet, the U-Nets with EfficientNet encoder and with attention gates. Numbers were measured on published classes (gates: ours)."""
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.pretrained import start
 from networks import build, names
 from networks.enet import unpool
 from networks.folding import for_inference
 
-IMAGES = ["attention_unet_2D", "enet", "pnet"]
+IMAGES = ["attention_unet_2D", "efficient_unet", "enet", "pnet"]
 
 
 def parameters(network):
@@ -24,6 +27,7 @@ def outline(name, **arguments):
 
 @pytest.mark.parametrize("name, count, buffers, gflop", [
     ("enet", 349_284, 8_696, 0.931), ("pnet", 486_596, 1_290, 63.460), ("attention_unet_2D", 1_836_376, 3_462, 6.035),
+    ("efficient_unet", 13_158_236, 89_368, 7.600),
 ])
 def test_exact_numbers_and_shape_at_the_published_sides(name, count, buffers, gflop):
     network = outline(name)
@@ -47,14 +51,16 @@ def test_parts_have_their_published_sizes():
 def test_shapes_composition_and_gradients(name):
     torch.manual_seed(0)
     network = build(name, in_channels=2, num_classes=3, dropout=0.0).train()
-    images = torch.randn(2, 2, 32, 48)
+    sides = (64, 96) if name == "efficient_unet" else (32, 48)
+    images = torch.randn(2, 2, *sides)
     maps = network.encode(images)
     for part in maps:
         part.retain_grad()
     logits = network.head(network.decode(maps))
-    assert logits.shape == (2, 3, 32, 48)
+    assert logits.shape == (2, 3, *sides)
     logits.square().sum().backward()
-    assert all(m.grad.abs().sum() > 0 for m in maps) and not [key for key, p in network.named_parameters() if p.grad is None]
+    assert all(m.grad.abs().sum() > 0 for m in maps)
+    assert not [key for key, p in network.named_parameters() if (p.grad is None) == p.requires_grad]
     network.eval()
     with torch.no_grad():
         assert torch.equal(network.head(network.decode(network.encode(images))), network(images))
@@ -68,11 +74,48 @@ def test_maps_of_the_encoders():
     assert [tuple(m.shape[1:]) for m in outline("attention_unet_2D").eval().encode(x)] == [(16 << k, 32 >> k, 48 >> k) for k in range(5)]
 
 
+def test_the_encoder_of_efficient_unet():
+    network = outline("efficient_unet").eval()
+    assert [tuple(m.shape[1:]) for m in network.encode(torch.empty(1, 1, 64, 96, device="meta"))] == [
+        (40, 32, 48), (32, 16, 24), (48, 8, 12), (136, 4, 6), (384, 2, 3)]
+    assert (parameters(network.encoder), parameters(network.up)) == (10_695_512, 2_462_656)
+    assert sum(p.numel() for p in network.parameters() if not p.requires_grad) == 592_896, "the unused head"
+
+
+def test_dropped_branches_of_efficient_unet():
+    def rates(scale):
+        blocks = outline("efficient_unet", dropout=scale).encoder._blocks.modules()
+        return [block.drop_connect_rate for block in blocks if hasattr(block, "drop_connect_rate")]
+
+    assert rates(1.0) == pytest.approx([0.2 * k / 26 for k in range(26)]) and rates(0.5) == pytest.approx([0.1 * k / 26 for k in range(26)])
+    assert not any(rates(0.0))
+    torch.manual_seed(0)
+    network, images = build("efficient_unet", dropout=0.0).train(), torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(images), network(images))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_efficient_unet_starts_from_published_weights(tmp_path, channels):
+    torch.manual_seed(0)
+    whole = build("efficient_unet", in_channels=3).encoder
+    published = {re.sub(r"_blocks\.\d+\.", "_blocks.", name): tensor for name, tensor in whole.state_dict().items()}
+    torch.save({**published, "_fc.weight": torch.ones(1000, 1536), "_fc.bias": torch.ones(1000)}, tmp_path / "b3.pth")
+    network = build("efficient_unet", in_channels=channels)
+    said = start(network, tmp_path / "b3.pth")
+    assert "with another shape, and 2 have no place here" in said and "0 were offered with another shape" in said
+    for (name, mine), theirs in zip(network.encoder.state_dict().items(), whole.state_dict().values(), strict=True):
+        if name == "_conv_stem.weight" and channels == 1:
+            theirs = theirs.sum(1, keepdim=True)
+        assert torch.equal(mine, theirs), name
+
+
 def test_rates_of_dropout_and_their_scale():
     def rates(name, scale):
         return [m.p for m in outline(name, dropout=scale).modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
 
-    published = {"enet": [0.01] * 5 + [0.1] * (1 + 16 + 3 + 2), "pnet": [0.3] * 2, "attention_unet_2D": [0.05, 0.1, 0.2, 0.3, 0.5]}
+    published = {"enet": [0.01] * 5 + [0.1] * (1 + 16 + 3 + 2), "pnet": [0.3] * 2, "attention_unet_2D": [0.05, 0.1, 0.2, 0.3, 0.5],
+                 "efficient_unet": []}
     for name in IMAGES:
         assert sorted(rates(name, 1.0)) == sorted(published[name]) and sorted(rates(name, 0.5)) == sorted(p / 2 for p in published[name])
         assert not rates(name, 0.0)
@@ -128,6 +171,7 @@ def test_gates_read_the_signal_and_the_decoder_reads_the_skip_map_first():
     ("attention_unet_2D", (32, 40), r"multiples of 16, got \(32, 40\)"),
     ("pnet", (0, 16), r"multiples of 1, got \(0, 16\)"),
     ("enet", (8, 8), r"one position only"),
+    ("efficient_unet", (64, 48), r"multiples of 32, got \(64, 48\)"),
     ("pnet", (16, 16, 16), r"PNet needs 2 axes"),
 ])
 def test_sides_that_a_network_cannot_take_are_refused(name, sides, sentence):

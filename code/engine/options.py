@@ -31,10 +31,11 @@ class Options:
     exp: str | None = None
     """Name of the experiment. Without it: <data set>/<method>."""
     model: str = "unet"
-    """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), nnunet_2D. Volumes: vnet, unet_3D,
-    unet_3D_dv_semi, attention_unet, voxresnet, nnunet."""
+    """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), attention_unet_2D, efficient_unet, enet,
+    pnet, swin_unet, nnunet_2D. Volumes: vnet, unet_3D, unet_3D_dv_semi, attention_unet, voxresnet, nnunet."""
     pretrained: Path | None = None
-    """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth). Without it: from scratch."""
+    """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
+    efficientnet-b3-5fb5a3c3.pth). Without it: from scratch."""
     labeled_num: str = "7"
     """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all."""
     labeled_choice: Literal["first", "random"] = "first"

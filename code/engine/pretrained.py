@@ -24,7 +24,7 @@ def prepare(network: nn.Module, role: str, options: Options) -> list[str]:
 def refuse_unused(networks: Mapping[str, nn.Module], file: Path | None) -> None:
     """Raises `UserError` where --pretrained was given and none of the networks starts from such a file."""
     if file and not any(getattr(network, "pretrained", "") for network in networks.values()):
-        raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet does.")
+        raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet and efficient_unet do.")
 
 
 def start(network: Network, file: Path | None) -> str:
@@ -41,8 +41,9 @@ def start(network: Network, file: Path | None) -> str:
         places = [place for place in network.offered(name) if place in own]
         strangers += not places
         for place in places:
-            if own[place].shape == tensor.shape:
-                own[place].copy_(tensor)
+            adapted = network.adapted(tensor, own[place].shape)
+            if own[place].shape == adapted.shape:
+                own[place].copy_(adapted)
                 taken.add(place)
             else:
                 misfits += 1

@@ -11,6 +11,7 @@ from networks.attention_unet import AttentionUNet2D, AttentionUNet3D
 from networks.averaging import average_weights, ema_update, frozen_copy
 from networks.base import Network
 from networks.discriminator import Discriminator
+from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.passes import logits_of
@@ -31,6 +32,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet_cct": UNetCCT,
     "nnunet_2D": NNUNet2D,
     "swin_unet": SwinUNet,
+    "efficient_unet": EfficientUNet,
     "enet": ENet,
     "pnet": PNet,
     "attention_unet_2D": AttentionUNet2D,

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 
 class Network(nn.Module, ABC):
@@ -71,6 +71,10 @@ class Network(nn.Module, ABC):
     def offered(self, name: str) -> list[str]:
         """The tensors of this network that may start from the tensor `name` of `pretrained`."""
         return [name]
+
+    def adapted(self, tensor: Tensor, shape: Size) -> Tensor:
+        """A tensor of `pretrained` as one of this network's, of that shape, takes it: mostly as it is."""
+        return tensor
 
 
 def chain(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
