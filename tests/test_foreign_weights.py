@@ -19,6 +19,7 @@ import networks
 from engine import checkpoint
 from engine import foreign_weights as foreign
 from engine.run import finish_with
+from engine.weight_files import read
 
 WIDTHS = (16, 32, 64, 128, 256)
 
@@ -264,13 +265,13 @@ def test_the_same_function(model):
 def test_how_weights_are_wrapped_makes_no_difference(tmp_path, wrapped):
     state = state_of("unet")
     torch.save(wrapped(state), tmp_path / "a.pth")
-    read = foreign.read(tmp_path / "a.pth")
-    assert list(read) == list(state) and all(torch.equal(read[name], tensor) for name, tensor in state.items())
+    found = read(tmp_path / "a.pth", "a.pth")
+    assert list(found) == list(state) and all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
 
 def test_files_of_torchs_old_format_are_read(tmp_path):
     torch.save(state_of("unet"), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    assert list(foreign.read(tmp_path / "a.pth")) == list(state_of("unet"))
+    assert list(read(tmp_path / "a.pth", "a.pth")) == list(state_of("unet"))
 
 
 class Code:
@@ -295,10 +296,10 @@ def run_prepare(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("content, how, sentence", [
-    ({"a": Code()}, {}, "no file of tensors and plain values alone (it needs"),
+    ({"a": Code()}, {}, "can read without running code in it (it needs"),
     ({"model": SimpleNamespace(lr=0.1)}, {}, "types.SimpleNamespace"),
     (torch.nn.Linear(2, 2), {}, "torch.nn.modules.linear.Linear"),
-    ({"a": Code()}, {"_use_new_zipfile_serialization": False}, "Code in a file is not run"),
+    ({"a": Code()}, {"_use_new_zipfile_serialization": False}, "Nothing was run"),
     ({"epoch": 3, "weights": {"a": torch.ones(1)}}, {}, "found epoch, weights"),
     ([torch.ones(1)], {}, "a list lies in it"),
     ({}, {}, "found nothing"),

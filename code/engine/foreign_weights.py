@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from os import path
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from engine.checkpoint import write_json
 from engine.folders import model_folder, word
 from engine.options import REPOSITORY, Options, Resolved
 from engine.sizes import check_network
+from engine.weight_files import read
 
 Parts = dict[str, str]
 """By the name of a part of our network: its name there."""
@@ -96,48 +96,6 @@ def names_there(model: str, own: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def read(file: Path) -> dict[str, Tensor]:
-    """The named tensors of a file that torch saved, without running code in it. Raises `UserError`.
-
-    They may lie below "state_dict", "model_state_dict", "model" or "net", and may be named "module...." (nn.DataParallel).
-    """
-    try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error}). Give a file of weights (.pth, .pt).") from error
-    except Exception as error:  # as many kinds of exception as there are kinds of file
-        raise UserError(
-            f"{file}: this is no file of tensors and plain values alone{needs(file)}. Code in a file is not run. Where it was made, "
-            'save the weights alone: torch.save(model.state_dict(), "weights.pth").') from error
-    while isinstance(content, Mapping):
-        if content.get("format") == 1 and content.keys() & {"predictors", "networks"}:
-            raise UserError(f"{file}: this is a checkpoint of this program; test its run as it is (python code/test_2D.py --run FOLDER).")
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return without_prefix({str(name): tensor for name, tensor in content.items()})
-        below = [key for key in ("state_dict", "model_state_dict", "model", "net") if isinstance(content.get(key), Mapping)]
-        if not below:
-            found = ", ".join(map(str, list(content)[:8])) or "nothing"
-            raise UserError(f"{file}: no weights in it; found {found}, expected names of tensors, or them below \"state_dict\", "
-                            '"model_state_dict", "model" or "net".')
-        content = content[below[0]]
-    raise UserError(f"{file}: a {type(content).__name__} lies in it; expected a dict of named tensors, as model.state_dict() gives it.")
-
-
-def needs(file: Path) -> str:
-    """What a file would have to import, as far as torch can tell without doing so."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:  # not torch's own kind of file
-        return ""
-    return f" (it needs {', '.join(sorted(names)[:5])})" if names else ""
-
-
-def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    while all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
-
-
 def adopt(network: nn.Module, model: str, given: Mapping[str, Tensor], file: Path) -> list[str]:
     """Puts the tensors of a file into our network; gives the names of those that have no place in it.
 
@@ -197,7 +155,7 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
     data = catalog.open_source(resolved.data, resolved.root, options).data
     network = networks.build(options.model, in_channels=data.channels, num_classes=data.num_classes)
     check_network(options.model, network, data, options, network.several_heads)  # type: ignore[arg-type]
-    unexpected = adopt(network, options.model, read(file), file)
+    unexpected = adopt(network, options.model, read(file, str(file)), file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     remarks = [f"Weights from {file.resolve()} (SHA-256 {digest[:16]}), trained by another program: on which cases, on what scale of the "
                "images and for how long is not known here, and whether test cases were among them neither."]

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dataloaders.errors import UserError
 from engine.options import Options
+from engine.weight_files import read
 from networks import Network
 
 
@@ -35,7 +34,7 @@ def start(network: Network, file: Path | None) -> str:
     """
     if file is None:
         return f"trained from scratch; ImageNet weights are used with --pretrained FILE (a copy of {network.pretrained})"
-    given, own = read(file), network.state_dict()
+    given, own = read(file, f"--pretrained {file}"), network.state_dict()
     taken, misfits, strangers = set(), 0, 0
     for name, tensor in given.items():
         places = [place for place in network.offered(name) if place in own]
@@ -53,17 +52,3 @@ def start(network: Network, file: Path | None) -> str:
     numbers, share = sum(value.numel() for value in own.values()), sum(own[place].numel() for place in taken)
     return (f"{len(taken)} of its {len(own)} tensors ({share / numbers:.0%} of its numbers) start from {file.name}, the others from "
             f"scratch; of the file's tensors {misfits} were offered with another shape, and {strangers} have no place here")
-
-
-def read(file: Path) -> dict[str, Tensor]:
-    """The named tensors of a file that torch saved: a state dict, or one below "model" or "state_dict". Raises `UserError`."""
-    if not file.is_file():
-        raise UserError(f"--pretrained {file}: there is no such file.")
-    try:
-        found: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # as many kinds of exception as there are kinds of file
-        raise UserError(f"--pretrained {file}: this is no file of weights that torch can read without running code in it "
-                        f"({type(error).__name__}).") from error
-    for key in ("model", "state_dict"):
-        found = found.get(key, found) if isinstance(found, Mapping) else {}
-    return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)} if isinstance(found, Mapping) else {}
