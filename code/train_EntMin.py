@@ -34,15 +34,22 @@ PRESETS: Presets = {
 }
 
 
+def unsureness(logits):
+    """H / ln C at each position, (B, *spatial): 0 where the network is sure, 1 where every class is as likely as any other."""
+    return entropy_map(logits.softmax(1))[:, 0] / log(logits.shape[1])
+
+
 def losses(network, batch, weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
     n = batch.n_labeled
     logits = logits_of(network, batch.labeled, batch.unlabeled, options.passes)
-    of = logits if options.entropy_rows == "all" else logits[n:]
+    unsure = unsureness(logits if options.entropy_rows == "all" else logits[n:])
 
-    supervised = supervised_loss(logits[:n], batch.labels, options.dice)
-    entropy = entropy_map(of.softmax(1)).mean() / log(logits.shape[1])  # 1 where every class is as likely as any other
-    return {"total": supervised + weight * entropy, "supervised": supervised, "entropy": entropy}
+    predicted = logits[n:].detach().argmax(1)  # logged, because the known failure is a collapse into one class
+
+    terms = {"supervised": supervised_loss(logits[:n], batch.labels, options.dice), "entropy": unsure.mean()}
+    total = terms["supervised"] + weight * terms["entropy"]
+    return {"total": total, **terms, "entropy_map": unsure.detach(), "pseudo_labels": predicted}
 
 
 def main(options: EntMin) -> None:
