@@ -1,9 +1,11 @@
-"""Prepares data: official downloads to the layout we train on, and a check of any data folder. And weights that SSL4MIS trained.
+"""Prepares data: official downloads to the layout we train on, and a check of any data folder. And weights that SSL4MIS trained, and a
+picture of the views that methods with weak and strong augmentation train on.
 
     python code/prepare.py acdc --raw DOWNLOAD --out data/ACDC
     python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12
     python code/prepare.py --check data/ACDC
     python code/prepare.py weights FILE --model unet --dataset ACDC
+    python code/prepare.py views data/ACDC data/NEU-Seg --out docs/views.png
 
 Exit codes: 0 done, perhaps with remarks; 2 bad arguments or data, everything wrong is listed; 3 a file could not be written;
 75 interrupted (run the same command again, finished files are kept).
@@ -47,7 +49,7 @@ def arguments() -> argparse.Namespace:
     cores = os.cpu_count() or 1
     processes = f"processes that work at once (default: one a core, {cores} here)"
     parser.add_argument("--workers", type=positive, default=cores, metavar="N", help=processes)
-    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join([*CONVERSIONS, "weights"]) + "}")
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join([*CONVERSIONS, "weights", "views"]) + "}")
     for command, (name, _, change, holds) in CONVERSIONS.items():
         conversion = commands.add_parser(
             command, help=f"convert {change}",
@@ -59,6 +61,9 @@ def arguments() -> argparse.Namespace:
     weights_arguments(commands.add_parser(
         "weights", help="make a run for the testers of weights that SSL4MIS's code trained",
         description="Makes a finished run, which test_2D.py and test_3D.py take, of a file of weights (state dict) of SSL4MIS's networks."))
+    views_arguments(commands.add_parser(
+        "views", help="draw weak and strong views of a data set's images",
+        description="Draws training images with their weak views and the strong ones of FixMatch and SemSim; outlines are the labels."))
     given = parser.parse_args()
     if (given.check is None) == (given.command is None):
         parser.error("give either a conversion (acdc --raw DOWNLOAD --out FOLDER, for example) or --check FOLDER")
@@ -85,10 +90,17 @@ def weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", nargs="+", metavar="STEP", help="volumes: step of the sliding window (default: as published)")
 
 
+def views_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders of data sets of images")
+    parser.add_argument("--out", type=Path, default=Path("views.png"), metavar="FILE", help="the picture (default: views.png)")
+    parser.add_argument("--images", type=positive, default=2, metavar="N", help="images of each data set (default: 2)")
+    parser.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help="the data set, where the layout does not tell")
+
+
 def positive(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
     return number
 
 
@@ -136,6 +148,17 @@ def weights(given: argparse.Namespace) -> int:
     return 0
 
 
+def views(folders: list[Path], dataset: str | None, out: Path, images: int) -> int:
+    """Writes the picture; returns the exit code."""
+    from engine.views import views_sheet
+
+    if not out.resolve().parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.resolve().parent}; make it, or give --out another place.")
+    views_sheet(folders, dataset, out, images)
+    print(f"Picture: {out}")
+    return 0
+
+
 def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -148,6 +171,8 @@ def main() -> int:
             return check(given.check, given.dataset, given.workers)
         if given.command == "weights":
             return weights(given)
+        if given.command == "views":
+            return views(given.folders, given.dataset, given.out, given.images)
         return convert(given.command, given.raw, given.out, given.workers)
     except UserError as error:
         print(error, file=sys.stderr)

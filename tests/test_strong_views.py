@@ -4,11 +4,15 @@ import colorsys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from dataloaders.catalog import IMAGENET_MEAN, IMAGENET_STD
+from dataloaders.errors import UserError
 from dataloaders.strong_views import color_jitter, cutmix_boxes, cutout, denormalised, gaussian_blur, normalised
+from engine.pictures import COLOURS
+from engine.views import views_sheet
 
 STRONG = dict(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
@@ -178,3 +182,13 @@ def test_a_device_gives_the_same_pixels(name, device):
     assert strong.device.type == torch.device(device).type
     torch.testing.assert_close(strong.cpu(), VIEWS[name](images, rng_of()), rtol=0, atol=2e-6)
     assert cutmix_boxes(rng_of(), 2, (8, 8), device=device).device.type == torch.device(device).type
+
+
+def test_a_picture_of_the_views(tiny_acdc, tiny_folder, tmp_path):
+    views_sheet([tiny_acdc, tiny_folder], None, tmp_path / "views.png", images=2)
+    with Image.open(tmp_path / "views.png") as picture:
+        shown = np.asarray(picture.convert("RGB")).astype(int)
+    assert shown.shape[1] > 1.8 * shown.shape[0] and len(np.unique(shown.reshape(-1, 3), axis=0)) > 30
+    assert (np.abs(shown - COLOURS[1]).max(-1) < 8).sum() > 50, "outlines of the first class"
+    with pytest.raises(UserError, match="has volumes"):
+        views_sheet([tmp_path], "LA", tmp_path / "none.png")
