@@ -32,7 +32,8 @@ class Options:
     """Name of the experiment. Without it: <data set>/<method>."""
     model: str = "unet"
     """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), attention_unet_2D, efficient_unet, enet,
-    pnet, swin_unet, nnunet_2D. Volumes: vnet, unet_3D, unet_3D_dv_semi, attention_unet, voxresnet, nnunet."""
+    pnet, swin_unet, nnunet_2D. Volumes: vnet, unet_3D, attention_unet, voxresnet, nnunet. Several heads, for methods that read them:
+    unet_ds, unet_urpc, unet_cct, unet_3D_dv_semi."""
     pretrained: Path | None = None
     """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
     efficientnet-b3-5fb5a3c3.pth). Without it: from scratch."""

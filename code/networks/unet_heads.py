@@ -117,4 +117,5 @@ class UNetCCT(SeveralHeads):
 
     def head(self, features: list[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Features of the four decoders -> four logits (B, num_classes, H, W)."""
-        return tuple(out(x) for out, x in zip((self.out, *(decoder.out for decoder in self.auxiliary)), features))
+        heads = [self.out, *(decoder.get_submodule("out") for decoder in self.auxiliary)]
+        return tuple(head(x) for head, x in zip(heads, features))
