@@ -150,6 +150,9 @@ OWN = {
         "ACDC": SEMSIM | dict(max_iterations=44100), "PROMISE12": SEMSIM | dict(max_iterations=34000, labeled_num="2"),
         "ISIC": SEMSIM | dict(max_iterations=62100, labeled_num="181"),
     },
+    "train_FixMatch": {
+        "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.95, jitter=(0.8, 0.8, 0.8, 0.2), unsure="ignore", half=True),
+    },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
         "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
