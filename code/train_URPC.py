@@ -27,7 +27,7 @@ class URPC(Options):
     consistency_rampup: float = 200.0
     """Length of the ramp, in units of 150 steps."""
     variant: Literal["default", "published_code"] = "default"
-    """Volumes: default ramps up until the last of 30000 steps; published_code over 60000 steps, however long training is."""
+    """Volumes: default ramps up until the last of 30000 steps; published_code over 60000, however long training is. Images: the same."""
 
 
 PRESETS: Presets = {
@@ -36,7 +36,7 @@ PRESETS: Presets = {
     "LA": dict(consistency_rampup=40.0, base_lr=0.01),
     "Pancreas-CT": dict(consistency_rampup=40.0, base_lr=0.01),
     "Phantom": dict(consistency_rampup=1.0),
-    "published_code": dict(consistency_rampup=400.0),
+    "published_code_3D": dict(consistency_rampup=400.0),
 }
 
 
@@ -66,8 +66,8 @@ def losses(network, batch, weight, options):
 
 def main(options: URPC) -> None:
     run = Run(options)
-    run.refuse(options.variant == "published_code" and run.data.dimensions == 2,
-               "--variant published_code: on images the default is the published code; leave the option away.")
+    if options.variant == "published_code" and run.data.dimensions == 2:
+        run.say("On images the default is the published code: --variant published_code changes nothing.")
     network = run.network("network", several_heads=True)
     optimizer = run.optimizer("network", network)
     step_losses = run.compiled(losses)

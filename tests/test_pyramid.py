@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from engine.options import Options
+from engine.options import Options, parse
 from engine.sizes import check_network
 from losses import supervised_loss
 from networks import build, names
@@ -281,10 +281,13 @@ def test_unlabelled_rows_reach_all_scales_and_labelled_rows_none():
     torch.testing.assert_close(terms["total"], terms["supervised"] + 0.1 * terms["consistency"])
 
 
-def test_variant_of_urpc_is_for_volumes():
-    with pytest.raises(UserError, match="--variant published_code: on images"):
-        drive(train_URPC, train_URPC.URPC(variant="published_code"), {}, [])
-    assert train_URPC.PRESETS["published_code"] == {"consistency_rampup": 400.0}
+@pytest.mark.parametrize("data, ramp, published", [("ACDC", 200.0, 200.0), ("BraTS2019", 200.0, 400.0), ("LA", 40.0, 400.0)])
+def test_variant_of_urpc_is_for_volumes(data, ramp, published, tmp_path):
+    words = ["--dataset", data, "--root_path", str(tmp_path)]
+    for more, expected in (([], ramp), (["--variant", "published_code"], published)):
+        options = parse(train_URPC.URPC, train_URPC.PRESETS, [*words, *more])
+        assert options.consistency_rampup == expected
+    assert parse(train_URPC.URPC, train_URPC.PRESETS, [*words, *more, "--consistency_rampup", "7"]).consistency_rampup == 7.0
 
 
 # CCT

@@ -64,8 +64,9 @@ def variants(kind):
 
 def test_no_preset_names_what_does_not_exist(script):
     names = {field.name for field in dataclasses.fields(kind_of(script))}
+    known = {"2D", "3D", *DATA_SETS, *(name + end for name in variants(kind_of(script)) for end in ("", "_2D", "_3D"))}
     for key, values in script.PRESETS.items():
-        assert key in {"2D", "3D", *DATA_SETS, *variants(kind_of(script))} and set(values) <= names
+        assert key in known and set(values) <= names
 
 
 SSL4MIS = dict(model="unet", patch_size=(256, 256), batch_size=24, labeled_bs=12, max_iterations=30000, optimizer="sgd", base_lr=0.01,

@@ -145,8 +145,8 @@ Presets = Mapping[str, Mapping[str, object]]
 def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = None) -> Kind:
     """Options of a script: command line, then method x data set (`presets`), then data set, then class.
 
-    `presets` may have the keys 2D, 3D, Phantom (all of them), names of data sets, and values of the script's --variant; the more
-    special wins, the variant over all. Raises `UserError` for values that cannot be; unknown options end the program with code 2
+    `presets` may have the keys 2D, 3D, Phantom (all of them), names of data sets, and values of the script's --variant, alone or
+    with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for values that cannot be; unknown options end the program with code 2
     and the nearest known ones.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -164,8 +164,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     data, place, why = catalog.resolve(_value_of(words, "dataset"), Path(root) if root else None, REPOSITORY)
     values = dict(data.defaults)
     values["protocol"] = data.protocols[0]
-    variant = _value_of(words, "variant")
-    for key in (f"{data.dimensions}D", "Phantom" if data.name.startswith("Phantom") else "", data.name, variant or ""):
+    variant, sides = _value_of(words, "variant") or "", f"{data.dimensions}D"
+    for key in (sides, "Phantom" if data.name.startswith("Phantom") else "", data.name, variant, f"{variant}_{sides}"):
         values.update(presets.get(key, {}))
     default = kind(**values)  # type: ignore[arg-type]
     options = tyro.cli(

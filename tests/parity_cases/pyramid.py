@@ -56,6 +56,6 @@ def cct(golden: Golden) -> Computed:
 
 FILES = {
     "urpc_2d": Parity(urpc),
-    "urpc_3d": Parity(lambda golden: urpc(golden, consistency_rampup=train_URPC.PRESETS["published_code"]["consistency_rampup"])),
+    "urpc_3d": Parity(lambda golden: urpc(golden, **train_URPC.PRESETS["published_code_3D"])),
     "cct_2d": Parity(cct),
 }
