@@ -157,8 +157,8 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
     check_network(options.model, network, data, options, network.several_heads)  # type: ignore[arg-type]
     unexpected = adopt(network, options.model, read(file, str(file)), file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    remarks = [f"Weights from {file.resolve()} (SHA-256 {digest[:16]}), trained by another program: on which cases, on what scale of the "
-               "images and for how long is not known here, and whether test cases were among them neither."]
+    remarks = [f"Weights from {file.resolve()} (SHA-256 {digest[:16]}), trained by another program. On which cases (whether test "
+               "cases are among them), on what scale of the images and for how long is not known here."]
     if unexpected:
         remarks.append(f"{len(unexpected)} tensors of the file have no place in {options.model} and were left out: {some(unexpected)}.")
 
