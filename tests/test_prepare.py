@@ -176,7 +176,7 @@ def test_command_line_mistakes(tmp_path):
     for arguments, sentence in (
         ((), "give either"), (("acdc", "--raw", tmp_path / "none"), "there is no such folder"),
         (("acdc", "--raw", tmp_path), "no folders patient001"), (("--check", tmp_path / "none"), "no such folder"),
-        (("--check", tmp_path), "add --dataset"), (("--check", tmp_path, "--workers", "0"), "no number of processes"),
+        (("--check", tmp_path), "add --dataset"), (("--check", tmp_path, "--workers", "0"), "no number from 1 on"),
         (("--check", tmp_path, "--dataset", "xyz"), "not known"),
     ):
         result = prepare(*arguments)
