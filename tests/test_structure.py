@@ -25,8 +25,9 @@ def code_lines(path: Path) -> list[str]:
 
 def skeleton() -> set[str]:
     """The frame of every script: what the shortest one has, whatever its names."""
-    return {line for line in code_lines(CODE / "train_Supervised.py")} | {
-        "import torch", "from engine.schedules import consistency_weight", "from typing import Literal", "for step, batch in run.batches():"}
+    return set(code_lines(CODE / "train_Supervised.py")) | {
+        "import torch", "from typing import Literal", "from engine.schedules import consistency_weight",
+        "for step, batch in run.batches():"}
 
 
 def shared_run(first: list[str], second: list[str], frame: set[str]) -> list[str]:
@@ -43,7 +44,7 @@ def lines() -> dict[str, list[str]]:
 
 def test_every_script_is_a_page_of_its_own(lines):
     frame, wrong = skeleton(), []
-    nearest = {name: ("", 0) for name in lines}
+    nearest = dict.fromkeys(lines, ("", 0))
     for (one, first), (other, second) in itertools.combinations(lines.items(), 2):
         run = shared_run(first, second, frame)
         for name, beside in ((one, other), (other, one)):
