@@ -44,8 +44,8 @@ class Options:
     labeled_seed: int = 0
     """Seed of the random draw of labelled cases."""
     protocol: str = "official"
-    """Split: official (as published), clean (no copy of a piece on two sides; NEU-Seg and MT), or ctct (as cross teaching's paper tests:
-    the last step, on the validation and test patients; ACDC)."""
+    """Split: official (as published), clean (no copy of a piece on two sides; NEU-Seg and MT), ctct (as cross teaching's paper tests:
+    the last step, on the validation and test patients; ACDC), or challenge (ISIC 2018's own three parts)."""
     fold: int | None = None
     """Cross-validation: which of the --folds parts is tested, from 0. Without it: the split of --protocol."""
     folds: int = 5
