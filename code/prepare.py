@@ -5,7 +5,7 @@ picture of the views that methods with weak and strong augmentation train on.
     python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12
     python code/prepare.py --check data/ACDC
     python code/prepare.py weights FILE --model unet --dataset ACDC
-    python code/prepare.py views data/ACDC data/NEU-Seg --out docs/views.png
+    python code/prepare.py views data/ACDC data/NEU-Seg --out views.png
 
 Exit codes: 0 done, perhaps with remarks; 2 bad arguments or data, everything wrong is listed; 3 a file could not be written;
 75 interrupted (run the same command again, finished files are kept).
