@@ -43,6 +43,7 @@ class Table:
     title: str
     said: str
     data_set: str
+    budget: str = "7"
     words: tuple[str, ...] = ()
     own: dict[str, str] = field(default_factory=dict)
     """Options that only some scripts have, for those."""
@@ -58,7 +59,7 @@ TABLES = {
     "acdc_small": Table(
         "ACDC at a small schedule",
         "This is no published protocol: 64x64 pixels, batches of 8, 2,000 steps, one seed, on CPU cores. The figures say that the methods "
-        "run and learn on real images; they are not to be put beside published ones.", "ACDC",
+        "run and learn on real images; they are not to be put beside published ones.", "ACDC", "7",
         ("--patch_size", "64", "64", "--batch_size", "8", "--labeled_bs", "4", "--max_iterations", "2000"),
         {"consistency_rampup": "13", "consistency_start": "67"}, seeds=(1337,), averaged=False),
 }
@@ -68,8 +69,9 @@ TABLES = {
 class Row:
     title: str
     script: str
-    budget: str = "7"
     words: tuple[str, ...] = ()
+    labeled: str = ""
+    """Label budget; without it the page's."""
 
     @property
     def key(self) -> str:
@@ -77,11 +79,11 @@ class Row:
         return "_".join([self.script, *(word.removeprefix("--") for word in self.words)])
 
 
-SUPERVISED = Row("supervised, 7 patients", "Supervised")
+SUPERVISED = Row("supervised", "Supervised")
 BASELINES = (
     SUPERVISED,
-    Row("supervised, 7 patients, strong augmentation", "Supervised", words=("--augment", "strong")),
-    Row("supervised, all patients", "Supervised", "all"),
+    Row("supervised, strong augmentation", "Supervised", ("--augment", "strong")),
+    Row("supervised with all labels", "Supervised", labeled="all"),
 )
 
 
@@ -121,13 +123,13 @@ def command(row: Row, table: Table, seed: int, options: Compare, where: str) -> 
     text = script.read_text()
     own = [word for name, value in table.own.items() if f"    {name}:" in text for word in (f"--{name}", value)]
     root = ["--root_path", str(options.root_path)] if options.root_path else []
-    return [sys.executable, str(script), "--dataset", table.data_set, *root, "--labeled_num", row.budget, *table.words, *own, *row.words,
-            "--seed", str(seed), "--exp", f"{where}/{row.key}"]
+    return [sys.executable, str(script), "--dataset", table.data_set, *root, "--labeled_num", row.labeled or table.budget, *table.words,
+            *own, *row.words, "--seed", str(seed), "--exp", f"{where}/{row.key}"]
 
 
-def folder(row: Row, seed: int, where: str) -> Path | None:
+def folder(row: Row, seed: int, where: str, budget: str) -> Path | None:
     """The finished run of a row, None where there is none."""
-    runs = [path.parent for path in (model_folder() / where).glob(f"{row.key}_{row.budget}_labeled/*/*/status.json")
+    runs = [path.parent for path in (model_folder() / where).glob(f"{row.key}_{row.labeled or budget}_labeled/*/*/status.json")
             if re.search(rf"_seed{seed}(_|$)", path.parent.name) and json.loads(path.read_text())["state"] == "done"]
     return max(runs, key=lambda path: path.stat().st_mtime) if runs else None
 
@@ -164,8 +166,8 @@ def main(options: Compare) -> None:
     trainings = [(row, seed) for seed in seeds for row in rows if row != SUPERVISED]
     if SUPERVISED in rows:
         trainings = [(SUPERVISED, one) for seed in seeds for one in (three(seed) if table.averaged else [seed])] + trainings
-    failed = run_all([(f"{row.key} {row.budget} seed {seed}", command(row, table, seed, options, where)) for row, seed in trainings],
-                     options.jobs, go_on=True)
+    jobs = [(f"{row.title}, seed {seed}", command(row, table, seed, options, where)) for row, seed in trainings]
+    failed = run_all(jobs, options.jobs, go_on=True)
     write(REPOSITORY / "results" / f"{options.table}.md", table, where, seeds, rows_of(Compare(options.table)))
     if failed:
         raise catalog.UserError("\n".join(failed), 3)
@@ -176,7 +178,7 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
     lines, parts, settings = [], [], []
     common = {one.name for one in fields(Options)}
     for row in rows:
-        runs = {seed: run for seed in seeds if (run := folder(row, seed, where))}
+        runs = {seed: run for seed in seeds if (run := folder(row, seed, where, table.budget))}
         if not runs:
             lines.append(f"| {row.title} | not run | | | | |")
             continue
@@ -186,9 +188,9 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
         names = ", ".join(dict.fromkeys(one["run"]["predictor"] for one in quoted))
         lines.append(line(row.title, [mean_of(one) for one in quoted], names, f"{minutes:.1f}"))
         if row == SUPERVISED and table.averaged:
-            groups = [[folder(row, one, where) for one in three(seed)] for seed in runs]
+            groups = [[folder(row, one, where, table.budget) for one in three(seed)] for seed in runs]
             whole = [[run for run in group if run] for group in groups]
-            lines.append(line("mean of three supervised networks, 7 patients", [averaged(group) for group in whole if len(group) == 3],
+            lines.append(line("mean of three supervised networks", [averaged(group) for group in whole if len(group) == 3],
                               "ensemble", f"{3 * minutes:.1f}"))
         for name in next(iter(found.values())):
             if len(next(iter(found.values()))) > 1:
@@ -207,9 +209,10 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
     text = "\n".join([
         f"# {table.title}", "",
         f"{table.said} Made by `{typed}` with the options of the last table.", "",
-        f"Steps: {options['max_iterations']}; batch: {options['batch_size']} images of {size} pixels (supervised: all labelled; the "
-        f"others: {options['labeled_bs']} labelled). Checkpoints are chosen on validation cases; a method of several networks quotes what "
-        f"is best there. Mean over the test cases; mean ± standard deviation over seeds {', '.join(map(str, seeds))}, and each seed.", "",
+        f"Labelled: {table.budget} patients. Steps: {options['max_iterations']}; batch: {options['batch_size']} images of {size} pixels "
+        f"(supervised: all labelled; the others: {options['labeled_bs']} labelled). Checkpoints are "
+        "chosen on validation cases; a method of several networks quotes what is best there. "
+        f"Mean over the test cases; mean ± standard deviation over seeds {', '.join(map(str, seeds))}, and each seed.", "",
         "| | Dice | each seed | HD95 (voxels) | quoted | training, minutes |", "|---|---|---|---|---|---|", *lines, "",
         "## Networks of a method", "", "| method | network | Dice | its validation Dice |", "|---|---|---|---|", *parts, "",
         "## Settings of each method", "", "| | rate | options |", "|---|---|---|", *settings, "", MARKER]) + kept

@@ -1,0 +1,43 @@
+"""The table of all methods: made from runs of the scripts, made again without training, hand-written text kept."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import compare
+import pytest
+
+from dataloaders.errors import UserError
+
+
+def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch,
+                                        capfd: pytest.CaptureFixture) -> None:
+    words = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--max_iterations", "4", "--val_every", "2",
+             "--device", "cpu")
+    table = compare.Table("A title", "What is said.", "ACDC", "2", words, {"consistency_rampup": "3"}, seeds=(1,))
+    monkeypatch.setitem(compare.TABLES, "phantom", table)
+    monkeypatch.setattr(compare, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(compare, "BASELINES", (compare.SUPERVISED,))
+    for name in ("MODEL", "RESULTS", "CACHE"):
+        monkeypatch.setenv(f"SEMISEG_{name}", str(tmp_path / name.lower()))
+    (tmp_path / "results").mkdir(exist_ok=True)
+    page = tmp_path / "results" / "phantom.md"
+    page.write_text(f"old\n{compare.MARKER}\nWritten by hand.\n")
+    asked = compare.Compare(methods=("Supervised", "CPS"), root_path=tiny_acdc)
+    compare.main(asked)
+    text = page.read_text()
+    assert "Written by hand." in text and "old" not in text
+    for row in ("| supervised | 0.", "| mean of three supervised networks | 0.", "| CPS | 0.", "| CPS | model2 | ",
+                "| URPC | not run |"):
+        assert row in text, text
+    assert "consistency_rampup 3.0" in text and "--consistency_rampup" not in text
+    capfd.readouterr()
+    before = {path: path.stat().st_mtime for path in (tmp_path / "results").rglob("*.json")}
+    compare.main(asked)
+    again = capfd.readouterr().out
+    assert page.read_text() == text and "is finished" in again
+    assert {path: path.stat().st_mtime for path in before} == before, "nothing is tested again"
+
+
+def test_a_method_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="train_Nothing.py; there are CCT, CPS"):
+        compare.rows_of(compare.Compare(methods=("Nothing",)))
