@@ -1,0 +1,44 @@
+"""Several scripts at a time: their lines, their failures, and an interruption in the middle."""
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.jobs import run_all
+
+
+def job(title: str, text: str) -> tuple[str, list[str]]:
+    return title, [sys.executable, "-c", text]
+
+
+def test_lines_stand_behind_their_titles_and_failures_are_told(capfd: pytest.CaptureFixture) -> None:
+    jobs = [job("good", "print('one')"), job("bad", "import sys; print('two'); sys.exit(3)"), job("late", "print('three')")]
+    failed = run_all(jobs, 1)
+    out = capfd.readouterr().out
+    assert "[good] one" in out and "[bad] two" in out and "three" not in out
+    assert failed == ["bad ended with code 3; its last lines are above."]
+    assert len(run_all(jobs, 1, go_on=True)) == 1 and "[late] three" in capfd.readouterr().out
+
+
+def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> None:
+    wait = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    jobs = [job(str(k), wait.format(str(tmp_path / str(k)))) for k in range(3)]
+    code = ("import sys; sys.path.insert(0, sys.argv[1])\nfrom engine.jobs import run_all\nfrom engine.run import finish_with\n"
+            f"sys.exit(finish_with(lambda: run_all({jobs!r}, 2)))")
+    process = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parents[1] / "code")])
+    limit = time.monotonic() + 60
+    while not all((tmp_path / str(k)).exists() and (tmp_path / str(k)).read_text() for k in (0, 1)):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+    assert not (tmp_path / "2").exists()
+    for k in (0, 1):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / str(k)).read_text()), 0)
