@@ -127,6 +127,23 @@ def test_compiled_steps_are_the_eager_ones(batches, ours, monkeypatch):
     np.testing.assert_allclose(rows, ours[:10], rtol=5e-3)
 
 
+def test_a_graph_holds_one_pass_of_one_network(monkeypatch):
+    """The compiler gives wrong gradients where a network with batch norm passes twice within a graph."""
+    made = []
+    monkeypatch.setattr("engine.compiling.torch.compile", lambda function: made.append(function) or function)
+    network, images = build("unet", in_channels=1, num_classes=4), torch.randn(4, 1, 32, 32)
+
+    def twice(network, images):
+        features = network.decode(network.encode(images[:2]))
+        return {"total": network(images).mean() + network(images[2:]).mean() + network.head(features).mean()}
+
+    step = compiled(twice, "bf16-mixed", True, torch.device("cpu"))
+    for _ in range(2):
+        assert step(network, images)["total"].dtype == torch.float32
+    assert {function.__name__ for function in made} == {"forward", "encode", "decode", "head"} and len(made) == 4
+    assert all(function.__self__ is network for function in made)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_dropout_keeps_the_share_and_the_mean(rate, layout):

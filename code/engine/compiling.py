@@ -1,4 +1,4 @@
-"""How a script's `losses` are run: precision inside the networks, float32 outside, one compiled graph when asked."""
+"""How a script's `losses` are run: precision inside the networks, float32 outside, networks compiled when asked."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,13 +8,42 @@ import torch
 from torch import Tensor, nn
 
 
+class Compiled:
+    """A network as compiled graphs: one for a call, one each for encode, decode and head.
+
+    A graph holds one pass of one network, never the whole `losses`: torch 2.13's compiler gives wrong gradients on the CPU, without a
+    word, where a network with batch norm and bilinear resizing passes twice within a graph.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+        self._graphs: dict[str, Callable[..., Any]] = {}
+
+    def _graph(self, name: str) -> Callable[..., Any]:
+        if name not in self._graphs:
+            self._graphs[name] = torch.compile(getattr(self.network, name))
+        return self._graphs[name]
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        return self._graph("forward")(*inputs)
+
+    def encode(self, x: Tensor) -> Any:
+        return self._graph("encode")(x)
+
+    def decode(self, maps: Any) -> Any:
+        return self._graph("decode")(maps)
+
+    def head(self, features: Any) -> Any:
+        return self._graph("head")(features)
+
+
 class MixedPrecision:
     """A network whose layers compute in bfloat16 and whose logits are float32.
 
     Not a module: it owns nothing. encode and decode hand bfloat16 maps on, since only losses need float32.
     """
 
-    def __init__(self, network: nn.Module, device: str):
+    def __init__(self, network: nn.Module | Compiled, device: str):
         self.network: Any = network
         self.device = device
 
@@ -43,15 +72,13 @@ def widen(outputs: Any) -> Any:
 
 
 def compiled(losses: Callable[..., Any], precision: str, compile_it: bool, device: torch.device) -> Callable[..., Any]:
-    """`losses` with its networks under `precision`, compiled when `compile_it`, float arguments as 0-dim tensors.
-
-    (A float that changes with the step would recompile the graph at each value, until the compiler gives up.)
-    """
-    function = torch.compile(losses) if compile_it else losses
+    """`losses` with its networks under `precision` and compiled when `compile_it`, float arguments as 0-dim tensors."""
+    graphs: dict[nn.Module, Compiled] = {}
 
     def ready(argument: Any) -> Any:
-        if isinstance(argument, nn.Module) and precision == "bf16-mixed":
-            return MixedPrecision(argument, device.type)
+        if isinstance(argument, nn.Module):
+            network = graphs.setdefault(argument, Compiled(argument)) if compile_it else argument
+            return MixedPrecision(network, device.type) if precision == "bf16-mixed" else network
         if isinstance(argument, list | tuple) and argument and isinstance(argument[0], nn.Module):
             return type(argument)(ready(network) for network in argument)
         if isinstance(argument, float):
@@ -59,6 +86,6 @@ def compiled(losses: Callable[..., Any], precision: str, compile_it: bool, devic
         return argument
 
     def call(*arguments: Any, **named: Any) -> Any:
-        return function(*(ready(a) for a in arguments), **{key: ready(a) for key, a in named.items()})
+        return losses(*(ready(a) for a in arguments), **{key: ready(a) for key, a in named.items()})
 
     return call

@@ -99,7 +99,7 @@ class Options:
     precision: Literal["32", "bf16-mixed"] = "32"
     """bf16-mixed: bfloat16 inside the networks, float32 in the losses."""
     compile: bool = False
-    """Compile the losses, networks included (torch.compile)."""
+    """Compile the networks (torch.compile)."""
     cache: Literal["auto", "disk", "ram", "device"] = "auto"
     """Where decoded training images live."""
     fresh: bool = False

@@ -107,7 +107,7 @@ class Stage:
         return self.optimizers[name]
 
     def compiled(self, losses: Callable[..., Terms]) -> Callable[..., Terms]:
-        """`losses` as it is run: under --precision inside the networks, with --compile as one graph, floats as tensors."""
+        """`losses` as it is run: under --precision inside the networks, with --compile each as a graph, floats as tensors."""
         return compiled(losses, self.options.precision, self.options.compile, self.device)
 
     def evaluates(self, by_validation: object = False, **predictors: nn.Module | str) -> None:
