@@ -105,8 +105,8 @@ def main(options: SemSim) -> None:
     run, windows = Run(options), windows_of(options.patch_size)
     run.say("SemSim is a RECONSTRUCTION: there is no public code, about ten choices are ours (docs/methods/semsim.md). The fusion module "
             f"cuts {' x '.join(map(str, options.patch_size))} pixels into {windows} x {windows} windows (ours; at 224 x 224: 7 x 7).")
-    run.refuse(run.data.dimensions != 2 or not options.model.startswith("unet"), "SemSim's fusion reads the maps of a 2D U-Net: "
-               f"{run.data.name} with --model {options.model} has none; choose images and --model unet or unet_transposed.")
+    run.refuse(run.data.dimensions != 2 or not options.model.startswith("unet"), "SemSim's fusion reads the maps of a 2D U-Net, not of "
+               f"volumes: {run.data.name} with --model {options.model} has none; choose images and --model unet or unet_transposed.")
     run.refuse(any(side // 4 % options.regions for side in options.patch_size), f"--regions {options.regions}: a divisor is needed of "
                f"{' and '.join(str(side // 4) for side in options.patch_size)}, a quarter of the patch's sides.")
     run.refuse(not 0 <= options.feature_dropout < 1 or min(options.affinity_temperature, options.prototype_temperature) <= 0,

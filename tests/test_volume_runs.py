@@ -16,7 +16,6 @@ from test_nifti import save as save_volume
 
 from engine.run import finish_with
 
-SIDES = (40, 34, 20)
 VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "4", "--val_every", "2",
           "--save_every", "1")
 METHODS = {
@@ -25,32 +24,6 @@ METHODS = {
     "UAMT": ("--teacher_passes", "4"),
     "simEps": ("--num_branches", "2"),
 }
-
-
-def ball(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(X, Y, Z) float32 with one bright ball, and its label; sides differ from volume to volume."""
-    rng = np.random.default_rng(seed)
-    sides = tuple(side + seed % 3 for side in SIDES)
-    grid = np.stack(np.mgrid[tuple(slice(side) for side in sides)])
-    centre = np.array(sides).reshape(3, 1, 1, 1) * rng.uniform(0.4, 0.6, (3, 1, 1, 1))
-    label = (((grid - centre) / np.array([8, 7, 4]).reshape(3, 1, 1, 1)) ** 2).sum(0) < 1
-    return (label + rng.normal(0, 0.2, sides)).astype(np.float32), label.astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def volumes(scratch: Path) -> Path:
-    """Six labelled volumes, two without a label, two test volumes, in nnU-Net's raw layout, oblique in space."""
-    root = scratch / "Dataset007_Ball"
-    root.mkdir()
-    (root / "dataset.json").write_text(json.dumps({
-        "channel_names": {"0": "MR"}, "labels": {"background": 0, "ball": 1}, "numTraining": 8, "file_ending": ".nii.gz"}))
-    for part, count in (("Tr", 8), ("Ts", 2)):
-        for k in range(count):
-            image, label = ball(10 * (part == "Ts") + k)
-            save_volume(root / f"images{part}" / f"{part}{k}_0000.nii.gz", image)
-            if part == "Ts" or k < 6:
-                save_volume(root / f"labels{part}" / f"{part}{k}.nii.gz", label)
-    return root
 
 
 @pytest.fixture(scope="module")

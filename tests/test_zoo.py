@@ -13,7 +13,6 @@ from typing import get_args, get_type_hints
 
 import pytest
 from harness import SHORT, Bench, outcome, together
-from test_volume_runs import volumes  # noqa: F401
 
 from engine import Options
 
@@ -57,7 +56,7 @@ def test_four_steps_on_images(case: tuple[str, ...], bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_four_steps_on_volumes(method: str, bench: Bench, volumes: Path) -> None:  # noqa: F811
+def test_four_steps_on_volumes(method: str, bench: Bench, volumes: Path) -> None:
     end = bench.train(method, *VOLUMES, *AT_WORK.get(method, ()), data=volumes)
     if method in IMAGES_ONLY:
         assert end.code == 2 and "Traceback" not in end.err and "volumes" in end.err, end.out + end.err
@@ -65,7 +64,7 @@ def test_four_steps_on_volumes(method: str, bench: Bench, volumes: Path) -> None
         assert end.code == 0 and "test_3D.py --run" in end.out, end.out + end.err
 
 
-@pytest.mark.parametrize("method, tested", [("URPC", ["network"]), ("CPS", ["ensemble", "model1", "model2"]), ("DAN", ["network"])])
+@pytest.mark.parametrize("method, tested", [("URPC", ["network"]), ("CPS", ["ensemble", "model1", "model2"]), ("DAN", ["segmenter"])])
 def test_by_its_commands(method: str, tested: list[str], tmp_path: Path, tiny_acdc: Path) -> None:
     """One network, two networks, and a critic: trained, interrupted with Ctrl-C, resumed by the same command, tested."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"),
