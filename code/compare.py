@@ -180,18 +180,17 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
     for row in rows:
         runs = {seed: run for seed in seeds if (run := folder(row, seed, where, table.budget))}
         if not runs:
-            lines.append(f"| {row.title} | not run | | | | |")
+            lines.append(line(row.title, [], ""))
             continue
         found = {seed: scores(run) for seed, run in runs.items()}
         quoted = [next(iter(one.values())) for one in found.values()]
-        minutes = mean(one["run"]["training"]["seconds"] for one in quoted) / 60
         names = ", ".join(dict.fromkeys(one["run"]["predictor"] for one in quoted))
-        lines.append(line(row.title, [mean_of(one) for one in quoted], names, f"{minutes:.1f}"))
+        lines.append(line(row.title, [mean_of(one) for one in quoted], names))
         if row == SUPERVISED and table.averaged:
             groups = [[folder(row, one, where, table.budget) for one in three(seed)] for seed in runs]
             whole = [[run for run in group if run] for group in groups]
             lines.append(line("mean of three supervised networks", [averaged(group) for group in whole if len(group) == 3],
-                              "ensemble", f"{3 * minutes:.1f}"))
+                              "ensemble"))
         for name in next(iter(found.values())):
             if len(next(iter(found.values()))) > 1:
                 there = [one[name] for one in found.values() if name in one]
@@ -213,7 +212,7 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
         f"(supervised: all labelled; the others: {options['labeled_bs']} labelled). Checkpoints are "
         "chosen on validation cases; a method of several networks quotes what is best there. "
         f"Mean over the test cases; mean ± standard deviation over seeds {', '.join(map(str, seeds))}, and each seed.", "",
-        "| | Dice | each seed | HD95 (voxels) | quoted | training, minutes |", "|---|---|---|---|---|---|", *lines, "",
+        "| | Dice | each seed | HD95 (voxels) | quoted |", "|---|---|---|---|---|", *lines, "",
         "## Networks of a method", "", "| method | network | Dice | its validation Dice |", "|---|---|---|---|", *parts, "",
         "## Settings of each method", "", "| | rate | options |", "|---|---|---|", *settings, "", MARKER]) + kept
     path.write_text(text)
@@ -228,11 +227,11 @@ def spread(values: list[float], digits: int) -> str:
     return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
-def line(title: str, values: list[tuple[float, float]], quoted: str, minutes: str) -> str:
+def line(title: str, values: list[tuple[float, float]], quoted: str) -> str:
     if not values:
-        return f"| {title} | not run | | | | |"
+        return f"| {title} | not run | | | |"
     dice, distance = [value[0] for value in values], [value[1] for value in values]
-    return f"| {title} | {spread(dice, 3)} | {', '.join(f'{one:.3f}' for one in dice)} | {spread(distance, 2)} | {quoted} | {minutes} |"
+    return f"| {title} | {spread(dice, 3)} | {', '.join(f'{one:.3f}' for one in dice)} | {spread(distance, 2)} | {quoted} |"
 
 
 if __name__ == "__main__":
