@@ -104,7 +104,7 @@ def demo() -> None:
     lines = (("supervised", scores("Supervised")), ("one simEps branch alone", scores("simEps", "branch1")),
              ("simEps (mean of 3 branches)", scores("simEps")))
     print(f"\nPhantom (synthetic), 20 test patients, 7 labelled patients ({time.time() - began:.0f} s). "
-          "One seed: differences of a few points mean little; results/phantom.md has three seeds.")
+          "One seed: differences of a few points mean little; results/phantom.md has all methods.")
     print(f"{'':<30}{'Dice':>8}{'HD95 vox':>10}   " + "  ".join(HEART[1:]))
     for title, summary in lines:
         classes = "  ".join(f"{summary[name]['dice']:>{len(name)}.3f}" for name in HEART[1:])
