@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
-from harness import SHORT, Bench, outcome, together
+import torch
+from harness import SHORT, Bench, metrics, outcome, together
 
 from engine import Options
 
@@ -62,6 +63,24 @@ def test_four_steps_on_volumes(method: str, bench: Bench, volumes: Path) -> None
         assert end.code == 2 and "Traceback" not in end.err and "volumes" in end.err, end.out + end.err
     else:
         assert end.code == 0 and "test_3D.py --run" in end.out, end.out + end.err
+
+
+def test_two_networks_quote_the_best_by_validation(bench: Bench) -> None:
+    quoted = set()
+    for seed in ("1", "2", "3"):
+        end = bench.train("CPS", "--seed", seed, "--exp", seed, model=seed)
+        assert end.code == 0, end.out + end.err
+        folder = bench.run_folder(seed)
+        best: dict[str, float] = {}
+        for line in metrics(folder):
+            if line["kind"].startswith("validation/"):
+                name = line["kind"].removeprefix("validation/")
+                best[name] = max(best.get(name, 0.0), line["dice/mean"])
+        order = torch.load(folder / "best.pt", weights_only=True)["order"]
+        assert sorted(order) == sorted(best) == ["ensemble", "model1", "model2"]
+        assert best[order[0]] == max(best.values()) > min(best.values()), (order, best)
+        quoted.add(order[0])
+    assert quoted != {"model1"}, "a seed is needed at which the first named is not the best"
 
 
 @pytest.mark.parametrize("method, tested", [("URPC", ["network"]), ("CPS", ["ensemble", "model1", "model2"]), ("DAN", ["segmenter"])])
