@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import networks
+from dataloaders.description import Case
 from dataloaders.errors import UserError
 from engine import checkpoint, provenance
 from engine.checkpoint import write_json
@@ -109,7 +110,7 @@ def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Ca
     return {name: modules[name] for name in best["order"]}
 
 
-def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, Any], extra: Mapping[str, Any], cases: Sequence[str],
+def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, Any], extra: Mapping[str, Any], cases: Sequence[Case],
            classes: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]], cost: Mapping[str, Any]) -> str:
     """Writes the result of one predictor; gives its path. The method's own predictor has no suffix."""
     config = run.config
@@ -131,7 +132,8 @@ def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, A
         },
         "summary": summary,
         **({"images": extra} if extra else {}),
-        "cases": [{"name": name, "class": of, **score} for name, scores in zip(cases, rows) for of, score in zip(classes, scores)],
+        "cases": [{"name": case.name, "group": case.group, "class": of, **score}
+                  for case, scores in zip(cases, rows) for of, score in zip(classes, scores)],
     }
     file = result_path(run.folder, "" if predictor == best["order"][0] else predictor)
     file.parent.mkdir(parents=True, exist_ok=True)

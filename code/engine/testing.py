@@ -113,7 +113,7 @@ def record(opened: Opened, name: str, rows: Rows, seconds: float, extra: Mapping
     """Writes the result file of a predictor, says where, and gives its summary. `how`: in which way cases were predicted."""
     summary: dict[str, Any] = summarize(rows, opened.data.classes[1:])
     cost = {"seconds": seconds, "peak_memory": peak_memory(opened.device), "device": str(opened.device), **(how or {})}
-    file = results.record(opened.run, name, opened.options, summary, extra or {}, [one.case.name for one in opened.loaded],
+    file = results.record(opened.run, name, opened.options, summary, extra or {}, [one.case for one in opened.loaded],
                           opened.data.classes[1:], rows, cost)
     print(f"Scores of {name}: {file}")
     return summary

@@ -1,0 +1,154 @@
+"""Result files read and checked: what a report counts, and what it leaves out and why."""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.results import SCHEMA
+
+METRICS = ("dice", "jaccard", "hd95_vox", "asd_vox")
+"""Every result has them; hd95_mm and asd_mm where the spacing is known."""
+
+DRAWN = ("seed", "labeled_choice", "labeled_seed", "fold", "folds", "split_seed", "labeled_num", "protocol")
+"""Options by which runs of one row of a table differ, or tables; all others make a row of their own."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One predictor of one tested run."""
+
+    path: Path
+    """The result file."""
+    run: Mapping[str, Any]
+    """As in the file: method, data_set, options, split, versions, machine, command, training, test, ..."""
+    summary: Mapping[str, Mapping[str, Any]]
+    """By class name and "mean"."""
+    cases: Sequence[Mapping[str, Any]]
+    """name, class, metrics, empty ("", missed, false, both); group (patient) in files since issue 7."""
+    quoted: bool
+    """The method's own number; False for the further predictors of its run."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.run["options"]
+
+    @property
+    def method(self) -> str:
+        return self.run["method"]
+
+    @property
+    def data_set(self) -> str:
+        return self.run["data_set"]
+
+    @property
+    def labeled_num(self) -> str:
+        """The label budget as typed: 7, 10%, all."""
+        return str(self.options["labeled_num"])
+
+    @property
+    def seed(self) -> int:
+        return self.options["seed"]
+
+    @property
+    def fold(self) -> int | None:
+        return self.options["fold"]
+
+    @property
+    def draw(self) -> int | None:
+        """Seed of the random draw of the labelled cases; None where they are the first of the list."""
+        return self.options["labeled_seed"] if self.options["labeled_choice"] == "random" else None
+
+    @property
+    def protocol(self) -> str:
+        """What tables keep apart: official, clean, ..., or `5 folds` (with `split seed 1` where it is not 0)."""
+        of = self.options
+        name = of["protocol"] if of["fold"] is None else f"{of['folds']} folds"
+        if of["fold"] is not None and of["protocol"] not in ("official", "clean"):
+            name += f" ({of['protocol']})"
+        return name + (f", split seed {of['split_seed']}" if of["split_seed"] else "")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Foreground classes."""
+        return tuple(name for name in self.summary if name != "mean")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file among the results that is none, and why."""
+
+    path: Path
+    reason: str
+
+
+def read(places: Sequence[Path]) -> tuple[list[Record], list[Skipped]]:
+    """All result files under the folders (or the files themselves), sorted by path; what cannot be used stands in the second list.
+
+    Files that are no JSON are not looked at; splits.json and what lies in a folder `report` are not results.
+    """
+    files: set[Path] = set()
+    for place in places:
+        files |= {place} if place.is_file() else set(place.rglob("*.json"))
+    records, skipped = [], []
+    for path in sorted(files):
+        if path.name == "splits.json" or "report" in path.parent.parts[-2:]:
+            continue
+        found = read_one(path)
+        if isinstance(found, Record):
+            records.append(found)
+        else:
+            skipped.append(found)
+    return records, skipped
+
+
+def read_one(path: Path) -> Record | Skipped:
+    """One result file, checked field by field."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return Skipped(path, f"no readable JSON ({error}); a run that is being tested, or a file that was cut off")
+    try:
+        reason = _wrong(value)
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"not a result of this program ({type(error).__name__}: {error})"
+    if reason:
+        return Skipped(path, reason)
+    run = value["run"]
+    return Record(path, run, value["summary"], value["cases"], not path.stem.endswith(f"_{run['predictor']}"))
+
+
+def _wrong(value: Any) -> str:
+    """What keeps a file from being counted; "" for nothing."""
+    if not isinstance(value, dict) or "schema" not in value:
+        return "not a result of this program (no schema)"
+    if value["schema"] != SCHEMA:
+        return f"schema {value['schema']} (this program writes {SCHEMA})"
+    run, options = value["run"], value["run"]["options"]
+    for name in ("method", "data_set", "split", "predictor", "selection", "training", "test", "command", "versions", "machine"):
+        if name not in run:
+            return f"run has no {name}"
+    for name in (*DRAWN, "model"):
+        if name not in options:
+            return f"run's options have no {name}"
+    classes = [name for name in value["summary"] if name != "mean"]
+    if not classes or "mean" not in value["summary"]:
+        return "summary has no classes"
+    for case in value["cases"]:
+        if case["class"] not in classes or not isinstance(case["name"], str):
+            return f"case {case['name']} has the unknown class {case['class']}"
+        for metric in METRICS:
+            number = case[metric]
+            if number is not None and not (isinstance(number, int | float) and math.isfinite(number)):
+                return f"case {case['name']}: {metric} is {number}"
+    if not value["cases"]:
+        return "it has no cases"
+    return ""
+
+
+def group_of(case: Mapping[str, Any]) -> str:
+    """The patient or piece of a case: what is drawn as a whole in a bootstrap."""
+    return case.get("group") or case["name"]
