@@ -155,7 +155,8 @@ def test_images_that_are_no_volumes(tmp_path, values, sentence):
         convert_acdc.normalised(read_volume(tmp_path / "a.nii.gz")[0], tmp_path / "a.nii.gz")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", gzip.compress(b"hello", mtime=0), gzip.compress(bytes(400), mtime=0), b"\x1f\x8b", bytes(1000)])
+@pytest.mark.parametrize("content", [
+    b"", b"hello", gzip.compress(b"hello", mtime=0), gzip.compress(bytes(400), mtime=0), b"\x1f\x8b", bytes(1000)])
 def test_files_that_are_no_nifti(tmp_path, content):
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(UserError, match="a.nii.gz"):
