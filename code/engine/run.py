@@ -19,6 +19,7 @@ from engine.ensembles import ENSEMBLES
 from engine.logbook import Logbook
 from engine.monitor import Interrupted, Monitor, NotFinite, duration
 from engine.options import Kind, Main, Options, Presets, parse
+from engine.plan import answer
 from engine.session import AlreadyDone, Session
 from engine.signals import as_interrupts
 from engine.stage import Stage
@@ -122,6 +123,8 @@ def peak_memory(device: torch.device) -> int:
 
 def launch(main: Main[Kind], kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = None) -> None:
     """Runs a script: parses its options, calls `main`, turns every end into a sentence, a state in status.json and an exit code."""
+    if "SEMISEG_PLAN" in os.environ:
+        sys.exit(answer(kind, presets))
     sys.exit(finish_with(lambda: main(parse(kind, presets, arguments))))
 
 
