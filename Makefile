@@ -1,6 +1,7 @@
 # make demo: five minutes on Phantom.   make test: all tests.   make check: style and types.   make comparison: results/phantom.md
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check comparison
@@ -19,7 +20,7 @@ comparison: setup
 	$(BIN)/python code/compare.py
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
