@@ -36,7 +36,8 @@ def simeps(**values: object) -> dict[str, object]:
 
 
 DATA_SETS = {data.name: data for data in (
-    DataSet("ACDC", "acdc", HEART, unit="patient", protocols=("official", "ctct"), defaults=SSL4MIS),
+    DataSet("ACDC", "acdc", HEART, unit="patient", protocols=("official", "ctct"), defaults=SSL4MIS,
+            strata="diagnosis, by the patient's number in the challenge (twenty patients each)"),
     DataSet("Phantom", "phantom", HEART, unit="patient", synthetic=True,
             defaults=SSL4MIS | {"patch_size": (64, 64), "batch_size": 8, "labeled_bs": 4, "max_iterations": 350, "val_every": 50},
             note="Phantom is synthetic: drawn by this program, no measured images."),
@@ -44,10 +45,10 @@ DATA_SETS = {data.name: data for data in (
             augmentation="simeps_neu", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect",
             defaults=simeps(steps_per_epoch=59, max_iterations=47141, base_lr=1e-3, labeled_num="10%")),
     DataSet("DAGM", "dagm", ("background", *(f"class {k}" for k in range(1, 11))), augmentation="simeps_dagm",
-            mean=(0.5314,), std=(0.1357,), family="defect",
+            mean=(0.5314,), std=(0.1357,), family="defect", strata="class, by the folder",
             defaults=simeps(steps_per_epoch=30, max_iterations=23970, base_lr=2e-3, labeled_num="10%")),
     DataSet("MT", "mt", ("background", "blowhole", "break", "crack", "fray", "uneven"), channels=3, protocols=("clean", "official"),
-            augmentation="simeps_mt", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect",
+            augmentation="simeps_mt", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect", strata="class of the defect, by the folder",
             defaults=simeps(steps_per_epoch=29, max_iterations=17371, base_lr=2e-3, labeled_num="40%")),
     DataSet("LA", "la", ("background", "atrium"), dimensions=3,
             defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "dice": "foreground"},

@@ -29,6 +29,8 @@ class DataSet:
     """What a label budget counts: all cases of a group ("patient") or single cases ("image")."""
     protocols: tuple[str, ...] = ("official",)
     """Splits it knows, the default first."""
+    strata: str = ""
+    """What the `stratum` of its cases is and how it is known; "" where nothing is known, and draws are not stratified."""
     augmentation: str = "rot_flip"
     """A recipe of `augment.py`."""
     mean: tuple[float, ...] | None = None

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 from engine.options import HARMLESS, NAMED, REPOSITORY, Options, Resolved
 
@@ -18,15 +19,10 @@ OWN_LAYOUTS = ("folder", "pairs", "nnunet")
 
 def run_name(options: Options, resolved: Resolved) -> Path:
     """<exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...]."""
-    # Own folders are told apart by their names: two of them are two data sets.
-    own = f"/{word(resolved.root.resolve().name)}" if resolved.data.layout in OWN_LAYOUTS else ""
-    exp = options.exp or f"{resolved.data.name}{own}/{resolved.method}"
+    exp = options.exp or f"{data_name(resolved.data, resolved.root)}/{resolved.method}"
     if Path(exp).is_absolute() or ".." in Path(exp).parts:
         raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
-    split = options.protocol if options.fold is None else f"fold{options.fold}of{options.folds}"
-    parts = [split if options.protocol == resolved.data.protocols[0] or options.fold is None else f"{split}_{options.protocol}"]
-    if options.split_seed:
-        parts.append(f"split{options.split_seed}")
+    parts = [split_name(options.protocol, resolved.data.protocols[0], options.fold, options.folds, options.split_seed)]
     if options.labeled_choice == "random":
         parts.append(f"draw{options.labeled_seed}")
     variant = getattr(options, "variant", None)
@@ -38,6 +34,17 @@ def run_name(options: Options, resolved: Resolved) -> Path:
         if field.name not in NOT_IN_NAME and value != resolved.defaults[field.name]:
             parts.append(f"{field.name}={word(value)}")
     return Path(f"{exp}_{options.labeled_num}_labeled") / options.model / "_".join(parts)
+
+
+def split_name(protocol: str, default: str, fold: int | None, folds: int, split_seed: int) -> str:
+    """A split in the name of a run's folder, and in splits.json: official, fold0of5, fold0of5_cross_val_dev, ..._split1."""
+    name = protocol if fold is None else f"fold{fold}of{folds}" + ("" if protocol == default else f"_{protocol}")
+    return name + (f"_split{split_seed}" if split_seed else "")
+
+
+def data_name(data: DataSet, root: Path) -> str:
+    """The data set in the names of folders. Own folders are told apart by their names: two of them are two data sets."""
+    return f"{data.name}/{word(root.resolve().name)}" if data.layout in OWN_LAYOUTS else data.name
 
 
 def word(value: object) -> str:

@@ -1,0 +1,160 @@
+"""results/NAME/splits.json: who is trained, labelled, validated and tested in every split of a sweep, the same for all methods.
+
+Names alone: no path, no date, no machine, so that the file is made again, byte for byte, from the data set's names and the seeds.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from dataloaders import catalog
+from dataloaders.description import Case, Source
+from dataloaders.draws import groups_of
+from dataloaders.errors import UserError
+from dataloaders.splits import Choice, make_split, parts_of
+from engine.checkpoint import write_json
+from engine.folders import split_name
+from engine.options import REPOSITORY
+
+SCHEMA = 1
+Run = tuple[int | None, int | None, str]
+"""(fold, draw, label budget)."""
+
+
+@dataclass
+class Shaping:
+    """The options of a training script that shape a split (`engine.options.Options` describes them)."""
+
+    root_path: Path | None = None
+    dataset: str | None = None
+    protocol: str | None = None
+    folds: int = 5
+    split_seed: int = 0
+    schedule: str | None = None
+    mask_threshold: int = 0
+    include_free: bool = False
+    dagm_classes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+
+
+def write_splits(path: Path, words: Sequence[str], runs: Iterable[Run]) -> None:
+    """Writes the splits of a sweep into `path` (results/NAME/splits.json), beside those that are there already, atomically.
+
+    `words`: options as the training scripts get them (`--dataset ACDC --folds 5 --split_seed 0 --max_iterations 100`); those that
+    shape no split are passed over. `runs`: (fold, draw, label budget) of every run, in any order, repeated or not; fold None is the
+    split of --protocol, draw None labels the first of the list (--labeled_choice first), a number is --labeled_seed of
+    --labeled_choice random; the budget is --labeled_num.
+
+        write_splits(results_folder() / "ACDC" / "splits.json", ["--dataset", "ACDC"], [(0, None, "7"), (None, 3, "10%")])
+
+    Opens lists and folders of all parts, test lists too, but no test image. The file of the same splits is the same to the byte, whatever
+    the order of the calls. Raises `UserError` where a split cannot be made, and where the file holds another split under the same
+    name (the data set, or its lists, have changed), with the difference; then nothing is written.
+    """
+    options, _ = tyro.cli(Shaping, args=list(words), use_underscores=True, return_unknown_args=True)
+    data, root, _ = catalog.resolve(options.dataset, options.root_path, REPOSITORY)
+    source = catalog.open_source(data, root, options)
+    hold_out = (options.schedule or data.defaults.get("schedule")) == "plateau"
+    value = described(source, options, runs, hold_out)
+    if path.exists():
+        value = merged(path, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, value)
+
+
+def described(source: Source, options: Shaping, runs: Iterable[Run], hold_out: bool) -> dict[str, Any]:
+    """The content of the file for these runs. `hold_out`: as `make_split` takes it."""
+    protocol = options.protocol or source.data.protocols[0]
+    splits: dict[str, dict[str, Any]] = {}
+    for fold, draw, budget in sorted(set(runs), key=str):
+        name = split_name(protocol, source.data.protocols[0], fold, options.folds, options.split_seed)
+        choice: Choice = "first" if draw is None else "random"
+        split = make_split(source, protocol, fold, options.folds, options.split_seed, budget, choice, draw or 0, hold_out)
+        if name not in splits:
+            parts = parts_of(source, protocol, fold, options.folds, options.split_seed, with_test=True)
+            members = {case.name for case in (*split.labeled, *split.unlabeled, *split.left_out)}
+            splits[name] = {
+                "fold": fold, "folds": None if fold is None else options.folds, "split_seed": options.split_seed, "protocol": protocol,
+                "selection": split.selection, "train": listed([case for case in parts.train if case.name in members]),
+                "val": listed(split.val), "test": listed(sorted(parts.test or [], key=lambda case: case.name)), "labeled": {}}
+        splits[name]["labeled"].setdefault(budget, {})[choice if draw is None else f"draw{draw}"] = {
+            **listed(split.labeled), "left_out": [case.name for case in split.left_out],
+            "unlabeled": len(split.unlabeled), "unlabeled_digest": digest([case.name for case in split.unlabeled])}
+    return {"schema": SCHEMA, "data_set": source.data.name, "budget_counts": f"{source.data.unit}s",
+            "strata": source.data.strata or "not known; folds and draws are not stratified", "splits": sorted_splits(splits)}
+
+
+def listed(cases: Sequence[Case]) -> dict[str, Any]:
+    """Names of the cases in their order, their groups, how many groups each stratum has, and a digest of the names."""
+    names, groups = [case.name for case in cases], groups_of(cases)
+    strata = Counter(members[0].stratum for members in groups.values() if members[0].stratum)
+    return {"cases": names, "groups": list(groups), **({"strata": dict(sorted(strata.items()))} if strata else {}), "digest": digest(names)}
+
+
+def digest(names: Sequence[str]) -> str:
+    """That of a run's config.json: the first 16 digits of SHA-256 of the names, a line each."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def sorted_splits(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Splits by seed and fold, budgets by what they label, draws by number."""
+    ordered = sorted(splits.items(), key=lambda one: (one[1]["split_seed"], -1 if one[1]["fold"] is None else one[1]["fold"], one[0]))
+    return {name: {**split, "labeled": {
+        budget: dict(sorted(draws.items(), key=lambda one: int(one[0].removeprefix("draw").replace("first", "-1"))))
+        for budget, draws in sorted(split["labeled"].items(), key=lambda one: (len(next(iter(one[1].values()))["cases"]), one[0]))
+    }} for name, split in ordered}
+
+
+def merged(path: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """What the file holds and what is new. Raises `UserError` where they contradict each other, or the file is no such file."""
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        lines = differences(old, new)
+        splits = dict(old["splits"])
+        for name, split in new["splits"].items():
+            labeled = {budget: dict(draws) for budget, draws in splits.get(name, {"labeled": {}})["labeled"].items()}
+            for budget, draws in split["labeled"].items():
+                labeled.setdefault(budget, {}).update(draws)
+            splits[name] = {**split, "labeled": labeled}
+        if not lines:
+            return {**new, "splits": sorted_splits(splits)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: this is no file of splits that can be read ({type(error).__name__}: {error}). Move it aside.") from error
+    raise UserError("\n".join([
+        f"{path}: other splits were written here under the same name; the data set or its lists have changed since:",
+        *(f"  - {line}" for line in lines[:20]), *([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else []),
+        "Bring the old data back, or choose another place by --exp NAME: scores of both do not belong in one table."]))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """A line for everything that both say, and say differently."""
+    lines = [f"{key}: {old.get(key)} then, {new[key]} now" for key in ("schema", "data_set", "budget_counts", "strata")
+             if old.get(key) != new[key]]
+    for name, split in new["splits"].items():
+        before = old["splits"].get(name)
+        if before is None:
+            continue
+        lines += [f"{name}, {key}: {before[key]} then, {split[key]} now" for key in ("protocol", "selection") if before[key] != split[key]]
+        pairs = [(f"{name}, {part}", before[part], split[part]) for part in ("train", "val", "test")]
+        pairs += [(f"{name}, labelled {budget} ({draw})", before["labeled"][budget][draw], found)
+                  for budget, draws in split["labeled"].items() for draw, found in draws.items()
+                  if draw in before["labeled"].get(budget, {})]
+        lines += [f"{where}: {said}" for where, then, now in pairs if then != now and (said := difference(then, now))]
+    return lines
+
+
+def difference(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """What two lists of one name do not have in common."""
+    gone, come = ([case for case in one["cases"] if case not in set(other["cases"])] for one, other in ((then, now), (now, then)))
+    if not gone and not come:
+        same = then["cases"] == now["cases"]
+        return "the same cases, otherwise grouped or with other unlabelled ones" if same else "the same cases in another order"
+    parts = [f"{len(names)} only {when} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+             for names, when in ((gone, "then"), (come, "now")) if names]
+    return f"{len(then['cases'])} cases then, {len(now['cases'])} now; {' and '.join(parts)}"
