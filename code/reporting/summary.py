@@ -52,6 +52,12 @@ class Row:
     """Standard deviations of mean Dice by the draw of the labelled cases, and by the seed; None unless both vary."""
     remarks: tuple[str, ...]
     """What is to be known of it: selected on test, accepted changes, a reconstruction, one seed, other code, ..."""
+    fold_sd: float | None = None
+    """Standard deviation of mean Dice by the fold (its test cases and its labelled ones together), where folds and seeds vary and no draws."""
+    against: str = ""
+    """Key of the row that `difference` is the difference to."""
+    told: str = ""
+    """"n.s." where that difference is not significant (after Holm), "" where it is or was not tested."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,11 @@ class Pair:
     false_claim: float | None
     """Posterior probability that the first is not better (Christodoulou et al., arXiv 2505.04720)."""
     significant: bool
+    """p after Holm's correction below 0.05."""
     said: str
+    """What is to be known: why it was not tested, which runs or cases one of them lacks."""
+    groups: int = 0
+    """Patients or pieces: the units of the test; their cases were averaged first."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,8 @@ class Ranks:
     critical_difference: float | None
     cliques: tuple[tuple[str, ...], ...]
     """Groups of rows that do not differ."""
+    groups: int = 0
+    """Patients or pieces: the units that are ranked; their cases were averaged first."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,12 @@ class Table:
     missing: tuple[str, ...]
     """Sentences: which baseline, fold or seed is not there, and the command that makes it."""
     remarks: tuple[str, ...]
+    level: tuple[str, ...] = ()
+    """Keys of the rows whose mean Dice does not differ significantly from that of the best (which is not among them)."""
+    cases: int = 0
+    """Test cases, over all folds."""
+    groups: int = 0
+    """Patients or pieces they come from."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +143,8 @@ class Report:
     """Synthetic data, mixed versions, mixed devices."""
     options: Mapping[str, Mapping[str, Any]]
     """Path of a result file -> the options of its run."""
+
+
+def pair_of(table: Table, one: str, other: str) -> Pair | None:
+    """The comparison of two rows, whichever is first."""
+    return next((pair for pair in table.pairs if {pair.first, pair.second} == {one, other}), None)
