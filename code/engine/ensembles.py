@@ -14,8 +14,13 @@ class MeanLogits(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
+    @staticmethod
+    def combine(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """From the members' logits for the same images."""
+        return torch.stack([one.float() for one in logits]).mean(0)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([member(x).float() for member in self.members]).mean(0)
+        return self.combine([member(x) for member in self.members])
 
 
 ENSEMBLES = {"mean_logits": MeanLogits}

@@ -26,12 +26,13 @@ except ImportError:  # Windows
 class Lock:
     """One process a folder. Held until the process ends, however it ends."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, elsewhere: str = "--exp"):
+        """`elsewhere`: the option with which the user can choose another place."""
         self.path = folder / "lock"
         try:
             self.file: IO[str] = open(self.path, "a+")  # noqa: SIM115 - held as long as the process lives
         except OSError as error:
-            sentence = f"{folder}: cannot be written ({error.strerror}). Mend its permissions, or choose another place by --exp."
+            sentence = f"{folder}: cannot be written ({error.strerror}). Mend its permissions, or choose another place by {elsewhere}."
             raise UserError(sentence) from error
         if fcntl is None:
             return
@@ -41,7 +42,7 @@ class Lock:
             self.file.seek(0)
             owner = self.file.read().strip() or "another process"
             self.file.close()
-            raise UserError(f"{folder}: in use by {owner}. Wait for it, stop it, or choose another place by --exp.") from error
+            raise UserError(f"{folder}: in use by {owner}. Wait for it, stop it, or choose another place by {elsewhere}.") from error
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         self.file.flush()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
-from scipy.ndimage import center_of_mass, distance_transform_edt, find_objects, gaussian_filter, map_coordinates, sobel
+from scipy.ndimage import center_of_mass, distance_transform_edt, find_objects, gaussian_filter, map_coordinates, sobel, uniform_filter
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
@@ -37,9 +37,10 @@ def upright(array: np.ndarray, spacing: Sequence[float] | None, affine: np.ndarr
     return apply_orientation(array, turn), tuple(steps[int(axis)] for axis in order)
 
 
-def three_planes(path: Path, image: np.ndarray, reference: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | None,
-                 classes: Sequence[str], title: str, affine: np.ndarray | None = None) -> None:
-    """A PNG: axial, coronal and sagittal planes through the middle of the reference, and through the worst disagreement.
+def three_planes(path: Path, image: np.ndarray, reference: np.ndarray | None, prediction: np.ndarray, spacing: Sequence[float] | None,
+                 classes: Sequence[str], title: str, affine: np.ndarray | None = None, doubt: np.ndarray | None = None) -> None:
+    """A PNG: axial, coronal and sagittal planes through the middle of the reference, and through the worst disagreement; without a
+    reference through the middle of the prediction, and where `doubt` is greatest.
 
     Args:
         image: (C, X, Y, Z); the first channel is shown.
@@ -47,15 +48,24 @@ def three_planes(path: Path, image: np.ndarray, reference: np.ndarray, predictio
         spacing: mm along X, Y, Z; None counts voxels as cubes.
         classes: names, background first.
         affine: array index -> mm in RAS+ (4, 4); see `upright`.
+        doubt: (X, Y, Z), how unsure each voxel is.
 
     White lines are the reference's, coloured ones the prediction's; patients are seen from the feet, the front and the left side.
     """
     pixels, steps = upright(image[0], spacing, affine)
-    reference, prediction = upright(reference, spacing, affine)[0], upright(prediction, spacing, affine)[0]
-    wrong = (reference != prediction) & (reference != 255)
-    rows = {"middle of the reference": _middle(reference % 255 > 0)}
-    if wrong.any():
-        rows["largest disagreement"] = _thickest(wrong)
+    prediction = upright(prediction, spacing, affine)[0]
+    if reference is None:
+        rows = {"middle of the prediction": _middle(prediction > 0)}
+        reference, names = np.zeros_like(prediction), []
+    else:
+        reference, names = upright(reference, spacing, affine)[0], ["reference"]
+        rows = {"middle of the reference": _middle(reference % 255 > 0)}
+        wrong = (reference != prediction) & (reference != 255)
+        if wrong.any():
+            rows["largest disagreement"] = _thickest(wrong)
+    if doubt is not None:
+        around = uniform_filter(upright(doubt, spacing, affine)[0], 5)
+        rows["least certain"] = tuple(int(k) for k in np.unravel_index(around.argmax(), around.shape))
     lengths = np.array(pixels.shape) * steps
     across = [lengths[horizontal] for _, _, horizontal, _, _ in PLANES]
     high = max(lengths[vertical] for _, _, _, vertical, _ in PLANES)
@@ -77,11 +87,11 @@ def three_planes(path: Path, image: np.ndarray, reference: np.ndarray, predictio
             where = f"{plane} {place[across_axis] + 1} of {pixels.shape[across_axis]}"
             axis.set_title(f"{where}: {name}" if plane == "axial" else where, fontsize=9, color="white", pad=3)
             axis.set_axis_off()
-    lines = [plt.Line2D([], [], color="white", linewidth=2)]
+    lines = [plt.Line2D([], [], color="white", linewidth=2) for _ in names]
     lines += [plt.Line2D([], [], color=tuple(colour_of(c) / 255), linewidth=2) for c in range(1, len(classes))]
-    names = ["reference", *(f"predicted {name}" for name in classes[1:])]
+    names += [f"predicted {name}" for name in classes[1:]]
     figure.legend(lines, names, loc="lower center", ncols=min(len(names), 6), fontsize=9, frameon=False, labelcolor="white")
-    figure.suptitle(title, fontsize=11, color="white", y=1 - 0.12 / height)
+    figure.suptitle(title, fontsize=11, color="white", y=1 - 0.12 / height, parse_math=False)
     figure.subplots_adjust(left=0.008, right=0.992, bottom=0.38 / height, top=1 - 0.6 / height, wspace=0.02, hspace=0.3 / (high * inches))
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -53,15 +53,20 @@ def _read(folder: Path) -> TestedRun | None:
         return None
 
 
+def finished(folder: Path) -> TestedRun:
+    """The finished run in a folder, or below model/ by that path. Raises `UserError`."""
+    run = _read(find_run(str(folder)))
+    if run is None or run.status.get("state") != "done":
+        state = run.status.get("state", "unknown") if run else "unreadable"
+        again = f" Run its command again: python {run.config['command']}" if run else ""
+        raise UserError(f"{folder}: this run is not finished ({state}).{again}")
+    return run
+
+
 def choose(wanted: Wanted, dimensions: int) -> TestedRun:
     """The run of --run, else the newest finished one of these dimensions that fits the other options. Raises `UserError`."""
     if wanted.run is not None:
-        run = _read(find_run(str(wanted.run)))
-        if run is None or run.status.get("state") != "done":
-            state = run.status.get("state", "unknown") if run else "unreadable"
-            again = f" Run its command again: python {run.config['command']}" if run else ""
-            raise UserError(f"{wanted.run}: this run is not finished ({state}).{again}")
-        return _of_dimensions(run, dimensions)
+        return _of_dimensions(finished(wanted.run), dimensions)
     fitting = [run for status in model_folder().rglob("status.json") if (run := _read(status.parent)) and _fits(run, wanted, dimensions)]
     if not fitting:
         asked = ", ".join(f"--{name} {getattr(wanted, name)}" for name in ("exp", "model", "labeled_num", "fold", "seed")
@@ -117,6 +122,8 @@ def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, A
     best = checkpoint.load(run.folder / "best.pt")
     chosen = {name: {"step": entry["step"], "validation_dice": entry["score"]} for name, entry in best["predictors"].items()}
     by_validation = all(entry["score"] is not None for entry in best["predictors"].values()) and options.checkpoint == "best"
+    by_test = by_validation and config["split"].get("selection") == "test"
+    how = "selected on test (best on the fold that is tested)" if by_test else "best on validation cases" if by_validation else "last step"
     kept = ("method", "data_set", "dimensions", "options", "split", "remarks", "code", "commit", "versions", "machine", "command")
     value = {
         "schema": SCHEMA,
@@ -124,7 +131,7 @@ def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, A
             **{key: config[key] for key in kept},
             "changes": config.get("changes", []),
             "predictor": predictor,
-            "selection": config.get("selection") or ("best on validation cases" if by_validation else "last step"),
+            "selection": config.get("selection") or how,
             "selected": chosen,
             "training": {key: run.status.get(key) for key in ("step", "seconds", "waited", "validation_seconds", "peak_memory")},
             "test": {"date": time.strftime("%Y-%m-%d"), "commit": provenance.commit(), "empty": options.empty,
