@@ -33,7 +33,12 @@ def run_name(options: Options, resolved: Resolved) -> Path:
         value = getattr(options, field.name)
         if field.name not in NOT_IN_NAME and value != resolved.defaults[field.name]:
             parts.append(f"{field.name}={word(value)}")
-    return Path(f"{exp}_{options.labeled_num}_labeled") / options.model / "_".join(parts)
+    return Path(f"{exp}_{budget_word(options.labeled_num)}_labeled") / options.model / "_".join(parts)
+
+
+def budget_word(labeled_num: str) -> str:
+    """A label budget in the name of a folder: 7, 10%, all, 1_of_8 (as the peer has it) for 1/8."""
+    return labeled_num.replace("/", "_of_")
 
 
 def split_name(protocol: str, default: str, fold: int | None, folds: int, split_seed: int) -> str:

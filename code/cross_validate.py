@@ -1,0 +1,137 @@
+"""Every method with every label budget, fold or random draw, and seed: trained and tested, one run after another or many at once.
+
+What is finished is not run again, what was interrupted goes on, what failed is tried three times: the same command goes on at any
+moment. Options that are not listed here go on to the training scripts.
+
+    python code/cross_validate.py --methods MeanTeacher simEps --labeled_num 7 14 --folds 5 --seeds 0 1 2 --dataset ACDC
+    python code/cross_validate.py --methods CPS --baselines --draws 5 --dataset Phantom --jobs 2 --max_iterations 100
+"""
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import tyro
+
+from dataloaders import catalog
+from dataloaders.errors import UserError
+from engine.folders import data_name
+from engine.options import REPOSITORY
+from engine.run import finish_with
+from sweeps.board import Board
+from sweeps.grid import Combination, combinations
+from sweeps.in_turn import in_turn
+from sweeps.planning import Planned, plan, scripts
+from sweeps.work import Job, Outcome, in_use
+
+
+@dataclass
+class CrossValidate:
+    methods: tuple[str, ...]
+    """Training scripts: MeanTeacher is code/train_MeanTeacher.py."""
+    labeled_num: tuple[str, ...] = ("7",)
+    """Label budgets, as in the scripts: numbers, shares such as 10%, or all."""
+    folds: int | None = None
+    """Cross-validation in so many parts. Without it: the official split."""
+    fold: tuple[int, ...] = ()
+    """Only these of the --folds parts, from 0."""
+    draws: int | None = None
+    """Random draws of the labelled cases, numbered from 0. Without it: the first of the published order."""
+    seeds: tuple[int, ...] = (1337,)
+    """Seeds of the training."""
+    dataset: str | None = None
+    """The data set, as in the scripts."""
+    root_path: Path | None = None
+    """Folder of the data set, as in the scripts."""
+    exp: str | None = None
+    """Name of the sweep; runs lie in model/<name>/, results in results/<name>/. Without it: the data set's."""
+    baselines: bool = False
+    """Supervised too, with each budget and with all labels."""
+
+
+OURS = {
+    "seed": "--seeds takes one or several.",
+    "labeled_seed": "--draws N makes the random draws 0 to N-1.",
+    "labeled_choice": "--draws N makes N random draws of the labelled cases; without it they are the first.",
+    "fresh": "A sweep goes on where it stopped; for a new one give another name, --exp NAME, or move its folder under model/ aside.",
+}
+"""Options of the scripts that a sweep gives itself."""
+
+
+def divide(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """(our words, the scripts' options, each with its values) of a command line."""
+    names = {field.name for field in fields(CrossValidate)} | {"help"}
+    ours: list[str] = []
+    others: list[list[str]] = []
+    mine = True
+    for word in words:
+        if word.startswith("--"):
+            flag = word.split("=")[0][2:].replace("-", "_")
+            mine = flag.removeprefix("no_") in names
+            if flag in OURS:
+                raise UserError(f"--{flag}: {OURS[flag]}")
+            if not mine:
+                others.append([])
+        (ours if mine else others[-1]).append(word)
+    return ours, others
+
+
+def grid(options: CrossValidate) -> list[Combination]:
+    """The runs that were asked for. Raises `UserError` for a method, fold or number that cannot be."""
+    there = scripts()
+    for name in options.methods:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, 3, 0.4) or there
+            raise UserError(f"--methods {name}: there is no code/train_{name}.py; there is {', '.join(near)}.")
+    if options.fold and options.folds is None:
+        raise UserError("--fold chooses among the parts of a cross-validation: give --folds 5 too.")
+    for name in ("folds", "draws"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)}: a number from 1 is needed.")
+    folds = options.fold or range(options.folds or 0)
+    return combinations(options.methods, options.labeled_num, folds, options.draws, options.seeds, options.baselines)
+
+
+def main(words: Sequence[str]) -> None:
+    ours, others = divide(words)
+    options = tyro.cli(CrossValidate, args=ours, use_underscores=True, description=__doc__)
+    wanted = grid(options)
+    data, root, _ = catalog.resolve(options.dataset, options.root_path, REPOSITORY)
+    name = options.exp or data_name(data, root)
+    catalog.open_source(data, root)  # Phantom is drawn once, not by every run
+    common = ["--dataset", data.name, "--root_path", str(root.resolve())]
+    print(f"Asking {len({one.method for one in wanted})} scripts about {len(wanted)} runs ...", flush=True)
+    planned, remarks = plan(wanted, common, others, options.folds, name, os.cpu_count() or 1)
+    for remark in remarks:
+        print(remark, flush=True)
+    conduct(name, planned)
+
+
+def conduct(name: str, planned: Sequence[Planned]) -> None:
+    """Runs all. Raises `UserError` (code 3) with those that failed, KeyboardInterrupt when told to stop."""
+    jobs = [one.job for one in planned]
+    sweep = f"{os.getpid()}-{time.time():.3f}"
+    board = Board(name, jobs, sweep, 1)
+    ended: dict[Job, Outcome] = {}
+    try:
+        ended |= in_turn(jobs, board, None)
+        while waited := [job for job in jobs if ended[job].state == "in use"]:
+            while all(in_use(job) for job in waited):
+                time.sleep(1)
+                board.tick()
+            ended |= in_turn([job for job in waited if not in_use(job)], board, None)
+    finally:
+        board.end()
+    failed = [(job, ended[job]) for job in jobs if ended[job].state == "failed"]
+    if failed:
+        lines = [f"{job.title}: {outcome.reason}\n    {job.folder}/sweep.log" for job, outcome in failed]
+        raise UserError("\n".join([f"{len(failed)} of {len(jobs)} runs failed:", *lines]), 3)
+
+
+if __name__ == "__main__":
+    sys.exit(finish_with(lambda: main(sys.argv[1:])))

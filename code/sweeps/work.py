@@ -1,0 +1,181 @@
+"""One run of a sweep from beginning to end: trained, tested, tried again. Runs wherever it is sent, without torch and without Ray."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+ATTEMPTS = 3
+BAD_COMMAND, INTERRUPTED = 2, 75
+NOTE, SCREEN = "sweep.json", "sweep.log"
+"""Files in the run's folder: what its sweep does with it, and all that its scripts say."""
+IN_USE = "in use by"
+"""What a script says of a folder that another process holds (`engine.logbook.Lock`)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that can be handed to any machine: paths and words alone."""
+
+    title: str
+    method: str
+    folder: str
+    """Of the run, absolute."""
+    result: str
+    """The result file of the method's own predictor, absolute."""
+    train: tuple[str, ...]
+    """Script and options, without the interpreter."""
+    test: tuple[str, ...]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended for its sweep."""
+
+    state: Literal["done", "skipped", "failed", "interrupted", "in use"]
+    reason: str = ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """{} where there is none, or one that is half written."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def trained(job: Job) -> bool:
+    return read_json(Path(job.folder) / "status.json").get("state") == "done"
+
+
+def tested(job: Job) -> bool:
+    """Whether there is a result younger than the end of the training."""
+    try:
+        return trained(job) and os.stat(job.result).st_mtime_ns >= os.stat(Path(job.folder) / "status.json").st_mtime_ns
+    except OSError:
+        return False
+
+
+def in_use(job: Job) -> bool:
+    """Whether a process holds the run's folder. Only for runs that nobody is about to begin: looking takes the lock for a moment."""
+    if fcntl is None:
+        return False
+    try:
+        with open(Path(job.folder) / "lock", "a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def work(job: Job, sweep: str, environment: Mapping[str, str], place: str, tick: Callable[[], object] = lambda: None) -> Outcome:
+    """Trains and tests a run, skipping what is done. KeyboardInterrupt ends the script in its orderly way and gives "interrupted".
+
+    `sweep` marks the notes of this sweep's process; `place` is the working directory; `tick` is called about four times a second.
+    """
+    if tested(job):
+        return Outcome("skipped")
+    failures, outcome = 0, Outcome("done")
+    try:
+        while not tested(job):
+            words, doing = (job.test, "testing") if trained(job) else (job.train, "training")
+            Path(job.folder).mkdir(parents=True, exist_ok=True)
+            note(job, sweep, doing, failures)
+            before = _step(job)
+            began, code = _size(job), run(words, job, environment, place, tick)
+            if code == 0 and (trained(job) if doing == "training" else tested(job)):
+                continue
+            said = _said_since(job, began)
+            if code == BAD_COMMAND:
+                outcome = Outcome("in use", said[-1]) if said and IN_USE in said[-1] else Outcome("failed", _reason(code, said))
+                break
+            if code == INTERRUPTED and _step(job) > before:
+                continue  # someone else's interruption; it comes on
+            failures += 1
+            if failures == ATTEMPTS:
+                outcome = Outcome("failed", _reason(code, said))
+                break
+    except KeyboardInterrupt:
+        outcome = Outcome("interrupted")
+    note(job, sweep, outcome.state, failures, outcome.reason)
+    return outcome
+
+
+def run(words: Sequence[str], job: Job, environment: Mapping[str, str], place: str, tick: Callable[[], object]) -> int:
+    """Exit code of a script that runs to its end; its screen goes to the run's `sweep.log`.
+
+    KeyboardInterrupt is passed on as SIGTERM, on which scripts save and leave, and raised when it has left; a second one kills.
+    """
+    with open(Path(job.folder) / SCREEN, "ab") as screen:
+        screen.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode())
+        screen.flush()
+        child = str(Path(__file__).with_name("child.py"))
+        process = subprocess.Popen(
+            [sys.executable, child, str(os.getpid()), sys.executable, *words], stdin=subprocess.DEVNULL, stdout=screen,
+            stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1", **environment}, cwd=place,
+            start_new_session=True)  # Ctrl-C reaches it through us alone
+        try:
+            while True:
+                try:
+                    return process.wait(0.25)
+                except subprocess.TimeoutExpired:
+                    tick()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait()
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            raise
+
+
+def note(job: Job, sweep: str, state: str, failures: int, reason: str = "") -> None:
+    """Says in the run's folder what its sweep does with it, for the table."""
+    path = Path(job.folder) / NOTE
+    aside = path.with_name(f"{NOTE}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps({"sweep": sweep, "state": state, "failures": failures, "reason": reason, "time": time.time()}))
+    aside.replace(path)
+
+
+def _step(job: Job) -> int:
+    return int(read_json(Path(job.folder) / "status.json").get("step", 0))
+
+
+def _size(job: Job) -> int:
+    path = Path(job.folder) / SCREEN
+    return path.stat().st_size if path.exists() else 0
+
+
+def _said_since(job: Job, offset: int) -> list[str]:
+    """The last lines that a script has said, without what progress bars overwrite."""
+    with open(Path(job.folder) / SCREEN, "rb") as file:
+        file.seek(max(offset, file.seek(0, os.SEEK_END) - 20_000))
+        text = file.read().decode(errors="replace")
+    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith("--- ")][-12:]
+
+
+def _reason(code: int, said: Sequence[str]) -> str:
+    """Why a script failed: its last words, or the signal that ended it."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"ended by {name}" + (" (by hand, or for want of memory)" if name == "SIGKILL" else "")
+    return f"exit code {code}: {said[-1] if said else 'it said nothing'}"
