@@ -54,7 +54,8 @@ def test_every_option_is_read_somewhere(script):
     for field in dataclasses.fields(kind_of(script)):
         read = rf'options\.{field.name}\b|getattr\(\w+, "{field.name}"'
         found = re.search(read, everywhere if field.name in common else own)
-        assert found or f'_value_of(words, "{field.name}")' in first_look, f"nothing reads --{field.name}"
+        looked_at = (f'_value_of(words, "{field.name}")', f"self.{field.name} ")
+        assert found or any(look in first_look for look in looked_at), f"nothing reads --{field.name}"
 
 
 def variants(kind):
@@ -64,7 +65,8 @@ def variants(kind):
 
 def test_no_preset_names_what_does_not_exist(script):
     names = {field.name for field in dataclasses.fields(kind_of(script))}
-    known = {"2D", "3D", *DATA_SETS, *(name + end for name in variants(kind_of(script)) for end in ("", "_2D", "_3D"))}
+    known = {"2D", "3D", *DATA_SETS, *(protocol for data in DATA_SETS.values() for protocol in data.protocol_defaults),
+             *(name + end for name in variants(kind_of(script)) for end in ("", "_2D", "_3D"))}
     for key, values in script.PRESETS.items():
         assert key in known and set(values) <= names
 

@@ -17,6 +17,11 @@ SSL4MIS: dict[str, object] = {
 }
 """Common protocol of SSL4MIS in 2D (github.com/HiLab-git/SSL4MIS)."""
 
+CROSS_VAL_DEV: dict[str, object] = {
+    "batch_size": 16, "labeled_bs": 8, "base_lr": 0.03, "max_iterations": 30000, "labeled_num": "1/8", "passes": "apart", "ramp": "whole",
+}
+"""The fold scripts of SSL4MIS's branch cross_val_dev: labelled and unlabelled images from two loaders, ramps scaled to the training."""
+
 VOLUMES: dict[str, object] = {
     "model": "vnet", "batch_size": 4, "labeled_bs": 2, "max_iterations": 6000, "optimizer": "sgd", "base_lr": 0.01, "schedule": "step",
     "val_every": 1000,
@@ -36,7 +41,8 @@ def simeps(**values: object) -> dict[str, object]:
 
 
 DATA_SETS = {data.name: data for data in (
-    DataSet("ACDC", "acdc", HEART, unit="patient", protocols=("official", "ctct"), defaults=SSL4MIS,
+    DataSet("ACDC", "acdc", HEART, unit="patient", protocols=("official", "ctct", "cross_val_dev"), defaults=SSL4MIS,
+            protocol_defaults={"cross_val_dev": CROSS_VAL_DEV},
             strata="diagnosis, by the patient's number in the challenge (twenty patients each)"),
     DataSet("Phantom", "phantom", HEART, unit="patient", synthetic=True,
             defaults=SSL4MIS | {"patch_size": (64, 64), "batch_size": 8, "labeled_bs": 4, "max_iterations": 350, "val_every": 50},

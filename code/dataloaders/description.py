@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 Part = Literal["train", "val", "test"]
+Unit = Literal["patient", "image", "volume"]
+"""What is counted where labels are."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class DataSet:
     synthetic: bool = False
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Published values of the common options (patch_size, batch_size, labeled_bs, max_iterations, ...)."""
+    protocol_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """By protocol: values that it brings in place of `defaults`."""
     note: str = ""
     """One sentence said on screen and in every result (empty for none)."""
 
@@ -76,6 +80,23 @@ class Item:
     image: Path
     label: Path | None
     index: int | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A split before labels are dealt out; `test` is None where it stays unopened."""
+
+    name: str
+    train: list[Case]
+    val: list[Case]
+    test: list[Case] | None
+    remarks: tuple[str, ...] = ()
+    grouped: bool = True
+    """Whether groups are whole in each part, so that copies of labelled images are known."""
+    val_is_test: bool = False
+    """Whether the checkpoint is chosen on the very cases that are tested, as the peer's folds have it."""
+    every_nth: bool = False
+    """Whether a label budget 1/N labels every N-th volume, as the peer's folds have it."""
 
 
 class Source(Protocol):

@@ -34,6 +34,9 @@ def budget(asked: str, available: int, unit: str) -> int:
         if share > 1:
             raise UserError(f"--labeled_num {text}: more than there is; write a percentage up to 100%.")
         count = int(share * available)
+    elif re.fullmatch(r"1/[0-9]+", text):
+        raise UserError(f"--labeled_num {text}: every N-th volume is a budget of --protocol cross_val_dev alone (ACDC, with --fold); "
+                        f"write a number of {unit}s such as 7, a percentage such as 10%, or all.")
     elif re.fullmatch(r"0?\.[0-9]+", text):
         raise UserError(f"--labeled_num {text}: is this a share? write {float(Fraction(text) * 100):g}% (or a number of {unit}s, or all).")
     else:
@@ -41,6 +44,14 @@ def budget(asked: str, available: int, unit: str) -> int:
     if count == 0:
         raise UserError(f"--labeled_num {text}: that is no {unit} of the {available} available; write at least 1.")
     return count
+
+
+def check_fold(fold: int, folds: int) -> None:
+    """Raises `UserError` where there is no such fold."""
+    if folds < 2:
+        raise UserError(f"--folds {folds}: a cross-validation has at least 2 folds.")
+    if not 0 <= fold < folds:
+        raise UserError(f"--fold {fold}: with --folds {folds} a fold is a number from 0 to {folds - 1}.")
 
 
 def groups_of(cases: Iterable[Case]) -> dict[str, list[Case]]:

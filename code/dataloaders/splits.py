@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from dataloaders.description import Case, Source
-from dataloaders.draws import budget, groups_of, in_order, published_split, strata_of, stratified_order
+from dataloaders import peer_folds
+from dataloaders.description import Case, Parts, Source, Unit
+from dataloaders.draws import budget, check_fold, groups_of, in_order, published_split, strata_of, stratified_order
 from dataloaders.errors import UserError
 
 Choice = Literal["first", "random"]
@@ -33,21 +34,10 @@ class Split:
     """Sentences for the screen and every result."""
     left_out: tuple[Case, ...] = ()
     """Copies of labelled images, kept out of the unlabelled pool."""
-    selection: Literal["validation", "last"] = "validation"
-    """What is tested; the last iterate where the split has no validation part of its own."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A split before labels are dealt out; `test` is None where it stays unopened."""
-
-    name: str
-    train: list[Case]
-    val: list[Case]
-    test: list[Case] | None
-    remarks: tuple[str, ...] = ()
-    grouped: bool = True
-    """Whether groups are whole in each part, so that copies of labelled images are known."""
+    selection: Literal["validation", "last", "test"] = "validation"
+    """What is tested: the best on validation cases, the last iterate where the split has none of its own, or the best on the test cases."""
+    unit: Unit = "image"
+    """What the label budget counts."""
 
 
 def fold_parts(cases: list[Case], fold: int, folds: int, seed: int) -> Parts:
@@ -59,10 +49,7 @@ def fold_parts(cases: list[Case], fold: int, folds: int, seed: int) -> Parts:
     """
     labeled = [case for case in cases if case.label is not None]
     count = len(groups_of(labeled))
-    if folds < 2:
-        raise UserError(f"--folds {folds}: a cross-validation has at least 2 folds.")
-    if not 0 <= fold < folds:
-        raise UserError(f"--fold {fold}: with --folds {folds} a fold is a number from 0 to {folds - 1}.")
+    check_fold(fold, folds)
     if count < max(folds, 4 if folds == 2 else 3):
         raise UserError(f"--folds {folds}: only {count} patients or groups of images have labels; write fewer folds.")
     generator = np.random.default_rng(seed)
@@ -232,6 +219,7 @@ def by_group(cases: list[Case], share: float, seed: int) -> tuple[list[Case], li
 PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
     ("acdc", "official"): listed_parts,
     ("acdc", "ctct"): acdc_ctct,
+    ("acdc", "cross_val_dev"): peer_folds.without_fold,
     ("phantom", "official"): listed_parts,
     ("neu", "official"): neu_official,
     ("neu", "clean"): neu_clean,
@@ -252,12 +240,16 @@ PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
 """By layout and protocol: the parts, given the source, --split_seed, and whether the test part is wanted (it is not opened otherwise)."""
 
 
+FOLDS = {("acdc", "cross_val_dev"): peer_folds.volume_blocks}
+"""By layout and protocol: folds other than `fold_parts`."""
+
+
 def parts_of(source: Source, protocol: str | None, fold: int | None, folds: int, split_seed: int, with_test: bool) -> Parts:
     """The parts of a run before labels are dealt out. A fold pools the groups of all official parts."""
+    name = protocol or source.data.protocols[0]
     if fold is not None:
         pool = [case for part in ("train", "val", "test") for case in source.cases(part)]
-        return fold_parts(pool, fold, folds, split_seed)
-    name = protocol or source.data.protocols[0]
+        return FOLDS.get((source.data.layout, name), fold_parts)(pool, fold, folds, split_seed)
     if (source.data.layout, name) not in PROTOCOLS:
         raise UserError(f"--protocol {name}: {source.data.name} has {' and '.join(source.data.protocols)}.")
     return PROTOCOLS[source.data.layout, name](source, split_seed, with_test)
@@ -273,17 +265,20 @@ def make_split(source: Source, protocol: str | None, fold: int | None, folds: in
     """
     parts = parts_of(source, protocol, fold, folds, split_seed, with_test=False)
     train, val, remarks = parts.train, parts.val, list(parts.remarks)
-    selection: Literal["validation", "last"] = "validation" if val else "last"
+    selection: Literal["validation", "last", "test"] = "test" if parts.val_is_test else "validation" if val else "last"
     if not val and hold_out:
         val, rest = by_group(train, 0.15, split_seed)
         kept = {case.name for case in rest}
         train = [case for case in train if case.name in kept]
         remarks.append(f"This split has no validation part: {len(val)} training images (15 %, by group) are held out for the schedule, "
                        "and the last iterate is tested.")
+    if parts.every_nth:
+        labeled, unlabeled, said = peer_folds.every_nth(train, labeled_num, labeled_choice)
+        return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), (*remarks, said), (), selection, "volume")
     labeled, unlabeled, left_out = label_budget(train, parts.grouped, source.data.unit, labeled_num, labeled_choice, labeled_seed)
     if left_out:
         remarks.append(f"{len(left_out)} images that show a labelled piece again are left out of the unlabelled ones.")
-    return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), tuple(remarks), tuple(left_out), selection)
+    return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), tuple(remarks), tuple(left_out), selection, source.data.unit)
 
 
 def test_cases(source: Source, protocol: str | None, fold: int | None, folds: int, split_seed: int) -> list[Case]:

@@ -38,14 +38,16 @@ class Options:
     """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
     efficientnet-b3-5fb5a3c3.pth). Without it: from scratch."""
     labeled_num: str = "7"
-    """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all."""
+    """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all
+    (1/8 under --protocol cross_val_dev: every eighth volume)."""
     labeled_choice: Literal["first", "random"] = "first"
     """The labelled ones are the first in the published order, or drawn by --labeled_seed."""
     labeled_seed: int = 0
     """Seed of the random draw of labelled cases."""
     protocol: str = "official"
     """Split: official (as published), clean (no copy of a piece on two sides; NEU-Seg and MT), ctct (as cross teaching's paper tests:
-    the last step, on the validation and test patients; ACDC), or challenge (ISIC 2018's own three parts)."""
+    the last step, on the validation and test patients; ACDC), challenge (ISIC 2018's own three parts), or cross_val_dev (with --fold:
+    the folds and settings of SSL4MIS's branch of that name, selected on test and one diagnosis a fold; ACDC)."""
     fold: int | None = None
     """Cross-validation: which of the --folds parts is tested, from 0. Without it: the split of --protocol."""
     folds: int = 5
@@ -72,6 +74,9 @@ class Options:
     """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), or linear ones (simEps)."""
     passes: Literal["joint", "apart"] = "joint"
     """Labelled and unlabelled images go through a network together, or apart, so that batch norm sees them apart (simEps)."""
+    ramp: Literal["units", "whole"] = "units"
+    """How a consistency weight rises: in units of 150 steps, as published, or over the whole training in as many stairs
+    (cross_val_dev)."""
     base_lr: float = 0.01
     """Learning rate at the start."""
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -106,6 +111,11 @@ class Options:
     """Begin anew; the old run is moved aside, never deleted."""
     accept_changes: bool = False
     """Resume although code or options have changed; every result then says so."""
+
+    @property
+    def whole_ramp(self) -> int | None:
+        """The steps over which a ramp rises under --ramp whole; None where it is measured in units of its own."""
+        return self.max_iterations if self.ramp == "whole" else None
 
 
 HARMLESS = ("save_every", "log_every", "cache", "fresh", "accept_changes", "root_path", "dataset", "exp")
@@ -143,10 +153,10 @@ Presets = Mapping[str, Mapping[str, object]]
 
 
 def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = None) -> Kind:
-    """Options of a script: command line, then method x data set (`presets`), then data set, then class.
+    """Options of a script: command line, then method x data set (`presets`), then protocol, then data set, then class.
 
-    `presets` may have the keys 2D, 3D, Phantom (all of them), names of data sets, and values of the script's --variant, alone or
-    with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for values that cannot be; unknown options
+    `presets` may have the keys 2D, 3D, Phantom (all of them), names of data sets, of protocols, and values of the script's --variant,
+    alone or with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for values that cannot be; unknown options
     end the program with code 2 and the nearest known ones.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -163,9 +173,11 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     root = _value_of(words, "root_path")
     data, place, why = catalog.resolve(_value_of(words, "dataset"), Path(root) if root else None, REPOSITORY)
     values = dict(data.defaults)
+    protocol = _value_of(words, "protocol") or data.protocols[0]
+    values.update(data.protocol_defaults.get(protocol, {}))
     values["protocol"] = data.protocols[0]
     variant, sides = _value_of(words, "variant") or "", f"{data.dimensions}D"
-    for key in (sides, "Phantom" if data.name.startswith("Phantom") else "", data.name, variant, f"{variant}_{sides}"):
+    for key in (sides, "Phantom" if data.name.startswith("Phantom") else "", data.name, protocol, variant, f"{variant}_{sides}"):
         values.update(presets.get(key, {}))
     default = kind(**values)  # type: ignore[arg-type]
     options = tyro.cli(

@@ -22,12 +22,14 @@ def cosine_rampdown(t: float, length: float) -> float:
     return 0.5 * (math.cos(math.pi * t / length) + 1)
 
 
-def consistency_weight(step: int, maximum: float, rampup: float, unit: int = 150) -> float:
+def consistency_weight(step: int, maximum: float, rampup: float, unit: int = 150, whole: int | None = None) -> float:
     """maximum * sigmoid_rampup(floor(step / unit), rampup): the staircase of this field.
 
-    `rampup` is measured in units of `unit` steps. Not 0 at step 0: maximum * e^-5.
+    `rampup` is measured in units of `unit` steps, or, where `whole` is given, in as many units as make `whole` steps (SSL4MIS's
+    cross_val_dev: floor(step / (whole / rampup))). Not 0 at step 0: maximum * e^-5.
     """
-    return maximum * sigmoid_rampup(step // unit, rampup)
+    stair = step // unit if whole is None else step * rampup // whole
+    return maximum * sigmoid_rampup(stair, rampup)
 
 
 def poly(base: float, t: float, total: float) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import tyro
 
 from dataloaders import catalog
-from dataloaders.description import Case, Source
+from dataloaders.description import Case, Part, Source
 from dataloaders.draws import groups_of
 from dataloaders.errors import UserError
 from dataloaders.splits import Choice, make_split, parts_of
@@ -43,6 +43,21 @@ class Shaping:
     dagm_classes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 
+class ListedOnce:
+    """A source whose lists and folders are read once, however many splits are made of it."""
+
+    def __init__(self, source: Source):
+        self.source, self._cases = source, dict[Part, list[Case]]()
+
+    def cases(self, part: Part) -> list[Case]:
+        if part not in self._cases:
+            self._cases[part] = self.source.cases(part)
+        return self._cases[part]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+
 def write_splits(path: Path, words: Sequence[str], runs: Iterable[Run]) -> None:
     """Writes the splits of a sweep into `path` (results/NAME/splits.json), beside those that are there already, atomically.
 
@@ -59,7 +74,7 @@ def write_splits(path: Path, words: Sequence[str], runs: Iterable[Run]) -> None:
     """
     options, _ = tyro.cli(Shaping, args=list(words), use_underscores=True, return_unknown_args=True)
     data, root, _ = catalog.resolve(options.dataset, options.root_path, REPOSITORY)
-    source = catalog.open_source(data, root, options)
+    source: Any = ListedOnce(catalog.open_source(data, root, options))
     hold_out = (options.schedule or data.defaults.get("schedule")) == "plateau"
     value = described(source, options, runs, hold_out)
     if path.exists():
