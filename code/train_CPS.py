@@ -79,7 +79,7 @@ def main(options: CPS) -> None:
     run.evaluates(by_validation=True, model1=model1, model2=model2, ensemble="mean_logits")
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(model1, model2, batch, weight, options)
         run.update(optimizers, terms)
         run.after_step(step, terms)

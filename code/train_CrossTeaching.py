@@ -64,7 +64,7 @@ def main(options: CrossTeaching) -> None:
     run.evaluates(by_validation=True, model1=network1, model2=network2, ensemble="mean_logits")
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(network1, network2, batch, weight, options)
         run.update(optimizers, terms)
         run.after_step(step, terms)

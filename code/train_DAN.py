@@ -78,7 +78,7 @@ def main(options: DAN) -> None:
 
     for step, batch in run.batches():
         critic.eval()
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(segmenter, critic, batch, weight, options)
         run.update(optimizer, terms)
 

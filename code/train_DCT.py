@@ -77,7 +77,7 @@ def main(options: DCT) -> None:
 
     for step, batch in run.batches():
         turns = every * int(batch.rng.integers(4 // every))
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(network, batch, turns, weight, options)
         run.update(optimizer, terms)
         run.after_step(step, terms)

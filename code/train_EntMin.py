@@ -60,7 +60,7 @@ def main(options: EntMin) -> None:
     run.evaluates(network=network)
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(network, batch, weight, options)
         run.update(optimizer, terms)
         run.after_step(step, terms)

@@ -39,6 +39,7 @@ PRESETS: Presets = {
     "Pancreas-CT": dict(consistency_rampup=40.0),
     "NEU-Seg": dict(max_iterations=35341, patience=40),
     "Phantom": dict(consistency_start=0, consistency_rampup=1.0),
+    "cross_val_dev": dict(consistency_start=0),
 }
 
 
@@ -64,7 +65,7 @@ def main(options: MeanTeacher) -> None:
     run.evaluates(student=student, teacher=teacher)
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(student, teacher, batch, weight, started=step >= options.consistency_start, options=options)
         run.update(optimizer, terms)
         ema_update(teacher, student, step, options.ema_decay, options.ema_buffers)

@@ -85,7 +85,7 @@ def main(options: RDrop) -> None:
     run.evaluates(by_validation=not alone, **dict(zip(roles, models)), **({} if alone else {"ensemble": "mean_logits"}))
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses([models[0], models[-1]], batch, weight, options)
         run.update(optimizers, terms)
         run.after_step(step, terms)

@@ -98,7 +98,7 @@ def main(options: SimEps) -> None:
     run.evaluates(ensemble="mean_logits", **dict(zip(roles, branches)))
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, options.rampup_unit)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, options.rampup_unit, options.whole_ramp)
         terms = step_losses(branches, batch, weight, options)
         run.update(optimizers, terms)
         run.after_step(step, terms)

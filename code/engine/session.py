@@ -95,7 +95,7 @@ class Session:
         """The lines that tell what will be trained, on what, and where it lies."""
         options, split = self.options, self.split
         things = "volumes" if self.data.dimensions == 3 else "images"
-        counted = "patients" if self.data.unit == "patient" else things
+        counted = {"patient": "patients", "volume": "volumes"}.get(split.unit, things)
         labeled = len({case.group for case in split.labeled}) if counted == "patients" else len(split.labeled)
         pool = {case.group for case in (*split.labeled, *split.unlabeled)} if counted == "patients" else (*split.labeled, *split.unlabeled)
         say(f"{split.name} split: {labeled} of {len(pool)} training {counted} labelled, {len(split.val)} cases for validation.")
@@ -169,6 +169,7 @@ class Session:
             "root": str(resolved.root.resolve()),
             "options": json.loads(json.dumps(options, default=str)),
             "split": {"name": split.name, "labeled": names(split.labeled), "unlabeled": len(split.unlabeled), "val": names(split.val),
+                      **({"selection": "test"} if split.selection == "test" else {}),
                       "unlabeled_digest": hashlib.sha256("\n".join(names(split.unlabeled)).encode()).hexdigest()[:16]},
             "remarks": self.remarks,
             "code": provenance.code_digest(resolved.script),
