@@ -184,7 +184,7 @@ class ScriptedRun:
 
     def __init__(self, networks: Mapping[str, nn.Module], batches: Sequence[Batch], kept: Mapping[str, Any], rate: float, after: Any):
         self.networks, self.golden_batches, self.kept, self.rate, self.after = networks, batches, dict(kept), rate, after
-        self.data = DATA_SETS["ACDC"]
+        self.data, self.world = DATA_SETS["ACDC"], 1
         self.steps: list[Step] = []
         self.arguments: dict[str, Any] = {}
         self.evaluated: dict[str, Any] = {}

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from losses.ranks import batch_sums
+
 IGNORED = 255
 
 
@@ -23,7 +25,7 @@ def dice_per_class(probabilities: Tensor, labels: Tensor, smooth: float = 1e-5) 
     target, counted = one_hot(labels, probabilities.shape[1])
     probabilities = probabilities * counted
     space = [0, *range(2, probabilities.dim())]
-    overlap, total = (probabilities * target).sum(space), (probabilities**2).sum(space) + target.sum(space)
+    overlap, total = batch_sums((probabilities * target).sum(space), (probabilities**2).sum(space) + target.sum(space))
     return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
@@ -41,7 +43,8 @@ def dice_loss(logits: Tensor, labels: Tensor, class_weight: Tensor | None = None
 
 def plain_dice(first: Tensor, second: Tensor, smooth: float = 1e-5) -> Tensor:
     """1 - (2 sum pq + s) / (sum p + sum q + s) of two maps of equal shape, over all their elements; a scalar."""
-    return 1 - (2 * (first * second).sum() + smooth) / (first.sum() + second.sum() + smooth)
+    overlap, total = batch_sums((first * second).sum(), first.sum() + second.sum())
+    return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
 def softmax_dice(first: Tensor, second: Tensor) -> Tensor:
@@ -58,11 +61,12 @@ def unsquared_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     target, counted = one_hot(labels, logits.shape[1])
     probabilities = logits.softmax(1) * counted
     space = [0, *range(2, logits.dim())]
-    overlap, total = (probabilities * target).sum(space), (probabilities + target).sum(space)
+    overlap, total = batch_sums((probabilities * target).sum(space), (probabilities + target).sum(space))
     return 1 - (2 * overlap / (total + 1e-7)).mean()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over counted pixels of -log softmax(logits)[label]; 0 where every pixel is ignored."""
     summed = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
-    return summed / (labels != IGNORED).sum().clamp(min=1)
+    summed, counted = batch_sums(summed, (labels != IGNORED).sum())
+    return summed / counted.clamp(min=1)

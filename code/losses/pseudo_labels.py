@@ -6,6 +6,7 @@ from math import log
 from torch import Tensor
 
 from losses.overlap import IGNORED, cross_entropy
+from losses.ranks import batch_mean
 
 
 def hard_labels(logits: Tensor, confidence: float, unsure: str = "ignore") -> Tensor:
@@ -32,7 +33,7 @@ def concentration(logits: Tensor) -> Tensor:
     0 where every class is everywhere alike, 1 where each lies in one pixel.
     """
     where = logits.log_softmax(1).flatten(2).log_softmax(2)
-    return (1 + (where.exp() * where).sum(2) / log(where.shape[2])).mean()
+    return batch_mean((1 + (where.exp() * where).sum(2) / log(where.shape[2])).mean())
 
 
 def complementary_loss(logits: Tensor, target_logits: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.overlap import one_hot
+from losses.ranks import batch_sums
 
 ABSENT = -1e4
 """In place of minus infinity: e^-10000 is 0 in float32, and 0 * -10000 is 0, not NaN."""
@@ -22,8 +23,7 @@ def masked_dice(probabilities: Tensor, target: Tensor, mask: Tensor, smooth: flo
 
     probabilities and target (B, C, H, W), the target one-hot or not; mask (B, 1, H, W).
     """
-    overlap = (mask * probabilities * target).sum((0, 2, 3))
-    total = (mask * (probabilities**2 + target**2)).sum((0, 2, 3))
+    overlap, total = batch_sums((mask * probabilities * target).sum((0, 2, 3)), (mask * (probabilities**2 + target**2)).sum((0, 2, 3)))
     return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
 

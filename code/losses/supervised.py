@@ -7,6 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from losses.overlap import cross_entropy, dice_loss, unsquared_dice_loss
+from losses.ranks import batch_sum
 
 DICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared": dice_loss, "foreground": partial(dice_loss, foreground_only=True), "linear": unsquared_dice_loss,
@@ -20,4 +21,4 @@ def supervised_loss(logits: Tensor, labels: Tensor, dice: str = "squared") -> Te
     Label 255 is ignored; with no counted pixel the loss is 0. `dice` is a name in `DICE`.
     """
     loss = (cross_entropy(logits, labels) + DICE[dice](logits, labels)) / 2
-    return loss * (labels != 255).any()
+    return loss * (batch_sum((labels != 255).sum()) > 0)
