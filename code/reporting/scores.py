@@ -73,10 +73,10 @@ def _scores(records: Sequence[Record], place: Mapping[str, int], column: Mapping
 
 
 def intervals(scores: Scores, cases: Cases, metric: str) -> np.ndarray:
-    """(classes + 1, 2): 95 % intervals of the mean of each class and of their mean; runs averaged first, groups drawn whole."""
+    """(classes + 1, 2): 95 % intervals of the mean of each class and of their mean, over runs and cases; groups drawn whole."""
     there = scores.cases
     _, groups = np.unique(cases.groups[there], return_inverse=True)
-    return interval(resampled(mean_known(scores.values[metric][:, there], 0), groups))
+    return interval(resampled(scores.values[metric][:, there], groups))
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,19 @@ class Side:
     first: np.ndarray
     """(runs, cases, classes): Dice of the one, NaN where not tested by both."""
     second: np.ndarray
-    runs: int
+    tested: np.ndarray
+    """(runs, cases): by both."""
     said: str
 
     @property
     def by_case(self) -> np.ndarray:
         """(cases,): mean paired difference of Dice over runs, then classes; NaN where nothing is in common.
 
-        A class that one run rightly leaves empty (no Dice) and the other finds where there is none (Dice 0) counts 1 against 0: else a
-        false alarm would cost nothing. Where both leave it empty it does not count.
+        A class that a run rightly leaves empty (no Dice) counts 1 where any run of the other finds it (Dice 0), else a false alarm would
+        cost nothing; it does not count where none does.
         """
-        first, second = self.first, self.second
-        known = ~(np.isnan(first) & np.isnan(second))
-        difference = np.where(np.isnan(first), 1.0, first) - np.where(np.isnan(second), 1.0, second)
-        return mean_known(mean_known(np.where(known, difference, np.nan), 0), 1)
+        first, second = (filled(one, self.tested, self.first, self.second) for one in (self.first, self.second))
+        return mean_known(mean_known(first - second, 0), 1)
 
 
 MATCHES: tuple[tuple[Callable[[Key], Key], str], ...] = (
@@ -118,7 +117,7 @@ def side_by_side(first: Scores, second: Scores, cases: Cases) -> Side:
     common = sorted(set(mine) & set(yours))
     if not common:
         empty = np.empty((0, len(cases.names), first.values["dice"].shape[2]))
-        return Side(empty, empty, 0, "no fold in common")
+        return Side(empty, empty, np.empty((0, len(cases.names)), bool), "no fold in common")
     remarks = [said] if said else []
     if len(common) < max(len(mine), len(yours)):
         remarks.append(f"on the {len(common)} runs that both have (of {len(mine)} and {len(yours)})")
@@ -132,9 +131,15 @@ def side_by_side(first: Scores, second: Scores, cases: Cases) -> Side:
         missing = [cases.names[index] for index in np.flatnonzero(alone)]
         remarks.append(f"without {', '.join(missing[:3])}{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, "
                        "which only one of them has")
-    mask = np.array(both)[:, :, None]
-    left, right = (np.where(mask, np.array([pair[side] for pair in pairs]), np.nan) for side in (0, 1))
-    return Side(left, right, len(common), "; ".join(remarks))
+    mask = np.array(both)
+    left, right = (np.where(mask[:, :, None], np.array([pair[side] for pair in pairs]), np.nan) for side in (0, 1))
+    return Side(left, right, mask, "; ".join(remarks))
+
+
+def filled(dice: np.ndarray, tested: np.ndarray, *all_rows: np.ndarray) -> np.ndarray:
+    """(runs, cases, classes) with 1 where a run rightly left a class of a tested case empty that some run of `all_rows` did not."""
+    counts = np.any([(~np.isnan(one)).any(0) for one in all_rows], axis=0)
+    return np.where(np.isnan(dice) & tested[:, :, None] & counts, 1.0, dice)
 
 
 def _by(scores: Scores, match: Callable[[Key], Key]) -> dict[Key, list[int]]:

@@ -88,16 +88,16 @@ def weights(groups: int, seed: int = 0) -> np.ndarray:
 
 
 def resampled(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(DRAWS, K + 1): bootstrap means of (cases, K) values, groups drawn whole, a column each; the last is the mean over the columns.
+    """(DRAWS, K + 1): bootstrap means of (runs, cases, K) values, groups drawn whole, a column each; the last is the mean over the columns.
 
-    `groups` (cases,) numbers from 0. NaN: the case has no such value and is left out, as in the tables. Where a sample holds no case of
-    a column, it is NaN there, and the mean is over the others.
+    `groups` (cases,) numbers from 0; a group comes with all its cases and all their runs. NaN: the run has no such value of the case, which
+    is left out, as in the tables. Where a sample holds no value of a column, it is NaN there, and the mean is over the others.
     """
     number = int(groups.max()) + 1
     known = ~np.isnan(values)
-    sums, counts = np.zeros((number, values.shape[1])), np.zeros((number, values.shape[1]))
-    np.add.at(sums, groups, np.where(known, values, 0.0))
-    np.add.at(counts, groups, known)
+    sums, counts = np.zeros((number, values.shape[2])), np.zeros((number, values.shape[2]))
+    np.add.at(sums, groups, np.where(known, values, 0.0).sum(0))
+    np.add.at(counts, groups, known.sum(0))
     drawn = weights(number)
     with np.errstate(invalid="ignore"):
         means = (drawn @ sums) / (drawn @ counts)

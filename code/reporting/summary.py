@@ -53,7 +53,7 @@ class Row:
     remarks: tuple[str, ...]
     """What is to be known of it: selected on test, accepted changes, a reconstruction, one seed, other code, ..."""
     fold_sd: float | None = None
-    """Standard deviation of mean Dice by the fold (its test cases and its labelled ones together), where folds and seeds vary and no draws."""
+    """Standard deviation of mean Dice by the fold (test and labelled cases together), where folds and seeds vary and draws do not."""
     against: str = ""
     """Key of the row that `difference` is the difference to."""
     told: str = ""
