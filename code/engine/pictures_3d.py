@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
@@ -37,8 +37,8 @@ def upright(array: np.ndarray, spacing: Sequence[float] | None, affine: np.ndarr
     return apply_orientation(array, turn), tuple(steps[int(axis)] for axis in order)
 
 
-def three_planes(path: Path, image: np.ndarray, reference: np.ndarray | None, prediction: np.ndarray, spacing: Sequence[float] | None,
-                 classes: Sequence[str], title: str, affine: np.ndarray | None = None, doubt: np.ndarray | None = None) -> None:
+def three_planes(path: Path | BinaryIO, image: np.ndarray, reference: np.ndarray | None, prediction: np.ndarray,
+                 spacing: Sequence[float] | None, classes: Sequence[str], title: str, affine: np.ndarray | None = None, doubt: np.ndarray | None = None) -> None:
     """A PNG: axial, coronal and sagittal planes through the middle of the reference, and through the worst disagreement; without a
     reference through the middle of the prediction, and where `doubt` is greatest.
 
