@@ -17,7 +17,7 @@ from dataloaders.ctaugment import CTAugment
 from dataloaders.strong_views import color_jitter, cutout, gaussian_blur
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
-from losses import supervised_loss
+from losses import batch_mean, supervised_loss
 from losses.pseudo_labels import complementary_loss, concentration, hard_labels
 from networks import ema_update, frozen_copy, logits_of
 
@@ -112,9 +112,9 @@ def main(options: FixMatch) -> None:
 
     for step, batch in run.batches(augment=policy, recipe="turn_flip" if options.weak_view == "turn_flip" else None):
         views = strong_views(batch, run.data, options)
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(student, teacher, batch, views, weight, options)
-        if not options.min_foreground or (batch.labels % 255 > 0).float().mean() > options.min_foreground:
+        if not options.min_foreground or batch_mean((batch.labels % 255 > 0).float().mean()) > options.min_foreground:
             run.update(optimizer, terms)
             ema_update(teacher, student, step, options.ema_decay)
             if policy:

@@ -62,8 +62,9 @@ def losses(student, teacher, batch, mix, weight, options):
 def main(options: ICT) -> None:
     run = Run(options)
     run.refuse(options.ict_alpha <= 0, f"--ict_alpha {options.ict_alpha:g}: a number above 0 is needed (published: 0.2).")
-    run.refuse(options.batch_size - options.labeled_bs < 2, f"--batch_size {options.batch_size} --labeled_bs {options.labeled_bs}: "
-               f"ICT mixes unlabelled images in pairs; choose --batch_size {options.labeled_bs + 2} or more.")
+    pairs = 2 * run.world  # a process mixes its own rows
+    run.refuse(options.batch_size - options.labeled_bs < pairs, f"--batch_size {options.batch_size} --labeled_bs {options.labeled_bs}: "
+               f"ICT mixes unlabelled images in pairs; choose --batch_size {options.labeled_bs + pairs} or more.")
     student = run.network("student")
     teacher = run.keep("teacher", frozen_copy(student))
     optimizer = run.optimizer("student", student)
@@ -73,7 +74,7 @@ def main(options: ICT) -> None:
     for step, batch in run.batches():
         shape = (len(batch.unlabeled) // 2, *[1] * (batch.images.dim() - 1))
         mix = batch.images.new_tensor(batch.rng.beta(options.ict_alpha, options.ict_alpha, shape))
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(student, teacher, batch, mix, weight, options)
         run.update(optimizer, terms)
         ema_update(teacher, student, step, options.ema_decay)

@@ -16,7 +16,7 @@ import torch
 
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight, sigmoid_rampup
-from losses import entropy_map, softmax_mse, supervised_loss
+from losses import batch_sums, entropy_map, softmax_mse, supervised_loss
 from networks import ema_update, frozen_copy, logits_of
 
 
@@ -72,7 +72,8 @@ def losses(student, teacher, batch, weight, threshold, options):
 
     supervised = supervised_loss(logits[:n], batch.labels, options.dice)
     divisor = 2 if options.consistency_norm == "2" else logits.shape[1]
-    consistency = (sure * softmax_mse(logits[first:], target)).sum() / (divisor * sure.sum() + 1e-16)
+    distance, count = batch_sums((sure * softmax_mse(logits[first:], target)).sum(), sure.sum())
+    consistency = distance / (divisor * count + 1e-16)
     return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency, "mask": sure}
 
 
@@ -93,7 +94,7 @@ def main(options: UAMT) -> None:
     run.evaluates(student=student, teacher=teacher)
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(student, teacher, batch, weight, admitted(step, options, run.data.num_classes), options)
         run.update(optimizer, terms)
         ema_update(teacher, student, step, options.ema_decay)

@@ -16,7 +16,7 @@ import torch
 
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
-from losses import supervised_loss
+from losses import batch_mean, supervised_loss
 from networks import logits_of
 
 
@@ -48,7 +48,7 @@ def rectified(scales):
     p, mean = log_p.exp(), log_mean.exp()
     variance = (mean * (log_mean - log_p)).sum(2, keepdim=True)
     trust = (-variance).exp()
-    distances = ((mean - p) ** 2 * trust).flatten(1).mean(1) / (trust.flatten(1).mean(1) + 1e-8)
+    distances = batch_mean(((mean - p) ** 2 * trust).flatten(1).mean(1)) / (batch_mean(trust.flatten(1).mean(1)) + 1e-8)
     variances = variance.flatten(1).mean(1)
     return distances + variances, variances
 
@@ -74,7 +74,7 @@ def main(options: URPC) -> None:
     run.evaluates(network=network)
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup)
+        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
         terms = step_losses(network, batch, weight, options)
         run.update(optimizer, terms)
         run.after_step(step, terms)

@@ -82,12 +82,11 @@ def informative_slice(reference: np.ndarray) -> int:
     return int(counts.argmax()) if counts.any() else len(reference) // 2
 
 
-def score_volumes(predicted: Sequence[np.ndarray], loaded: Sequence[EvaluationCase], data: DataSet) -> Summary:
-    """Means over the cases, by class, of every metric in voxels; cases in parallel."""
+def score_volumes(predicted: Sequence[np.ndarray], loaded: Sequence[EvaluationCase], data: DataSet) -> list[Any]:
+    """What `score_case` gives for each case, in voxels; cases in parallel."""
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        rows = list(pool.map(lambda pair: score_case(pair[0], pair[1].reference, data.num_classes, ignored=data.ignored),
+        return list(pool.map(lambda pair: score_case(pair[0], pair[1].reference, data.num_classes, ignored=data.ignored),
                              zip(predicted, loaded)))
-    return summarize(rows, data.classes[1:])
 
 
 class Validator:
@@ -116,9 +115,14 @@ class Validator:
     def __call__(self, predictor: Predictor) -> Summary:
         """{"mean" or class name: {"dice": ..., ...}}. Defect sets give Dice and IoU by the published per-image rule at training size;
         the others Dice and HD95 (voxels) over each case at native size."""
+        return self.summary(self.rows(predictor))
+
+    def rows(self, predictor: Predictor) -> list[Any]:
+        """What is measured of each case, plain values: pixel counts (K, K) of defect sets, else what `score_case` gives."""
         self.load()
         if self.data.family == "defect":
-            return self._score_images(predictor)
+            return [counts.tolist() for images, reference in self._batches()
+                    for counts in counts_per_image(predict_slices(predictor, images, self.batch), reference, self.data.num_classes)]
         predicted = [
             to_native(predict_slices(predictor, slices, self.batch), loaded.reference.shape[1:], self.data)
             for slices, loaded in zip(self._on_device, self._loaded)
@@ -133,12 +137,12 @@ class Validator:
             references = [torch.from_numpy(resize_nearest(self._loaded[i].reference, size, mapping)) for i in part]
             yield torch.cat([self._on_device[i] for i in part]), torch.cat(references).to(self.device)
 
-    def _score_images(self, predictor: Predictor) -> Summary:
+    def summary(self, rows: Sequence[Any]) -> Summary:
+        """Means over the cases that `rows` are of."""
+        return self._mean_of_images(np.array(rows)) if self.data.family == "defect" else summarize(rows, self.data.classes[1:])
+
+    def _mean_of_images(self, counts: np.ndarray) -> Summary:
         """Per image: mean over the foreground classes present in its reference; then the mean over images that have any (simEps)."""
-        counts = torch.cat([
-            counts_per_image(predict_slices(predictor, images, self.batch), reference, self.data.num_classes)
-            for images, reference in self._batches()
-        ]).cpu().numpy()
         both = np.diagonal(counts, axis1=1, axis2=2)[:, 1:].astype(float)
         present = counts.sum(2)[:, 1:] > 0
         union = counts.sum(1)[:, 1:] + counts.sum(2)[:, 1:] - both

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dataloaders.description import Case, Source
 from dataloaders.reading import EvaluationCase, load_cases
+from metrics import summarize
 from val_2D import Predictor, Summary, informative_slice, main_output, score_volumes
 
 GAUSSIAN_SIGMA = 1 / 8
@@ -207,8 +209,16 @@ class VolumeValidator:
 
     def __call__(self, predictor: Predictor) -> Summary:
         """{"mean" or class name: {"dice": ..., "hd95_vox": ..., ...}} over all cases."""
+        return self.summary(self.rows(predictor))
+
+    def rows(self, predictor: Predictor) -> list[Any]:
+        """What `score_case` gives for each case."""
         loaded = self.load()
         return score_volumes([self.predict(predictor, one) for one in loaded], loaded, self.data)
+
+    def summary(self, rows: Sequence[Any]) -> Summary:
+        """Means over the cases that `rows` are of."""
+        return summarize(rows, self.data.classes[1:])
 
     def planes(self, predictor: Predictor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the first case, the plane across z with the most foreground: pixels (C, Y, X), reference and prediction (Y, X).

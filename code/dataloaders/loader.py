@@ -54,6 +54,8 @@ class Batch:
     """(B, C, *spatial): the strong views of a learned policy."""
     plans: list[Any] = field(default_factory=list)
     """What the policy did to each row."""
+    stands_in: bool = False
+    """True where the batch has fewer rows than processes and none for this one, which was given the first row; it must not count."""
 
     @property
     def n_labeled(self) -> int:
@@ -75,7 +77,7 @@ class Loader:
 
     labeled_indices, unlabeled_indices: positions in the store. batch_size and labeled_bs count the rows of all `world`
     processes; each gets its share of either part. labeled_only: whole batches of labelled rows, the last of an epoch
-    smaller. steps_per_epoch: what `batch.epoch` counts; None for the sampler's own passes.
+    smaller; shares then differ by one row at most. steps_per_epoch: what `batch.epoch` counts; None for the sampler's own passes.
     """
 
     def __init__(
@@ -187,6 +189,9 @@ class Loader:
         draws = draw(self.augmenter.recipe, generator(self.seed, AUGMENTATION, t), n, self.augmenter.dimensions)
         mine_labeled = np.array_split(np.arange(n_labeled), self.world)[self.rank]
         mine = np.concatenate([mine_labeled, np.array_split(np.arange(n_labeled, n), self.world)[self.rank]])
+        stands_in = len(mine) == 0  # networks take no empty batch
+        if stands_in:
+            mine_labeled = mine = np.zeros(1, np.int64)
         rows, names = rows[mine], tuple(self.store.names[row] for row in rows[mine])
         try:
             images, labels = self.augmenter(rows, len(mine_labeled), rows_of(draws, mine))
@@ -198,6 +203,7 @@ class Loader:
                 last_of_epoch=(t + 1) % self.steps_per_epoch == 0,
                 cases=names,
                 rng=generator(self.seed, METHOD, t),
+                stands_in=stands_in,
             )
             if self.policy is not None:
                 self._apply(self.policy, batch, mine)

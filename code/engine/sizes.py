@@ -11,6 +11,7 @@ import networks
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 from engine.options import Options
+from losses.ranks import world
 
 
 def check_network(name: str, network: nn.Module, data: DataSet, options: Options, several_heads: bool) -> None:
@@ -29,9 +30,10 @@ def check_network(name: str, network: nn.Module, data: DataSet, options: Options
         found, wanted = ("several predictions", "one") if network.several_heads else ("one prediction", "several")
         raise UserError(f"--model {name}: this network makes {found} of an image, the method reads {wanted}; "
                         f"choose one of {', '.join(networks.names(data.dimensions, several_heads))}.")
-    reason = unfit(network, options.labeled_bs, patch)
+    rows = max(options.labeled_bs // world(), 1)
+    reason = unfit(network, rows, patch)
     if reason:
-        nearest = [" ".join(map(str, sides)) for sides in nearest_sizes(network, options.labeled_bs, patch)]
+        nearest = [" ".join(map(str, sides)) for sides in nearest_sizes(network, rows, patch)]
         raise UserError(f"--patch_size {' '.join(map(str, patch))}: {name} {reason}; "
                         f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(nearest)}.")
 
