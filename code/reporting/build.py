@@ -110,6 +110,7 @@ def _row(draft: Draft, baseline: Draft | None, sheet: _Sheet) -> Row:
         peak_memory=_stat([one.get("peak_memory") for one in training]),
         difference=_difference(draft, baseline, sheet) if baseline else None, published=_published(draft, sheet.budget),
         draw_sd=draw_sd, seed_sd=seed_sd, remarks=(*draft.remarks, *told), fold_sd=fold_sd, against=baseline.key if baseline else "",
+        other_stats={name: _stat([one.summary["mean"]["dice"] for one in records]) for name, records in draft.others.items()},
         told="n.s." if pair and pair.p is not None and not pair.significant else "")
 
 

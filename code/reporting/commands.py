@@ -11,8 +11,9 @@ from reporting.records import Record
 from reporting.rows import draw_key
 from reporting.scores import Key
 
-PLACED = ("dataset", "labeled_num", "labeled_choice", "labeled_seed", "fold", "folds", "seed", "exp", "fresh", "accept_changes")
-"""Options that are given anew in such a command."""
+PLACED = ("dataset", "labeled_num", "labeled_choice", "labeled_seed", "fold", "folds", "seed", "exp", "fresh",
+          "accept_changes", "save_every", "log_every")
+"""Options that are given anew in such a command, or change no result."""
 
 
 def command_for(like: Record, method: str, budget: str, keys: Sequence[Key]) -> str:
@@ -64,7 +65,7 @@ def _options(command: str) -> list[list[str]]:
             groups.append(word.split("=", 1))
         elif groups:
             groups[-1].append(word)
-    return groups
+    return list({_name(group): group for group in groups}.values())  # the last of a repeated option counts
 
 
 def _name(words: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reporting.published import Figure
@@ -56,6 +56,8 @@ class Row:
     """Standard deviation of mean Dice by the fold (test and labelled cases together), where folds and seeds vary and draws do not."""
     against: str = ""
     """Key of the row that `difference` is the difference to."""
+    other_stats: Mapping[str, Stat] = field(default_factory=dict)
+    """Mean Dice of the further predictors, by name."""
     told: str = ""
     """"n.s." where that difference is not significant (after Holm), "" where it is or was not tested."""
 
