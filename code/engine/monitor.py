@@ -1,6 +1,7 @@
 """Watches a run: losses that are not finite, what is logged and when, validation scores, the end of the run on the clock."""
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from dataloaders.errors import UserError
+from engine import distributed
 from engine.logbook import Logbook
 from engine.pictures import overlay, side_by_side
+from losses.ranks import world
 from val_2D import Predictor, Summary, Validator
 from val_3D import VolumeValidator
 
@@ -59,19 +62,31 @@ class Monitor:
         self._began = (stage.steps_done, time.perf_counter())
         self._first_bad = {}
 
-    def watch(self, terms: Mapping[str, Tensor], step: int) -> None:
+    def watch(self, terms: Mapping[str, Tensor], step: int, summed: Callable[[Tensor], Tensor] | None = None) -> None:
         """Looks for terms that are not finite: at once on the CPU, by a flag on the device elsewhere (one for each set of names, since
-        an adversary's update in the same step has others)."""
+        an adversary's update in the same step has others).
+
+        `summed` sums a vector over processes; the terms then become their means over them, in place, so that all see the same.
+        """
         names = tuple(name for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0)
         values = torch.stack([terms[name].detach().float() for name in names])
+        finite = values.isfinite()
+        if summed is not None:
+            bad, sums = summed(torch.cat([(~finite).float(), values])).chunk(2)
+            finite = bad == 0
+            for name, mean in zip(names, sums / world()):
+                if terms[name].is_floating_point() and not (terms[name].is_leaf and terms[name].requires_grad):
+                    terms[name].data.copy_(mean)
         if values.device.type == "cpu":
-            if not bool(values.isfinite().all()):
-                raise NotFinite(step, [f"{name} = {value:g}" for name, value in zip(names, values.tolist())])
+            if not bool(finite.all()):
+                found = distributed.gather([f"{name} = {value:g}" for name, value in zip(names, values.tolist())
+                                            if summed is None or not math.isfinite(value)])
+                raise NotFinite(step, list(dict.fromkeys(one for rank in found for one in rank)))
             return
         if names not in self._first_bad:
             self._first_bad[names] = torch.full((len(names),), NEVER, device=values.device)
         first_bad = self._first_bad[names]
-        self._first_bad[names] = torch.where(values.isfinite(), first_bad, first_bad.clamp(max=step))
+        self._first_bad[names] = torch.where(finite, first_bad, first_bad.clamp(max=step))
 
     def check_finite(self, stage: Stage) -> None:
         """Raises `NotFinite` when a flag on the device is set. Nothing is saved after that."""
@@ -89,6 +104,9 @@ class Monitor:
         if done % options.log_every == 0 or done == stage.iterations:
             self.check_finite(stage)
             values = {name: float(term.detach()) for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0}
+            if "mask" in terms:
+                values["mask_share"] = float(terms["mask"].float().mean())
+            values = {name: total / world() for name, total in zip(values, distributed.sums(list(values.values())))}
             values |= {f"lr_{name}": group.optimizer.param_groups[0]["lr"] for name, group in stage.optimizers.items()}
             values |= self._pseudo_labels(terms)
             values["wait_share"] = stage.waited() / max(stage.train_seconds, 1e-9)
@@ -106,13 +124,12 @@ class Monitor:
             self.say(f"{rate:.1f} steps a second: training will be done about {end}, in {duration(left)} (validation apart).")
 
     def _pseudo_labels(self, terms: Mapping[str, Any]) -> dict[str, float]:
-        """Share of each class in the pseudo-labels, and of pixels that pass the mask. A class that vanishes is said once."""
+        """Share of each class in the pseudo-labels. A class that vanishes is said once."""
         values: dict[str, float] = {}
-        if "mask" in terms:
-            values["mask_share"] = float(terms["mask"].float().mean())
         if "pseudo_labels" in terms:
             labels = terms["pseudo_labels"]
-            counts = torch.bincount(labels.flatten()[labels.flatten() != 255].long(), minlength=len(self.classes)).tolist()
+            counted = torch.bincount(labels.flatten()[labels.flatten() != 255].long(), minlength=len(self.classes))
+            counts = distributed.sums(counted.tolist())
             for c, name in enumerate(self.classes):
                 values[f"pseudo_labels/{name}"] = counts[c] / max(sum(counts), 1)
                 if counts[c]:

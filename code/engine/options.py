@@ -103,6 +103,8 @@ class Options:
     """auto: a GPU where there is one."""
     precision: Literal["32", "bf16-mixed"] = "32"
     """bf16-mixed: bfloat16 inside the networks, float32 in the losses."""
+    sync_bn: bool = False
+    """Several processes (torchrun): batch norm over the rows of all, not of each process by itself."""
     compile: bool = False
     """Compile the networks (torch.compile)."""
     cache: Literal["auto", "disk", "ram", "device"] = "auto"

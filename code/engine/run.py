@@ -14,7 +14,7 @@ from torch import nn
 import networks
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from engine import checkpoint
+from engine import checkpoint, distributed
 from engine.ensembles import ENSEMBLES
 from engine.logbook import Logbook
 from engine.monitor import Interrupted, Monitor, NotFinite, duration
@@ -22,7 +22,9 @@ from engine.options import Kind, Main, Options, Presets, parse
 from engine.plan import answer
 from engine.session import AlreadyDone, Session
 from engine.signals import as_interrupts
+from engine.silence import Silence
 from engine.stage import Stage
+from losses.ranks import ProcessLost
 
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
 
@@ -35,7 +37,7 @@ class Run(Stage):
 
     def __init__(self, options: Options):
         session = Session(options)
-        book = Logbook(session.folder, options.max_iterations)
+        book = Logbook(session.folder, options.max_iterations) if distributed.first() else Silence(options.max_iterations)
         super().__init__(session, Monitor(book, session.data.classes), "", options.max_iterations)
         Run.active = self
 
@@ -63,12 +65,14 @@ class Run(Stage):
     def best(self, stage: str, role: str) -> nn.Module:
         """A network of a finished stage at its best (at its last step where nothing was validated), rebuilt, on the device."""
         folder = self.session.folder
-        path = folder / f"{stage}_best.pt"
-        if path.exists():
-            found = checkpoint.load(path)["predictors"][role]
-        else:
-            found = checkpoint.load(folder / f"{stage}_last.pt")["networks"][role]
-        network = networks.build(found["network"]["name"], **found["network"]["arguments"])
+
+        def read() -> dict:
+            path = folder / f"{stage}_best.pt"
+            return checkpoint.load(path)["predictors"][role] if path.exists() else (
+                checkpoint.load(folder / f"{stage}_last.pt")["networks"][role])
+
+        found = distributed.from_first(read)
+        network = self.shared(networks.build(found["network"]["name"], **found["network"]["arguments"]))
         network.load_state_dict(found["state"])
         return network.to(self.device)
 
@@ -90,7 +94,7 @@ class Run(Stage):
                     network.load_state_dict(self.best_states[role]["state"])
                     members.append(network)
                 together = ENSEMBLES[how](members).eval()
-                summary = self.monitor.scored(name, self.steps_done, partial(session.validator, self.predictor(together)))
+                summary = self.monitor.scored(name, self.steps_done, partial(session.score, self.predictor(together)))
                 scores[name] = summary["mean"]["dice"] or 0.0
         if self.quote_by_validation and scores and session.split.selection != "last":
             self.quoted = max(scores, key=lambda name: scores[name])
@@ -106,7 +110,8 @@ class Run(Stage):
                                  validation_seconds=self.monitor.validation_seconds, peak_memory=peak_memory(self.device))
         say(f"Next: python code/test_{session.data.dimensions}D.py --run {os.path.relpath(session.folder)}")
         self.monitor.book.close()
-        session.lock.release()
+        if session.lock:
+            session.lock.release()
         Run.active = None
 
 
@@ -125,7 +130,12 @@ def launch(main: Main[Kind], kind: type[Kind], presets: Presets, arguments: Sequ
     """Runs a script: parses its options, calls `main`, turns every end into a sentence, a state in status.json and an exit code."""
     if "SEMISEG_PLAN" in os.environ:
         sys.exit(answer(kind, presets))
-    sys.exit(finish_with(lambda: main(parse(kind, presets, arguments))))
+
+    def action() -> None:
+        distributed.join()
+        main(distributed.quietly(lambda: parse(kind, presets, arguments)))
+
+    sys.exit(finish_with(action))
 
 
 def finish_with(action: Callable[[], None]) -> int:
@@ -133,12 +143,14 @@ def finish_with(action: Callable[[], None]) -> int:
     try:
         with as_interrupts():
             action()
+            distributed.part()
         return 0
+    except ProcessLost:
+        return _end(distributed.verdict())
     except KeyboardInterrupt:
         return _leave("Interrupted. Nothing is lost: run the same command again.", 75, "interrupted")
     except AlreadyDone as done:
-        print(done)
-        return 0
+        return _leave(str(done), 0, "done")
     except Interrupted as stop:
         return _leave(str(stop), 75, "interrupted")
     except NotFinite as error:
@@ -183,16 +195,24 @@ def _known(error: Exception) -> str | None:
 
 
 def _leave(sentence: str, code: int, state: str = "failed") -> int:
+    return _end(distributed.report(sentence, code, state))
+
+
+def _end(end: distributed.Report) -> int:
+    """Says how the run ends, on the screen and in status.json; gives the exit code."""
     run = Run.active
-    print(sentence, file=sys.stderr, flush=True)
+    if end.mine:
+        print(end.sentence, file=sys.stderr if end.code else sys.stdout, flush=True)
     if run is not None:
         try:
-            run.monitor.book.status(state, (run.monitor.stage or run).steps_done, reason=sentence)
+            run.monitor.book.status(end.state, (run.monitor.stage or run).steps_done, reason=end.sentence)
             run.monitor.book.close()
         except OSError:
             print("(status.json could not be written)", file=sys.stderr)
-        run.session.lock.release()
+        if run.session.lock:
+            run.session.lock.release()
         Run.active = None
-    return code
+    distributed.leave(end.code)
+    return end.code
 
 

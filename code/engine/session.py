@@ -5,26 +5,25 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import sys
 import time
 from typing import Any
-
-import torch
 
 from dataloaders import catalog
 from dataloaders.description import Case, Item
 from dataloaders.errors import Problems, UserError
 from dataloaders.splits import make_split
 from dataloaders.store import Store, build_store
-from engine import checkpoint, provenance
+from engine import checkpoint, distributed, provenance
 from engine.allocation import keep_freed_memory
 from engine.checkpoint import write_json
+from engine.devices import choose_device, set_determinism
 from engine.folders import model_folder, run_name
 from engine.logbook import Lock
 from engine.options import HARMLESS, Options, Resolved
-from val_2D import Validator
+from losses.ranks import world
+from val_2D import Predictor, Summary, Validator
 from val_3D import VolumeValidator, window_stride
 
 ROOM = 64 * 2**20
@@ -33,22 +32,6 @@ ROOM = 64 * 2**20
 
 class AlreadyDone(Exception):
     """The run in this folder has been finished by the same command."""
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device of --device. Raises `UserError` where CUDA was asked for and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here. Use --device cpu, or mend the driver (nvidia-smi shows whether it works).")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def set_determinism(level: int) -> None:
-    """0: fast, 1: deterministic cuDNN, 2: operations that are not deterministic raise."""
-    torch.backends.cudnn.deterministic = level > 0
-    torch.backends.cudnn.benchmark = level == 0
-    if level == 2:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
 
 
 class Session:
@@ -66,7 +49,7 @@ class Session:
         print(f"{resolved.method} on {resolved.data.name}: {resolved.why}", flush=True)
         if resolved.data.note:
             print(resolved.data.note, flush=True)
-        self.source = catalog.open_source(resolved.data, resolved.root, options)
+        self.source = distributed.in_turn(lambda: catalog.open_source(resolved.data, resolved.root, options))
         self.data = self.source.data
         self.split = make_split(
             self.source, options.protocol, options.fold, options.folds, options.split_seed, options.labeled_num,
@@ -79,17 +62,22 @@ class Session:
         self.folder = model_folder() / run_name(options, resolved)
         self.config = self._config()
         self.changes: list[str] = []
-        self.lock = self._claim()
+        self.lock = distributed.on_first(self._claim)
         self.store: Store | None = None
         self._labels_alone = False
         self.indices: tuple[list[int], list[int]] = ([], [])
         self.validator = self._validator() if self.split.val else None
 
     def _validator(self) -> Validator | VolumeValidator:
-        options, cases = self.options, self.split.val
+        options, cases = self.options, distributed.dealt(self.split.val)
         if self.data.dimensions == 2:
             return Validator(self.source, cases, options.patch_size, self.device)
         return VolumeValidator(self.source, cases, options.patch_size, window_stride(options.stride, options.patch_size), self.device)
+
+    def score(self, predictor: Predictor) -> Summary:
+        """The scores of a predictor on the validation cases, the same on every process; each predicts its share of them."""
+        assert self.validator is not None
+        return self.validator.summary(distributed.collected(self.validator.rows(predictor)))
 
     def say_plan(self, say: Any, labeled_only: bool) -> None:
         """The lines that tell what will be trained, on what, and where it lies."""
@@ -108,24 +96,37 @@ class Session:
             f"{patch}, {options.max_iterations} steps on {provenance.machine(self.device)['device'] or self.device.type}.")
         if not labeled_only and count < options.labeled_bs:
             say(f"There are fewer labelled {things} ({count}) than labelled rows in a batch ({options.labeled_bs}): rows repeat.")
+        if world() > 1:
+            say(f"{world()} processes share each batch and the validation cases; batch norm sees "
+                + ("the rows of all." if options.sync_bn else "a process's own rows (--sync_bn: those of all)."))
+        elif options.sync_bn:
+            say("--sync_bn changes nothing with one process; torchrun --nproc_per_node N starts several.")
         say(f"Folder: {self.folder}")
 
     def load_data(self, remark: Any, labeled_only: bool) -> Store:
-        """Reads (or maps) all training images and the validation cases, and checks them; all problems are raised together."""
+        """Reads (or maps) all training images and the validation cases, and checks them; all problems are raised together.
+
+        Of several processes the first reads, and writes the cache; the others map it.
+        """
         if self.store is None or (self._labels_alone and not labeled_only):  # a stage on labels alone may precede the main one
             self._labels_alone = labeled_only
-            try:
-                labeled = self.source.items(list(self.split.labeled))
-                unlabeled = [] if labeled_only else self.source.items(list(self.split.unlabeled))
-                marks = [True] * len(labeled) + [False] * len(unlabeled)
-                self.store = build_store(self.source, [*labeled, *unlabeled], marks, self.options.cache, self.device, remark=remark)
-                self.indices = (list(range(len(labeled))), list(range(len(labeled), len(marks))))
-                if self.validator is not None:
-                    self.validator.load()
-            except UserError:
-                self._raise_all_problems(labeled_only)
-                raise
+            self.store = distributed.in_turn(lambda: self._read(remark, labeled_only))
         return self.store
+
+    def _read(self, remark: Any, labeled_only: bool) -> Store:
+        try:
+            labeled = self.source.items(list(self.split.labeled))
+            unlabeled = [] if labeled_only else self.source.items(list(self.split.unlabeled))
+            marks = [True] * len(labeled) + [False] * len(unlabeled)
+            store = build_store(self.source, [*labeled, *unlabeled], marks, self.options.cache, self.device,
+                                progress=distributed.first(), remark=remark)
+            self.indices = (list(range(len(labeled))), list(range(len(labeled), len(marks))))
+            if self.validator is not None:
+                self.validator.load()
+        except UserError:
+            self._raise_all_problems(labeled_only)
+            raise
+        return store
 
     def _raise_all_problems(self, labeled_only: bool) -> None:
         """Reads every file of the run once more, and raises all that is wrong at once."""
@@ -176,6 +177,7 @@ class Session:
             "commit": provenance.commit(),
             "versions": provenance.versions(),
             "machine": provenance.machine(self.device),
+            "processes": world(),
             "command": " ".join(sys.argv),
         }
 
@@ -186,7 +188,9 @@ class Session:
             if old.get(key) != self.config[key]:
                 lines.append(f"{key}: {old.get(key)} then, {self.config[key]} now")
         for key in sorted(set(old.get("options", {})) | set(self.config["options"])):
-            then, now = old.get("options", {}).get(key), self.config["options"].get(key)
+            now = self.config["options"].get(key)
+            # An option that came after that run was made had the value that is the default now.
+            then = old.get("options", {}).get(key, self.resolved.defaults.get(key))
             if then != now:
                 lines.append(f"--{key}: {then} then, {now} now")
         if old.get("split") != self.config["split"]:
@@ -237,6 +241,17 @@ class Session:
             file.unlink(missing_ok=True)
         return True
 
+    def _remark_processes(self, old: dict[str, Any], status: dict[str, Any]) -> None:
+        """Says, in every result too, that a run goes on with another number of processes than it had."""
+        before = old.get("processes_before", [])
+        if old.get("processes", 1) != world() and status.get("step"):
+            before = [*before, [old.get("processes", 1), status["step"]]]
+        if before:
+            self.config["processes_before"] = before
+            history = ", ".join(f"{count} until about step {step}" for count, step in before)
+            self.remarks.append(f"Number of processes: {history}, then {world()}. Not bitwise what one number throughout would give.")
+            print(self.remarks[-1], flush=True)
+
     def _compare(self) -> None:
         path = self.folder / "config.json"
         try:
@@ -263,6 +278,7 @@ class Session:
             made = f" It was made by code {old.get('code')}, which has changed since." if code_changed else ""
             raise AlreadyDone(f"This run is finished: {self.folder}{made}\n"
                               f"Test it: python code/test_{self.data.dimensions}D.py --run {self.folder}")
+        self._remark_processes(old, status)
         # Accepted changes are said in every result of this run from here on.
         self.config["changes"] = self.changes = [*old.get("changes", []), *lines]
         if code_changed or "first_code" in old:

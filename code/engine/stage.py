@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,14 +16,16 @@ from torch import Tensor, nn
 import networks
 from dataloaders.errors import UserError
 from dataloaders.loader import Batch, Loader
-from engine import checkpoint, faults, pretrained
+from engine import distributed, faults, pretrained, saving
 from engine.compiling import compiled
 from engine.monitor import Monitor
 from engine.optimizers import ScheduledOptimizer, build_optimizer
 from engine.session import Session
 from engine.signals import Signals
 from engine.sizes import check_network
+from losses import ranks
 from networks.folding import for_inference
+from networks.sync_norm import synchronise
 
 Terms = Mapping[str, Tensor]
 
@@ -42,10 +45,8 @@ def seed_of(*parts: object) -> int:
 class Stage:
     """One training loop: its networks, optimizers, kept state, step count, rate and best. A run is a stage without a name."""
 
-    rank, world = 0, 1
-    """Place among the processes of a run; the frame draws and names everything by them already."""
-
     def __init__(self, session: Session, monitor: Monitor, name: str, iterations: int):
+        self.rank, self.world = distributed.rank(), ranks.world()
         self.session, self.options, self.name, self.iterations = session, session.options, name, iterations
         self.monitor, self.device = monitor, session.device
         self.networks: dict[str, nn.Module] = {}
@@ -61,6 +62,7 @@ class Stage:
         self._loader: Loader | None = None
         self._signals: Signals | None = None
         self._step_started = 0.0
+        self._modules: list[nn.Module] = []
 
     # What a script declares before its loop
 
@@ -81,11 +83,15 @@ class Stage:
         check_network(model or self.options.model, network, self.session.data, self.options, several_heads)
         for line in pretrained.prepare(network, role, self.options):
             self.monitor.say(line)
-        network = network.to(self.device)
+        network = self.shared(network).to(self.device)
         if self.session.data.dimensions == 2:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks[role] = network
         return network
+
+    def shared(self, network: nn.Module) -> nn.Module:
+        """A network as several processes train it: with --sync_bn, batch norm over the rows of all."""
+        return synchronise(network) if self.options.sync_bn and self.world > 1 else network
 
     def keep(self, name: str, thing: Any) -> Any:
         """Anything with state_dict and load_state_dict (a teacher, a policy, a queue): saved and restored with the rest."""
@@ -136,21 +142,22 @@ class Stage:
                 store, *session.indices, batch_size=options.batch_size, labeled_bs=options.labeled_bs, patch_size=options.patch_size,
                 recipe=recipe or (data.augmentation if augment is None else "none"), seed=seed_of(options.seed, self.name, "batches"),
                 device=self.device, mean=data.mean, std=data.std, steps_per_epoch=options.steps_per_epoch,
-                labeled_only=labeled_only, policy=augment, rank=self.rank, world=self.world,
+                labeled_only=labeled_only, policy=augment, rank=self.rank, world=self.world, threads=distributed.threads(),
             )
         if options.schedule == "plateau" and options.steps_per_epoch is None:
             self.val_every = loader.steps_per_epoch
-        self._restore()
+        saving.restore(self)
         if self.name and self.steps_done == self.iterations:
             loader.close()
             return
         monitor.begin(self, loader)
-        modules = [*self.networks.values(), *(kept for kept in self.kept.values() if isinstance(kept, nn.Module))]
+        self._modules = modules = [*self.networks.values(), *(kept for kept in self.kept.values() if isinstance(kept, nn.Module))]
         with Signals() as self._signals:
             self._step_started = time.perf_counter()
             try:
                 for step, batch in loader.batches(self.steps_done, self.iterations):
                     torch.manual_seed(seed_of(options.seed, self.name, step, self.rank))
+                    ranks.without_rows(batch.stands_in)
                     for module in modules:
                         module.train()
                     for optimizer in self.optimizers.values():
@@ -164,17 +171,21 @@ class Stage:
         """Differentiates terms[minimise] for the optimizers' own parameters, and steps them.
 
         A loss that is not finite raises before the step on the CPU; on a GPU a flag is kept there and read when logging and saving.
+        Of several processes, each takes its share: gradients and, in place, scalar terms become their means over all.
         """
         several = [optimizers] if isinstance(optimizers, ScheduledOptimizer) else list(optimizers)
         loss = terms[minimise]
         if faults.due("nan", "step", self.steps_done):
             loss = loss * float("nan")
             terms = {**terms, minimise: loss}
-        self.monitor.watch(terms, self.steps_done)
+        if self.world == 1:
+            self.monitor.watch(terms, self.steps_done)
         parameters = [p for optimizer in several for p in optimizer.parameters]
         for optimizer in several:
             optimizer.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=parameters)
+        if self.world > 1:
+            self.monitor.watch(terms, self.steps_done, partial(distributed.average_gradients, parameters))
         for optimizer in several:
             optimizer.optimizer.step()
 
@@ -184,19 +195,23 @@ class Stage:
         options, last = self.options, done == self.iterations
         now = time.perf_counter()
         self.train_seconds += now - self._step_started
+        if self.world > 1:
+            distributed.average_buffers(self._modules)
         self.monitor.step(self, terms, done)
         if self.session.validator is not None and (done % self.val_every == 0 or last):
             self.validate(done)
         assert self._signals is not None and self._loader is not None
-        if done % options.save_every == 0 or last or self._signals.wanted:
+        leaving = distributed.any_of(self._signals.wanted)
+        if done % options.save_every == 0 or last or leaving:
             self.save()
-        if self._signals.wanted and not last:
+        if leaving and not last:
+            distributed.meet()  # whoever left before the file is whole would have torchrun end the writer
             self.monitor.interrupted(self)
         self._step_started = time.perf_counter()
 
     def validate(self, done: int) -> None:
         """Scores every evaluated network on the validation cases, keeps bests, and tells the plateau schedules."""
-        validator = self.session.validator
+        validator, score = self.session.validator, self.session.score
         assert validator is not None
         self.monitor.check_finite(self)
         improved = False
@@ -205,16 +220,16 @@ class Stage:
             if isinstance(network, str):
                 continue
             network.eval()
-            summary = self.monitor.scored(name, done, partial(validator, self.predictor(network)))
-            score = summary["mean"]["dice"] or 0.0
+            summary = self.monitor.scored(name, done, partial(score, self.predictor(network)))
+            dice = summary["mean"]["dice"] or 0.0
             if name in self.optimizers and self.optimizers[name].plateau:
-                self.optimizers[name].plateau.see(score)  # type: ignore[union-attr]
-            if score > self.best_states.get(name, {}).get("score", -math.inf):
+                self.optimizers[name].plateau.see(dice)  # type: ignore[union-attr]
+            if dice > self.best_states.get(name, {}).get("score", -math.inf):
                 improved = True
                 state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-                self.best_states[name] = {"score": score, "step": done, "network": network.spec, "state": state}
+                self.best_states[name] = {"score": dice, "step": done, "network": network.spec, "state": state}
         first = next((network for network in self.evaluated.values() if isinstance(network, nn.Module)), None)
-        if first is not None:
+        if first is not None and distributed.first():
             self.monitor.picture_of(self.predictor(first), validator, done)
         if improved:
             self.save_best()
@@ -236,62 +251,20 @@ class Stage:
 
     # What lies on the disk
 
-    def file(self, kind: str) -> Any:
-        return self.session.folder / (f"{self.name}_{kind}.pt" if self.name else f"{kind}.pt")
+    def file(self, kind: str) -> Path:
+        """Where a checkpoint lies: "last" or "best"."""
+        return saving.file_of(self, kind)
 
     def save(self) -> None:
-        """Writes last.pt; the one before stays as last.prev.pt."""
+        """Writes last.pt, if every loss was finite; the one before stays as last.prev.pt."""
         self.monitor.check_finite(self)
-        bests = {name: {"score": best["score"], "step": best["step"]} for name, best in self.best_states.items()}
-        checkpoint.save(self.file("last"), {
-            "format": 1, "kind": "last", "stage": self.name, "step": self.steps_done, "iterations": self.iterations,
-            "method": self.session.resolved.method, "code": self.session.config["code"], "changes": self.session.changes,
-            "options": self.session.config["options"],
-            "networks": {name: {"network": network.spec, "state": network.state_dict()} for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "kept": {name: dict(thing.state_dict()) for name, thing in self.kept.items()},
-            "best": bests, "metrics_offset": self.monitor.book.offset, "seconds": [self.train_seconds, self.waited()],
-        }, keep_previous=True)
+        if distributed.first():
+            saving.save_last(self)
 
     def save_best(self) -> None:
         """Writes best.pt: every evaluated network at its own best, and how they are combined."""
-        checkpoint.save(self.file("best"), {
-            "format": 1, "kind": "best", "stage": self.name, "method": self.session.resolved.method, "code": self.session.config["code"],
-            "order": sorted(self.evaluated, key=lambda name: name != self.quoted), "predictors": dict(self.best_states),
-            "ensembles": {name: how for name, how in self.evaluated.items() if isinstance(how, str)},
-        })
-
-    def _restore(self) -> None:
-        path = self.file("last")
-        for leftover in path.parent.glob("*.tmp-*"):
-            leftover.unlink(missing_ok=True)
-        if not path.exists() and not checkpoint.previous_of(path).exists():
-            self.monitor.resume_at(self.monitor.book.offset)
-            try:
-                self.save()
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror or error}). Make room, or mend its permissions.") from error
-            return
-        state = checkpoint.load_last(path, self.monitor.say)
-        try:
-            for name, network in self.networks.items():
-                network.load_state_dict(state["networks"][name]["state"])
-            for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
-            for name, thing in self.kept.items():
-                thing.load_state_dict(state["kept"][name])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: the checkpoint does not fit the networks of this script ({type(error).__name__}: {error}). "
-                            "Begin anew with --fresh, or go back to the code that made it.", code=4) from error
-        self.steps_done = state["step"]
-        self.train_seconds, self.wait_seconds = state["seconds"]
-        if state["best"]:
-            # best.pt may be of a later step than last.pt: then the run comes to that step, and to that score, again.
-            saved = checkpoint.load(self.file("best"))["predictors"]
-            self.best_states = {name: saved[name] for name in state["best"]}
-        self.monitor.resume_at(state["metrics_offset"])
-        if self.steps_done < self.iterations:
-            self.monitor.say(f"resumed at step {self.steps_done}")
+        if distributed.first():
+            saving.save_best(self)
 
     def waited(self) -> float:
         """Seconds for which training waited for data, earlier sessions of this run included."""

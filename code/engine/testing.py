@@ -24,7 +24,7 @@ from engine.export import write_prediction
 from engine.options import REPOSITORY
 from engine.pictures import learning_curves
 from engine.run import peak_memory
-from engine.session import choose_device
+from engine.devices import choose_device
 from metrics import score_case, summarize
 
 Rows = list[list[dict[str, Any]]]
