@@ -35,7 +35,6 @@ from engine.prediction_job import Job, Networks, quoted_of
 from engine.prediction_record import SHEET, TABLE, UNREADABLE, Folder
 from engine.run import finish_with
 from engine.session import choose_device
-from networks.base import Network
 from val_3D import window_stride
 
 LISTED = 10
@@ -77,7 +76,7 @@ def main(options: Predict) -> None:
     device = choose_device(options.device)
     modules = results.predictors(run, options.checkpoint, device)
     networks = Networks(modules, quoted_of(modules, options.predictor))  # type: ignore[arg-type]
-    reader = reader_for(run.config, cast(Network, next(iter(networks.single.values()))).spec["arguments"])
+    reader = reader_for(run.config, cast(Any, next(iter(networks.single.values()))).spec["arguments"])
     data, window = reader.data, window_of(options, run.config)
     batch = options.batch or (32 if device.type == "cuda" else 1)
     if batch < 1 or not options.save:

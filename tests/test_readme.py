@@ -49,8 +49,8 @@ def options_of(script: str) -> frozenset[str]:
     """Names of the options of a script in code/."""
     if script.startswith("train_"):
         return frozenset(field.name for field in fields(kind_of(script)))
-    if script in ("test_2D", "test_3D", "compare"):
-        kinds = {"test_2D": "Test", "test_3D": "Test", "compare": "Compare"}
+    if script in ("test_2D", "test_3D", "compare", "predict"):
+        kinds = {"test_2D": "Test", "test_3D": "Test", "compare": "Compare", "predict": "Predict"}
         return frozenset(field.name for field in fields(getattr(import_module(script), kinds[script])))
     return frozenset(re.findall(r'add_argument\("--(\w+)"', text_of(ROOT / "code" / f"{script}.py")))
 

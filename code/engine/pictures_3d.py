@@ -38,7 +38,8 @@ def upright(array: np.ndarray, spacing: Sequence[float] | None, affine: np.ndarr
 
 
 def three_planes(path: Path | BinaryIO, image: np.ndarray, reference: np.ndarray | None, prediction: np.ndarray,
-                 spacing: Sequence[float] | None, classes: Sequence[str], title: str, affine: np.ndarray | None = None, doubt: np.ndarray | None = None) -> None:
+                 spacing: Sequence[float] | None, classes: Sequence[str], title: str, affine: np.ndarray | None = None,
+                 doubt: np.ndarray | None = None) -> None:
     """A PNG: axial, coronal and sagittal planes through the middle of the reference, and through the worst disagreement; without a
     reference through the middle of the prediction, and where `doubt` is greatest.
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from dataloaders.description import DataSet
 from engine.pictures import grey, legend, overlay, plt
 from engine.pictures_3d import three_planes
 from engine.prediction_inputs import NewImage, shown
+from engine.prediction_record import PART
 
-LONGEST = 1600
-"""Pixels of an overlay's longer side; larger pictures are reduced."""
+LONGEST, SHORTEST = 1600, 400
+"""Pixels of an overlay's longer side: larger pictures are reduced, smaller ones enlarged, so that outlines are thin."""
 MOST_SLICES, SLICE_SIDE = 24, 240
 """Of a volume that is predicted slice by slice: slices in its overlay, and pixels of the longer side of each."""
 SHEET = (3, 4)
@@ -33,7 +35,7 @@ DRAWING = threading.Lock()
 def write(path: Path, content: bytes) -> str:
     """Writes beside the place and renames, so that a file is whole or not there; gives its name. Not synced: there are thousands."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".part-{os.getpid()}-{threading.get_ident()}"
+    temporary = path.parent / f"{PART}{os.getpid()}-{threading.get_ident()}"
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
@@ -45,7 +47,7 @@ def write(path: Path, content: bytes) -> str:
 def picture(array: np.ndarray, kind: str = "PNG") -> bytes:
     """A file of (H, W) uint8 or uint16, or (H, W, 3) uint8."""
     stream = io.BytesIO()
-    Image.fromarray(array).save(stream, kind, **({"quality": 90} if kind == "JPEG" else {"compress_level": 3}))
+    Image.fromarray(array).save(stream, kind, **({"quality": 90, "subsampling": 0} if kind == "JPEG" else {"compress_level": 3}))
     return stream.getvalue()
 
 
@@ -100,7 +102,13 @@ def picture_overlay(stem: Path, under: np.ndarray, labels: np.ndarray) -> list[s
         labels = padded.reshape(h, step, w, step).max((1, 3))
     if labels.shape != under.shape[1:]:  # ISIC's reader reduces
         under = np.asarray(Image.fromarray(under.transpose(1, 2, 0)).resize(labels.shape[::-1])).transpose(2, 0, 1)
-    return [write(_with(stem, ".jpg"), picture(overlay(under, labels), "JPEG"))]
+    return [write(_with(stem, ".jpg"), picture(drawn(under, labels, SHORTEST), "JPEG"))]
+
+
+def drawn(under: np.ndarray, labels: np.ndarray, least: int) -> np.ndarray:
+    """`overlay`, enlarged by a whole number so that its longer side has about `least` pixels or more."""
+    times = max(1, round(least / max(labels.shape)))
+    return overlay(under.repeat(times, -2).repeat(times, -1), labels.repeat(times, 0).repeat(times, 1))
 
 
 def slices_overlay(stem: Path, pixels: np.ndarray, labels: np.ndarray) -> list[str]:
@@ -110,7 +118,7 @@ def slices_overlay(stem: Path, pixels: np.ndarray, labels: np.ndarray) -> list[s
     whole = grey(pixels[:1].reshape(1, count, -1)).reshape(*labels.shape, 3)
     tiles = []
     for k in places:
-        tile = Image.fromarray(overlay(whole[k].transpose(2, 0, 1), labels[k]))
+        tile = Image.fromarray(drawn(whole[k].transpose(2, 0, 1), labels[k], SLICE_SIDE))
         scale = SLICE_SIDE / max(tile.size)
         tile = tile.resize((max(1, round(tile.width * scale)), max(1, round(tile.height * scale))))
         ImageDraw.Draw(tile).text((4, 2), str(k + 1), fill=(255, 220, 80))
@@ -146,15 +154,18 @@ def sheet(path: Path, rows: Sequence[Mapping[str, Any]], place: Path, classes: S
                 small = opened.convert("RGB")
                 small.thumbnail((640, 640))
             axis.imshow(np.asarray(small))
+            axis.set_anchor("N")
         told = f"confidence {row['confidence']:.2f}, entropy {row['entropy']:.3f}"
         told += "" if row["disagreement"] is None else f", disagreement {row['disagreement']:.2f}"
         name = shown(row["file"])
         title = "\n".join([f"{number}. {name if len(name) < 44 else '...' + name[-40:]}", told, *row["flags"][:1]])
         axis.set_title(title, fontsize=9, parse_math=False)
     legend(figure, classes)
-    figure.tight_layout(rect=(0, 0.3 / (4 * lines + 0.5), 1, 1))
     stream = io.BytesIO()
-    figure.savefig(stream, dpi=90)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font has not
+        figure.tight_layout(rect=(0, 0.3 / (4 * lines + 0.5), 1, 1))
+        figure.savefig(stream, dpi=90)
     plt.close(figure)
     write(path, stream.getvalue())
 

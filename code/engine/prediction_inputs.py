@@ -229,7 +229,7 @@ def entries_in(place: Path, reader: Reader, without: Path) -> tuple[list[Entry],
     if place.is_file():
         found, base = [place], place.parent
     elif place.is_dir():
-        found, base = [p for p in place.rglob("*") if p.is_file() and not _hidden(p.relative_to(place))], place
+        found, base = [p for p in place.rglob("*") if _is_file(p) and not _hidden(p.relative_to(place))], place
     else:
         raise UserError(f"{shown(place)}: there is no such file or folder; give the images with --input.")
     outside = without.resolve()
@@ -242,6 +242,11 @@ def entries_in(place: Path, reader: Reader, without: Path) -> tuple[list[Entry],
         seen = ", ".join(f"{n} {ending}" for ending, n in others.most_common(5)) or "nothing"
         raise UserError(f"{shown(place)}: no file that this run takes ({', '.join(reader.endings)}); found: {shown(seen)}.")
     return _grouped(files, base, reader.data), others
+
+
+def _is_file(path: Path) -> bool:
+    """A link to nowhere counts: it is told of in the end."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _hidden(path: Path) -> bool:

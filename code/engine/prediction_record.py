@@ -20,6 +20,8 @@ from engine.prediction_inputs import Entry, shown
 
 TABLE, UNREADABLE, SHEET = "confidence.csv", "unreadable.csv", "least_certain.png"
 DECIMALS = 4
+PART = ".part-"
+"""How files that are being written are called."""
 MEASURES = {"confidence": "confidence", "expected_dice": "expected Dice", "entropy": "entropy (0 to 1)",
             "border_entropy": "entropy at borders (0 to 1)", "disagreement": "disagreement (1 - Dice)"}
 """Columns of the table, by their key in a row."""
@@ -56,6 +58,8 @@ class Folder:
         except BaseException:
             self.lock.release()
             raise
+        for left in place.rglob(f"{PART}*"):  # of a process that was killed
+            left.unlink()
         self._lines = open(place / "done.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         if self._torn:
             self._lines.write("\n")
