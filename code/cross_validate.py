@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -20,14 +21,16 @@ import tyro
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.folders import data_name
+from engine.folders import data_name, results_folder
 from engine.options import REPOSITORY
 from engine.run import finish_with
 from sweeps.board import Board
 from sweeps.grid import Combination, combinations
 from sweeps.in_turn import in_turn
-from sweeps.planning import Planned, plan, scripts
-from sweeps.work import Job, Outcome, in_use
+from sweeps.on_ray import on_ray
+from sweeps.planning import plan, scripts
+from sweeps.splits_file import write_splits
+from sweeps.work import SCREEN, Job, Outcome, in_use
 
 
 @dataclass
@@ -52,6 +55,16 @@ class CrossValidate:
     """Name of the sweep; runs lie in model/<name>/, results in results/<name>/. Without it: the data set's."""
     baselines: bool = False
     """Supervised too, with each budget and with all labels."""
+    jobs: int | None = None
+    """Runs at once on this machine, by Ray; with --address: at most so many. Without it: one after another, without Ray."""
+    address: str | None = None
+    """Join a Ray cluster: auto, or the address that ray start --head printed. Without --jobs: as many runs as it has room for."""
+    gpus_per_run: float | None = None
+    """Share of a GPU for each run: 0.25 puts four on one. Without it: a whole one where there are GPUs."""
+    cpus_per_run: int | None = None
+    """Cores for each run. Without it: this machine's divided by --jobs; 1 on a cluster."""
+    print_slurm: bool = False
+    """Print the job-array script of the same runs, and run nothing."""
 
 
 OURS = {
@@ -90,9 +103,11 @@ def grid(options: CrossValidate) -> list[Combination]:
             raise UserError(f"--methods {name}: there is no code/train_{name}.py; there is {', '.join(near)}.")
     if options.fold and options.folds is None:
         raise UserError("--fold chooses among the parts of a cross-validation: give --folds 5 too.")
-    for name in ("folds", "draws"):
+    for name in ("folds", "draws", "jobs", "cpus_per_run"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: a number from 1 is needed.")
+    if options.gpus_per_run is not None and (options.gpus_per_run < 0 or options.gpus_per_run > 1 and options.gpus_per_run % 1):
+        raise UserError(f"--gpus_per_run {options.gpus_per_run:g}: a share of a GPU such as 0.25, or a whole number, is needed.")
     folds = options.fold or range(options.folds or 0)
     return combinations(options.methods, options.labeled_num, folds, options.draws, options.seeds, options.baselines)
 
@@ -106,30 +121,36 @@ def main(words: Sequence[str]) -> None:
     catalog.open_source(data, root)  # Phantom is drawn once, not by every run
     common = ["--dataset", data.name, "--root_path", str(root.resolve())]
     print(f"Asking {len({one.method for one in wanted})} scripts about {len(wanted)} runs ...", flush=True)
-    planned, remarks = plan(wanted, common, others, options.folds, name, os.cpu_count() or 1)
+    jobs, remarks = plan(wanted, common, others, options.folds, name, os.cpu_count() or 1)
     for remark in remarks:
         print(remark, flush=True)
-    conduct(name, planned)
+    shaping = [*common, *(word for option in others for word in option), *(["--folds", str(options.folds)] if options.folds else [])]
+    write_splits(results_folder() / name / "splits.json", shaping, [(one.fold, one.draw, one.labeled) for one in wanted])
+    conduct(name, jobs, options)
 
 
-def conduct(name: str, planned: Sequence[Planned]) -> None:
+def conduct(name: str, jobs: Sequence[Job], options: CrossValidate) -> None:
     """Runs all. Raises `UserError` (code 3) with those that failed, KeyboardInterrupt when told to stop."""
-    jobs = [one.job for one in planned]
-    sweep = f"{os.getpid()}-{time.time():.3f}"
-    board = Board(name, jobs, sweep, 1)
+    many = options.address is not None or (options.jobs or 1) > 1 or options.gpus_per_run is not None
+    board = Board(name, jobs, f"{socket.gethostname()}-{os.getpid()}-{time.time():.3f}", options.jobs if many else 1)
     ended: dict[Job, Outcome] = {}
     try:
-        ended |= in_turn(jobs, board, None)
-        while waited := [job for job in jobs if ended[job].state == "in use"]:
-            while all(in_use(job) for job in waited):
-                time.sleep(1)
-                board.tick()
-            ended |= in_turn([job for job in waited if not in_use(job)], board, None)
+        if all(row.state == "done" for row in board.rows):
+            return
+        with on_ray(board, options.jobs, options.address, options.gpus_per_run, options.cpus_per_run) if many \
+                else in_turn(board, options.cpus_per_run) as run:
+            ended |= run(jobs)
+            while waited := [job for job in jobs if ended[job].state == "in use"]:
+                board.say(f"Waiting for {len(waited)} runs on which other processes work.")
+                while all(in_use(job) for job in waited):
+                    time.sleep(1)
+                    board.tick()
+                ended |= run([job for job in waited if not in_use(job)])
     finally:
         board.end()
     failed = [(job, ended[job]) for job in jobs if ended[job].state == "failed"]
     if failed:
-        lines = [f"{job.title}: {outcome.reason}\n    {job.folder}/sweep.log" for job, outcome in failed]
+        lines = [f"{job.title}: {outcome.reason}\n    {job.folder}/{SCREEN}" for job, outcome in failed]
         raise UserError("\n".join([f"{len(failed)} of {len(jobs)} runs failed:", *lines]), 3)
 
 

@@ -1,4 +1,4 @@
-"""What a script would do, without doing it: the folder and the split of each of many command lines, or why it would be refused.
+"""What a script would do, without doing it: the folder of each of many command lines, or why it would be refused.
 
 `launch` comes here where the environment has SEMISEG_PLAN. Standard input is one JSON object: `extra`, options for any script, each
 a list of words, of which this one takes those that it has; and `runs`, lists of words. On the screen is then a JSON line a run after one
@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataloaders import catalog
-from dataloaders.description import Case
 from dataloaders.errors import UserError
 from dataloaders.splits import make_split
 from engine.folders import model_folder, run_name
-from engine.options import REPLACED, Kind, Options, Presets, parse
+from engine.options import REPLACED, Kind, Options, Presets, Resolved, parse
 
 OF_THE_SPLIT = ("protocol", "fold", "folds", "split_seed", "labeled_num", "labeled_choice", "labeled_seed")
 OF_THE_RUN = (*OF_THE_SPLIT, "seed", "exp")
@@ -45,37 +44,30 @@ def answer(kind: type[Kind], presets: Presets) -> int:
 
 
 def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[str, Any]) -> dict[str, Any]:
-    """Folder, data set and split of a command line, or the sentence (`error`) with which it would be refused."""
+    """Folder and a few options of a command line, or the sentence (`error`) with which it would be refused."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             options = parse(kind, presets, words)
-            split = _split(options, known)
+            _check_split(options, known)
     except UserError as error:
         return {"error": str(error)}
     except SystemExit as end:  # tyro has said what is wrong; --help ends with 0
         return {"error": said.getvalue().strip() or f"refused with code {end.code}"}
-    data = options.resolved.data  # type: ignore[attr-defined]
-    folder = model_folder() / run_name(options, options.resolved)  # type: ignore[attr-defined]
-    return {"folder": str(folder.resolve()), "dimensions": data.dimensions, "steps": options.max_iterations,
-            "device": options.device, "split": split}
+    resolved: Resolved = options.resolved  # type: ignore[attr-defined]
+    folder = (model_folder() / run_name(options, resolved)).resolve()
+    return {"folder": str(folder), "dimensions": resolved.data.dimensions, "steps": options.max_iterations, "device": options.device}
 
 
-def _split(options: Options, known: dict[str, Any]) -> dict[str, Any]:
-    """The names of a run's cases; sources and splits that several runs share are made once (`known`)."""
+def _check_split(options: Options, known: dict[str, Any]) -> None:
+    """Makes the run's split, which refuses budgets and folds that cannot be; sources and splits of several runs are made once (`known`)."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    source_key = "source " + json.dumps({name: value for name, value in values.items() if name not in OF_THE_RUN}, default=str)
+    source_key = json.dumps({name: value for name, value in values.items() if name not in OF_THE_RUN}, default=str)
     if source_key not in known:
         resolved = options.resolved  # type: ignore[attr-defined]
         known[source_key] = catalog.open_source(resolved.data, resolved.root, options)
     split_key = source_key + json.dumps([values[name] for name in OF_THE_SPLIT])
     if split_key not in known:
-        split = make_split(known[source_key], options.protocol, options.fold, options.folds, options.split_seed, options.labeled_num,
-                           options.labeled_choice, options.labeled_seed, hold_out=options.schedule == "plateau")
-        known[split_key] = {"name": split.name, "labeled": _names(split.labeled), "unlabeled": _names(split.unlabeled),
-                            "val": _names(split.val)}
-    return known[split_key]
-
-
-def _names(cases: Sequence[Case]) -> list[str]:
-    return [case.name for case in cases]
+        known[split_key] = make_split(
+            known[source_key], options.protocol, options.fold, options.folds, options.split_seed, options.labeled_num,
+            options.labeled_choice, options.labeled_seed, hold_out=options.schedule == "plateau")

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sweeps.board import Board
 from sweeps.work import Job, Outcome, work
+
+Conduct = Callable[[Sequence[Job]], dict[Job, Outcome]]
 
 
 def settings(threads: int | None) -> dict[str, str]:
@@ -15,12 +18,18 @@ def settings(threads: int | None) -> dict[str, str]:
     return ours | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
-def in_turn(jobs: Sequence[Job], board: Board, threads: int | None) -> dict[Job, Outcome]:
-    """How each ended. KeyboardInterrupt lets the run that is under way save and leave, and is raised again."""
-    ended: dict[Job, Outcome] = {}
-    for job in jobs:
-        ended[job] = work(job, board.sweep, settings(threads), str(Path.cwd()), board.tick)
-        board.tick()
-        if ended[job].state == "interrupted":
-            raise KeyboardInterrupt
-    return ended
+@contextmanager
+def in_turn(board: Board, threads: int | None) -> Iterator[Conduct]:
+    """Gives a function that runs jobs and says how each ended. On KeyboardInterrupt it lets the run that is under way save and leave,
+    and raises it again."""
+
+    def conduct(jobs: Sequence[Job]) -> dict[Job, Outcome]:
+        ended: dict[Job, Outcome] = {}
+        for job in jobs:
+            ended[job] = work(job, board.sweep, settings(threads), str(Path.cwd()), board.tick)
+            board.tick()
+            if ended[job].state == "interrupted":
+                raise KeyboardInterrupt
+        return ended
+
+    yield conduct

@@ -1,4 +1,4 @@
-"""Asks every script what each of its runs would be, before any begins: folder, split, or the sentence that refuses it."""
+"""Asks every script what each of its runs would be, before any begins: its folder, or the sentence that refuses it."""
 from __future__ import annotations
 
 import difflib
@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,13 @@ from sweeps.work import Job
 CODE = Path(__file__).resolve().parents[1]
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A run of the sweep with the names of its cases."""
-
-    combination: Combination
-    job: Job
-    split: dict[str, Any]
-    """name, labeled, unlabeled, val."""
-
-
 def scripts() -> list[str]:
     """The methods that there are."""
     return [path.stem.removeprefix("train_") for path in sorted(CODE.glob("train_*.py"))]
 
 
 def plan(combinations: Sequence[Combination], common: Sequence[str], extra: Sequence[list[str]], folds: int | None, name: str,
-         at_once: int) -> tuple[list[Planned], list[str]]:
+         at_once: int) -> tuple[list[Job], list[str]]:
     """(the runs, remarks for the screen). One process a method, `at_once` at a time.
 
     `common` are words for every run; `extra` are options, each with its values, for those scripts that have them. Raises `UserError`
@@ -48,13 +37,13 @@ def plan(combinations: Sequence[Combination], common: Sequence[str], extra: Sequ
         answers = dict(zip(methods, pool.map(lambda method: _ask(method, asked[method], common, extra, folds, name), methods)))
     remarks = _options(extra, {method: lines[0] for method, lines in answers.items()})
     refused: dict[str, list[str]] = {}
-    found: dict[Combination, Planned] = {}
+    found: dict[Combination, Job] = {}
     for method, lines in answers.items():
         for one, line in zip(asked[method], lines[1:]):
             if "error" in line:
                 refused.setdefault(line["error"], []).append(one.title)
             else:
-                found[one] = Planned(one, _job(one, line), line["split"])
+                found[one] = _job(one, line)
     if refused:
         raise UserError("\n".join(f"{titles[0]}{f' and {len(titles) - 1} more' if len(titles) > 1 else ''}: {sentence}"
                                   for sentence, titles in refused.items()))
