@@ -21,12 +21,13 @@ import tyro
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.folders import data_name, results_folder
+from engine.folders import data_name, model_folder, results_folder
 from engine.options import REPOSITORY
 from engine.run import finish_with
+from sweeps import slurm
 from sweeps.board import Board
 from sweeps.grid import Combination, combinations
-from sweeps.in_turn import in_turn
+from sweeps.in_turn import in_turn, settings
 from sweeps.on_ray import on_ray
 from sweeps.planning import plan, scripts
 from sweeps.splits_file import write_splits
@@ -120,12 +121,18 @@ def main(words: Sequence[str]) -> None:
     name = options.exp or data_name(data, root)
     catalog.open_source(data, root)  # Phantom is drawn once, not by every run
     common = ["--dataset", data.name, "--root_path", str(root.resolve())]
-    print(f"Asking {len({one.method for one in wanted})} scripts about {len(wanted)} runs ...", flush=True)
+    screen = sys.stderr if options.print_slurm else sys.stdout
+    print(f"Asking {len({one.method for one in wanted})} scripts about {len(wanted)} runs ...", file=screen, flush=True)
     jobs, remarks = plan(wanted, common, others, options.folds, name, os.cpu_count() or 1)
     for remark in remarks:
-        print(remark, flush=True)
+        print(remark, file=screen, flush=True)
     shaping = [*common, *(word for option in others for word in option), *(["--folds", str(options.folds)] if options.folds else [])]
     write_splits(results_folder() / name / "splits.json", shaping, [(one.fold, one.draw, one.labeled) for one in wanted])
+    if options.print_slurm:
+        log = (model_folder() / name).resolve()
+        log.mkdir(parents=True, exist_ok=True)  # SLURM makes no folder for its output
+        print(slurm.script(name, jobs, log, Path.cwd(), settings(None), options.jobs, options.cpus_per_run, options.gpus_per_run))
+        return
     conduct(name, jobs, options)
 
 
