@@ -90,11 +90,12 @@ def _split(method: str, role: str, records: Sequence[Record]) -> list[Draft]:
 def _differing(records: Sequence[Record]) -> list[str]:
     """Options in which these runs of one method differ, the network and the variant first.
 
-    Which runs of a row there are, and what the name of a run's folder leaves out, is no setting; nor is an option that an older file lacks.
+    What tells the runs of a row apart, and what the name of a run's folder leaves out, is no setting; nor is an option that an older file
+    lacks.
     """
     if not records:
         return []
-    shared = set.intersection(*(set(record.options) for record in records)) - {*DRAWN, *NOT_IN_NAME}
+    shared = set.intersection(*(set(record.options) for record in records)) - ({*DRAWN, *NOT_IN_NAME} - {"model", "variant"})
     apart = [name for name in shared if len({_text(record.options[name]) for record in records}) > 1]
     return sorted(apart, key=lambda name: (("model", "variant", name).index(name), name))
 

@@ -14,7 +14,7 @@ LEGEND = ("*: the best of at least two runs each; ≈: not significantly differe
 
 def screen(report: Report) -> str:
     """The tables, and what their signs mean."""
-    return "\n\n".join([*(_screen(table) for table in report.tables), LEGEND])
+    return "\n\n".join([*(_screen(table) for table in report.tables), textwrap.fill(LEGEND, WIDTH)])
 
 
 def _screen(table: Table) -> str:
