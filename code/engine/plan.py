@@ -12,13 +12,14 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from dataloaders.splits import make_split
 from engine.folders import model_folder, run_name
-from engine.options import REPLACED, Kind, Options, Presets, Resolved, parse
+from engine.options import HARMLESS, REPLACED, Kind, Options, Presets, Resolved, parse
 
 OF_THE_SPLIT = ("protocol", "fold", "folds", "split_seed", "labeled_num", "labeled_choice", "labeled_seed")
 OF_THE_RUN = (*OF_THE_SPLIT, "seed", "exp")
@@ -56,7 +57,22 @@ def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[
         return {"error": said.getvalue().strip() or f"refused with code {end.code}"}
     resolved: Resolved = options.resolved  # type: ignore[attr-defined]
     folder = (model_folder() / run_name(options, resolved)).resolve()
+    if others := _finished_otherwise(folder, options):
+        return {"error": f"a finished run with other options lies in its folder ({'; '.join(others)}). Choose another place by --exp NAME."}
     return {"folder": str(folder), "dimensions": resolved.data.dimensions, "steps": options.max_iterations, "device": options.device}
+
+
+def _finished_otherwise(folder: Path, options: Options) -> list[str]:
+    """The options in which a finished run in this folder differs: those that have no place in the folder's name."""
+    try:
+        old = json.loads((folder / "config.json").read_text())["options"]
+        if json.loads((folder / "status.json").read_text())["state"] != "done":
+            return []  # the script itself compares, and knows --accept_changes
+    except (OSError, ValueError, KeyError):
+        return []
+    now = json.loads(json.dumps({field.name: getattr(options, field.name) for field in dataclasses.fields(options)}, default=str))
+    return [f"--{name} {old[name]} then, {value} now" for name, value in now.items()
+            if name not in (*HARMLESS, "device") and name in old and old[name] != value]
 
 
 def _check_split(options: Options, known: dict[str, Any]) -> None:
