@@ -48,10 +48,10 @@ class _Normalise(torch.autograd.Function):
         normal, scale, whole = ctx.saved_tensors
         gradient = gradients[0]
         sums = torch.cat([gradient.sum(ctx.axes), (gradient * normal).sum(ctx.axes)])
-        if not ctx.counts:
-            sums = torch.zeros_like(sums)
-        first, second = (part.view(ctx.shape) for part in (total(sums) / whole).chunk(2))
-        return ((gradient - first - normal * second) * scale.view(ctx.shape)).to(ctx.kind), None
+        first, second = (part.view(ctx.shape) for part in (total(sums * ctx.counts) / whole).chunk(2))
+        if ctx.counts:  # rows that do not count have no part in mean and variance
+            gradient = gradient - first - normal * second
+        return (gradient * scale.view(ctx.shape)).to(ctx.kind), None
 
 
 class _SyncBatchNorm:
