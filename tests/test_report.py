@@ -18,7 +18,7 @@ from made_results import make_results
 from scipy import stats
 
 from dataloaders.errors import UserError
-from reporting import table_files
+from reporting import cells, table_files
 from reporting.build import build
 from reporting.latex import escape, latex
 from reporting.markdown import markdown
@@ -185,6 +185,18 @@ def test_rows_part_where_options_differ_and_a_run_counts_once(tmp_path: Path):
     assert [record.path.parts[-4] for record in row.records] == ["new", "new"] and len(row.others["teacher"]) == 2
     assert sum("is there twice" in remark and "old" in remark for remark in row.remarks) == 2
     assert any("reconstruction" in remark for remark in row_of(table, "SemSim (unet)").remarks)
+
+
+def test_published_figures_of_one_lineage_stand_beside_ours(tmp_path: Path):
+    make_results(tmp_path, methods=("Supervised", "MeanTeacher", "UAMT"), folds=None, budgets=("7",), data_set="ACDC", patch_size=[64, 64])
+    made = report_of(tmp_path)
+    (table,) = made.tables
+    lineage, printed = cells.beside(table)
+    assert len(printed) >= 3 and {figure.lineage for figure in printed.values()} == {lineage}
+    assert not any(figure.comparable for figure in printed.values())
+    assert len({figure.lineage for row in table.rows for figure in row.published}) > 1
+    text = markdown(made)
+    assert f"Published Dice: {lineage}" in text and "not comparable" in text and "images of 64x64 (published: 256x256)" in text
 
 
 def test_draws_and_seeds(tmp_path: Path):

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine import provenance
 from reporting import comparison, remarks, statistics
-from reporting.published import Figure
+from reporting.published import Figure, find
 from reporting.records import METRICS, Record, Skipped
 from reporting.rows import BASELINE, Draft, draw_key, rows_of
 from reporting.scores import Cases, Scores, gather, intervals, side_by_side
@@ -73,6 +73,8 @@ def _table(data_set: str, budget: str, protocol: str, classes: tuple[str, ...], 
     sheet = _Sheet(budget, classes, metrics, cases, scores, comparison.pairs_of(drafts, scores, cases))
     rows = sorted((_row(draft, _baseline_of(draft, drafts), sheet) for draft in drafts),
                   key=lambda row: (("same", "all", "").index(row.baseline), -(row.stats["mean", "dice"].mean or 0), row.key))
+    order = {row.key: place for place, row in enumerate(rows)}
+    pairs = sorted(sheet.pairs, key=lambda pair: (order[pair.first], order[pair.second]))
     equals = comparison.comparable(drafts, scores)
     shown = (*metrics, "missed")
     best = comparison.best_of(equals, {row.key: row.stats for row in rows}, [(of, metric) for of in (*classes, "mean") for metric in shown])
@@ -80,7 +82,7 @@ def _table(data_set: str, budget: str, protocol: str, classes: tuple[str, ...], 
     return Table(
         key=f"t{place}-" + re.sub(r"[^a-z0-9]+", "-", f"{data_set}-{budget.replace('%', 'pc')}-{protocol}".lower()).strip("-"),
         data_set=data_set, labeled_num=budget, protocol=protocol, dimensions=int(records[0].run.get("dimensions", 2)), classes=classes,
-        metrics=shown, rows=tuple(rows), pairs=sheet.pairs, ranks=comparison.ranks_of(equals, scores, cases), best=best,
+        metrics=shown, rows=tuple(rows), pairs=tuple(pairs), ranks=comparison.ranks_of(equals, scores, cases), best=best,
         missing=tuple(remarks.missing(drafts, budget)), remarks=tuple(remarks.of_table(drafts, cases, scores, equals)),
         level=comparison.level_with(top, sheet.pairs), cases=len(cases.names), groups=len(np.unique(cases.groups)))
 
@@ -101,6 +103,7 @@ def _row(draft: Draft, baseline: Draft | None, sheet: _Sheet) -> Row:
             stats[of, metric] = _stat([record.summary[of].get(metric) for record in draft.records], low, high)
     for of in (*sheet.classes, "mean"):
         stats[of, "missed"] = _stat([record.summary[of].get("missed") for record in draft.records])
+    difference, about = _difference(draft, baseline, sheet) if baseline else (None, [])
     training = [record.run["training"] for record in draft.records]
     draw_sd, fold_sd, seed_sd, told = _spread(draft.records)
     pair = next((p for p in sheet.pairs if baseline and {p.first, p.second} == {draft.key, baseline.key}), None)
@@ -108,8 +111,9 @@ def _row(draft: Draft, baseline: Draft | None, sheet: _Sheet) -> Row:
         key=draft.key, label=draft.label, method=draft.method, baseline=draft.baseline, records=draft.records, others=draft.others,
         stats=stats, seconds=_stat([one.get("seconds") for one in training]),
         peak_memory=_stat([one.get("peak_memory") for one in training]),
-        difference=_difference(draft, baseline, sheet) if baseline else None, published=_published(draft, sheet.budget),
-        draw_sd=draw_sd, seed_sd=seed_sd, remarks=(*draft.remarks, *told), fold_sd=fold_sd, against=baseline.key if baseline else "",
+        difference=difference, published=_published(draft, sheet.budget),
+        draw_sd=draw_sd, seed_sd=seed_sd, remarks=(*draft.remarks, *told, *about), fold_sd=fold_sd,
+        against=baseline.key if baseline else "",
         other_stats={name: _stat([one.summary["mean"]["dice"] for one in records]) for name, records in draft.others.items()},
         told="n.s." if pair and pair.p is not None and not pair.significant else "")
 
@@ -122,18 +126,20 @@ def _stat(values: Sequence[Any], low: float = math.nan, high: float = math.nan) 
     return Stat(mean(known), stdev(known) if len(known) > 1 else None, len(known), limits[0], limits[1])
 
 
-def _difference(draft: Draft, baseline: Draft, sheet: _Sheet) -> Stat | None:
-    """Mean Dice of a row minus that of another, run by run; its interval from common cases, drawn by patient, for both at once."""
+def _difference(draft: Draft, baseline: Draft, sheet: _Sheet) -> tuple[Stat | None, list[str]]:
+    """Mean Dice of a row minus that of another, run by run, and what is to be said of it; its interval from common cases, groups drawn
+    whole for both at once."""
     side = side_by_side(sheet.scores[draft.key], sheet.scores[baseline.key], sheet.cases)
     there = ~(np.isnan(side.first).all((0, 2)) & np.isnan(side.second).all((0, 2))) if len(side.tested) else np.zeros(0, bool)
+    remarks = [f"difference to {baseline.label}: {side.said}"] if side.said else []
     if not there.any():
-        return None
+        return None, remarks
     _, groups = np.unique(sheet.cases.groups[there], return_inverse=True)
     per_run = [statistics.mean_known(statistics.mean_known(a[there], 0) - statistics.mean_known(b[there], 0), 0)
                for a, b in zip(side.first, side.second)]
     samples = [statistics.resampled(one[:, there], groups)[:, -1:] for one in (side.first, side.second)]
     low, high = statistics.interval(samples[0] - samples[1])[0]
-    return _stat([None if math.isnan(value) else value for value in per_run], low, high)
+    return _stat([None if math.isnan(value) else value for value in per_run], low, high), remarks
 
 
 def _spread(records: Sequence[Record]) -> tuple[float | None, float | None, float | None, list[str]]:
@@ -152,7 +158,6 @@ def _spread(records: Sequence[Record]) -> tuple[float | None, float | None, floa
 
 
 def _published(draft: Draft, budget: str) -> tuple[Figure, ...]:
-    """Published figures of this method on this data set with this budget."""
-    from reporting import published
-    find = getattr(published, "find", None)
-    return tuple(find(draft.records[0].data_set, "all" if draft.baseline == "all" else budget, draft.method)) if find else ()
+    """Published figures of this method on this data set with this budget, those of our protocol first."""
+    first = draft.records[0]
+    return tuple(find(first.data_set, "all" if draft.baseline == "all" else budget, draft.method, first.protocol))

@@ -101,6 +101,20 @@ def published(figure: Figure) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in parts if value is not None) + unit
 
 
+def beside(table: Table) -> tuple[str, dict[str, Figure]]:
+    """(lineage, its figure by key of row) of the published figures to print in one column: never two lineages, which are not comparable.
+
+    One whose test cases are those of this table goes first, then the one that has most of the rows. ("", {}) where there is none.
+    """
+    found: dict[str, dict[str, Figure]] = {}
+    for row in table.rows:
+        for figure in row.published:
+            if figure.dice is not None:
+                found.setdefault(figure.lineage, {}).setdefault(row.key, figure)
+    order = sorted(found, key=lambda name: (-any(one.comparable for one in found[name].values()), -len(found[name]), name))
+    return (order[0], found[order[0]]) if order else ("", {})
+
+
 def notes(rows: Sequence[Row]) -> list[str]:
     """One line a remark, with the rows that it belongs to."""
     found: dict[str, list[str]] = {}

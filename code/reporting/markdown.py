@@ -4,7 +4,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from reporting.cells import METRIC, heading, interval, mean_sd, memory, notes, number, p_value, place, published, seconds, tested
+from reporting.cells import METRIC, beside, heading, interval, mean_sd, memory, notes, number, p_value, place, published, seconds, tested
+from reporting.published import sources
 from reporting.summary import Pair, Report, Table
 
 HOW_TO_READ = (
@@ -28,8 +29,10 @@ def markdown(report: Report) -> str:
 
 
 def _md_table(table: Table) -> Iterator[str]:
+    lineage, printed = beside(table)
     shown = [metric for metric in table.metrics if metric in METRIC]
-    head = ["", "runs", METRIC["dice"].title, "95 %", *(METRIC[m].title for m in shown if m != "dice"), "Δ", "95 %", "time", "memory"]
+    head = ["", "runs", METRIC["dice"].title, "95 %", *(METRIC[m].title for m in shown if m != "dice"), "Δ", "95 %", "time", "memory",
+            *(["published Dice"] if printed else [])]
     label = {row.key: _md(row.label) for row in table.rows}
     lines = []
     for row in table.rows:
@@ -37,8 +40,13 @@ def _md_table(table: Table) -> Iterator[str]:
         dice = values.pop("dice") + (" ≈" if row.key in table.level else "")
         shift = f"{mean_sd(row.difference, signed=True)} {row.told}".strip()
         lines.append([label[row.key], str(row.stats["mean", "dice"].n), dice, interval(row.stats["mean", "dice"]), *values.values(),
-                      shift, interval(row.difference, signed=True), seconds(row.seconds), memory(row.peak_memory)])
+                      shift, interval(row.difference, signed=True), seconds(row.seconds), memory(row.peak_memory),
+                      *([f"{printed[row.key].dice:g}" if row.key in printed else ""] if printed else [])])
     yield _grid(head, lines)
+    if printed:
+        first = next(iter(printed.values()))
+        yield _md(f"Published Dice: {lineage} ({first.source}): {first.protocol}. "
+                  + ("On these test cases." if first.comparable else "Other test cases or another selection than here: not comparable."))
     if len(table.classes) > 1:
         for metric in ("dice", "hd95_vox"):
             yield f"{METRIC[metric].title} by class:"
@@ -70,10 +78,12 @@ def _md_table(table: Table) -> Iterator[str]:
             [label[row.key], _md(name), str(stat.n), mean_sd(stat)] for row, name, stat in further])
     figures = [(row, figure) for row in table.rows for figure in row.published]
     if figures:
-        yield "Published, in per cent, with what their authors did:"
+        yield "All published figures (Dice and Jaccard in per cent). Comparable: on the test cases of this table's protocol."
         yield _grid(["", "published", "network", "source", "protocol", "comparable", ""], [
             [label[row.key], published(one), _md(one.network), _md(one.source), _md(one.protocol), "yes" if one.comparable else "no",
              _md(one.remark)] for row, one in figures])
+        yield _list(f"{key}: {source.title} ({source.read}). {source.note}".strip() for key, source in sources().items()
+                    if any(one.source == key for _, one in figures))
     yield _list((*table.missing, *table.remarks, *notes(table.rows)))
 
 

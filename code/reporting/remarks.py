@@ -4,10 +4,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from dataloaders.catalog import DATA_SETS
 from reporting.commands import absent, command_for
 from reporting.records import Record
 from reporting.rows import BASELINE, Draft, draw_key, said
 from reporting.scores import Cases, Key, Scores
+
+SHORT = 0.2
+"""Share of the published training steps below which figures are not to be put beside published ones."""
 
 EQUAL = {"max_iterations": "training steps", "patch_size": "size of the training images", "precision": "precision"}
 """Options that a fair comparison keeps equal over methods."""
@@ -53,6 +57,7 @@ def of_table(drafts: Sequence[Draft], cases: Cases, scores: Mapping[str, Scores]
             found.setdefault(text, []).append(draft.label)
         if len(found) > 1:
             yield f"{words} differ: " + "; ".join(f"{text} ({', '.join(labels)})" for text, labels in found.items())
+    yield from _own_schedule(drafts)
     labeled: dict[tuple[int | None, int | None], set[tuple[str, ...]]] = {}
     for draft in drafts:
         for record in draft.records if draft.baseline != "all" else ():
@@ -64,6 +69,23 @@ def of_table(drafts: Sequence[Draft], cases: Cases, scores: Mapping[str, Scores]
     if any((record.summary[of].get("both_empty") or 0) for draft in drafts for record in draft.records for of in record.classes):
         yield ("not every case has every class: `mean` is the mean over classes of the mean over the cases that have the class, while "
                "pairs and ranks take each case's mean over its classes")
+
+
+def _own_schedule(drafts: Sequence[Draft]) -> Iterator[str]:
+    """A sentence where the runs are so far from the published schedule of their data set that published figures say nothing of them."""
+    first = drafts[0].records[0]
+    data = DATA_SETS.get(first.data_set)
+    if data is None or data.synthetic:
+        return
+    steps, size = data.defaults.get("max_iterations"), data.defaults.get("patch_size")
+    most = max(record.options["max_iterations"] for draft in drafts for record in draft.records)
+    said = []
+    if isinstance(steps, int) and most < SHORT * steps:
+        said.append(f"{most} steps (published: {steps})")
+    if isinstance(size, tuple) and tuple(first.options["patch_size"]) != size:
+        said.append(f"images of {'x'.join(map(str, first.options['patch_size']))} (published: {'x'.join(map(str, size))})")
+    if said:
+        yield f"trained with {' and '.join(said)}: not to be put beside published figures"
 
 
 def of_report(records: Sequence[Record]) -> Iterator[str]:
@@ -80,7 +102,7 @@ def of_report(records: Sequence[Record]) -> Iterator[str]:
             yield f"the runs were made with several {words}: " + ", ".join(f"{value} ({n})" for value, n in sorted(counts.items()))
     mixed = sorted({record.method for record in records} & _mixed(records))
     if mixed:
-        yield f"runs of {', '.join(mixed)} were made by several states of the code (see the remarks of their rows)"
+        yield f"runs of {', '.join(mixed)} were made by several states of the code (`code` in the result files)"
 
 
 def _mixed(records: Sequence[Record]) -> set[str]:

@@ -130,7 +130,7 @@ def _remarks(method: str, records: Sequence[Record]) -> list[str]:
     if method in RECONSTRUCTIONS:
         found.append(RECONSTRUCTIONS[method])
     if len(records) == 1:
-        found.append("one run: no standard deviation, and never marked as best")
+        found.append("one run: no standard deviation, never marked as best; tests speak of this network, not of its method")
     selections = {record.run["selection"] for record in records}
     if any("test" in selection for selection in selections):
         found.append("checkpoint selected on test cases: its figures are too good")

@@ -18,7 +18,7 @@ def screen(report: Report) -> str:
 
 
 def _screen(table: Table) -> str:
-    width = min(max(len(row.label) for row in table.rows) + 2, LABEL)
+    width = min(max(16, *(len(row.label) for row in table.rows)) + 2, LABEL)
     lines = [f"{heading(table)}; {tested(table)}",
              f"{'':<{width}}{'runs':>4}  {'Dice %':<15} {'95 % interval':<16} {'Jaccard %':>9} {'HD95 vox':>9} {'ASD vox':>8} {'missed':>7}"
              f"  {'Δ supervised':<15} {'time':>7} {'memory':>8}"]
