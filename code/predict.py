@@ -142,7 +142,8 @@ def training_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def tell(report: Report, rows: list[dict[str, Any]], options: Predict, seconds: float) -> None:
     """The end of the screen: how many, the least certain, what was changed in reading, what could not be read."""
-    rate = f" in {seconds:.0f} s ({report.predicted / seconds:.1f} a second)" if report.predicted else ""
+    pace = seconds / max(report.predicted, 1)
+    rate = f" in {seconds:.0f} s ({f'{1 / pace:.1f} a second' if pace < 1 else f'{pace:.1f} s each'})" if report.predicted else ""
     print(f"Predicted {report.predicted}{rate}: {shown(path.relpath(options.output))} ({', '.join(sorted(options.save))}).")
     for remark, count in report.remarks.items():
         print(f"  {count} {'was' if count == 1 else 'were'} {remark}")

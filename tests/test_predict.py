@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from tiny import write_folder
 from dataloaders.catalog import named
 from dataloaders.convert_acdc import normalised
 from dataloaders.errors import UserError
-from engine.prediction_confidence import borders, disagreement, figures, unlike
+from engine.prediction_confidence import apart, borders, disagreement, figures, unlike
 from engine.prediction_files import FULL, picture_overlay
 from engine.prediction_inputs import Entry, NewImage, Reader, entries_in
 from engine.prediction_job import _native
@@ -180,8 +181,8 @@ def test_volumes_of_slices_and_the_branches(runs: dict[str, Path], tiny_acdc: Pa
     assert maps.shape == (*tested.shape, 4) and np.abs(maps.sum(-1) - 1).max() < 1e-5
     assert np.array_equal(maps.argmax(-1), tested)
     (row,) = table(tmp_path / "out")
-    apart = float(row["disagreement (1 - Dice)"])
-    assert 0 < apart <= 1 and float(row["confidence"]) <= 1 - apart + 1e-4
+    differ = float(row["disagreement (1 - Dice)"])
+    assert 0 < differ <= 1 and ("networks disagree" in row["flags"]) == (differ > 0.5)
     assert predicted(run, source, tmp_path / "branch", predictor="branch2") == 0
     assert (tmp_path / "branch" / "overlays" / f"{case}.jpg").stat().st_size > 1000
     capsys.readouterr()
@@ -279,14 +280,15 @@ def test_figures_by_hand() -> None:
     told, _ = figures(sure, labels, [], flat=True)
     assert told.confidence == 1 and told.entropy == 0 and told.border_entropy == 0 and told.shares[1] == pytest.approx(4 / 36)
     told, _ = figures(0.8 * sure + 0.1, labels, [], flat=True)
-    assert told.expected_dice == pytest.approx(2 * 4 * 0.9 / (4 * 0.9 + 32 * 0.1 + 4))
+    assert told.confidence == pytest.approx(2 * 4 * 0.9 / (4 * 0.9 + 32 * 0.1 + 4))
     assert told.entropy == pytest.approx(-(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2))
     assert borders(labels, True).sum() == 4 + 8
     moved = labels.roll(1, 2)
     assert disagreement([labels, moved], 2) == pytest.approx(0.5) and disagreement([labels * 0, labels * 0], 2) == 0
     assert disagreement([labels, labels, moved], 2) == pytest.approx(1 / 3) and disagreement([labels, labels * 0], 2) == 1
     told, _ = figures(sure, labels, [labels, moved], flat=True)
-    assert told.confidence == pytest.approx(0.5) and told.expected_dice == 1
+    assert told.confidence == 1 and told.disagreement == pytest.approx(0.5) and apart(told) == []
+    assert apart(replace(told, disagreement=0.6)) == ["networks disagree"]
     deep = torch.zeros(3, 3, 3, dtype=torch.uint8)
     deep[1, 1, 1] = 1
     assert borders(deep, False).sum() == 7 and borders(deep, True).sum() == 5

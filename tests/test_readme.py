@@ -127,7 +127,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_exist(page: Path) -> None:
-    scripts = [*methods(), "test_2D", "test_3D", "compare", "demo", "prepare"]
+    scripts = [*methods(), "test_2D", "test_3D", "compare", "demo", "prepare", "predict"]
     known = set[str]().union(*(options_of(script) for script in scripts), REPLACED, FOREIGN)
     known |= set(re.findall(r"^    (\w+): \w+ =", example()[1], re.MULTILINE))
     mentioned = set(re.findall(r"(?<![\w-])--([a-zA-Z]\w*)", text_of(page)))

@@ -1,4 +1,9 @@
-"""How sure a prediction is, without a reference: entropy, the overlap that the probabilities let expect, and agreement of networks."""
+"""How sure a prediction is, without a reference: the overlap that the probabilities let expect, entropy, and agreement of networks.
+
+Why the first of these decides the order: on 21 images of NEU-Seg, 59 of a folder of one's own and 40 volumes of Phantom its rank
+correlation with the true Dice was 0.78, 0.79 and 0.82; that of the mean entropy, which follows the size of what is found, -0.12, -0.19 and
+0.11; of the entropy at borders -0.71, -0.36 and -0.67; of the disagreement -0.37 (student and teacher) and -0.78 (three branches).
+"""
 from __future__ import annotations
 
 import math
@@ -11,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloaders.description import DataSet, Source
+from dataloaders.description import Source
 from dataloaders.errors import UserError
 
 PIECE = 2**22
 """Voxels looked at together, so that a large volume needs no second copy of its probabilities."""
 PROFILED = 24
 """Labelled training cases that are looked at; a quarter of it where they are volumes."""
+APART = 0.5
+"""Disagreement from which on an image is flagged."""
 SLACK = 2.0
 """A predicted class is unlike training's where its share is above this times the largest there, or below the smallest over this."""
 
@@ -29,10 +36,8 @@ class Figures:
     shares: tuple[float, ...]
     """Of the voxels, by class, background first."""
     confidence: float
-    """Lower of `expected_dice` and 1 - `disagreement`."""
-    expected_dice: float
-    """Mean over the predicted classes of 2 sum(p m) / (sum p + sum m), m the mask and p its class's probability (soft Dice confidence:
-    Borges et al., arXiv 2402.10665). Nothing found: 1 - the largest probability of anything but background."""
+    """The Dice that the probabilities let expect: mean over the predicted classes of 2 sum(p m) / (sum p + sum m), m the mask and p its
+    class's probability (soft Dice confidence: Borges et al., arXiv 2402.10665). Nothing found: 1 - the largest probability of a class."""
     entropy: float
     """Mean over the voxels of -sum p log p / log(classes)."""
     border_entropy: float | None
@@ -66,11 +71,10 @@ def figures(probabilities: Tensor, labels: Tensor, masks: Sequence[Tensor], flat
     counts = torch.bincount(labels.flatten().int(), minlength=classes).double()
     found = counts[1:] > 0
     overlaps = 2 * inside[1:][found] / (summed[1:][found] + counts[1:][found])
-    expected = float(overlaps.mean()) if found.any() else 1 - float(most)
-    apart = disagreement(masks, classes) if len(masks) > 1 else None
     told = Figures(
-        tuple((counts / counts.sum()).tolist()), min(expected, 1.0 if apart is None else 1 - apart), expected,
-        float(entropy.mean(dtype=torch.float64)), float(entropy[border].mean(dtype=torch.float64)) if border.any() else None, apart)
+        tuple((counts / counts.sum()).tolist()), float(overlaps.mean()) if found.any() else 1 - float(most),
+        float(entropy.mean(dtype=torch.float64)), float(entropy[border].mean(dtype=torch.float64)) if border.any() else None,
+        disagreement(masks, classes) if len(masks) > 1 else None)
     return told, entropy
 
 
@@ -95,6 +99,11 @@ def disagreement(masks: Sequence[Tensor], classes: int) -> float:
         found = sizes > 0
         totals.append(1 - float((2 * both[found] / sizes[found]).mean()) if found.any() else 0.0)
     return sum(totals) / len(totals)
+
+
+def apart(told: Figures) -> list[str]:
+    """A flag where the run's networks find different things."""
+    return ["networks disagree"] if told.disagreement is not None and told.disagreement > APART else []
 
 
 def look(pixels: np.ndarray) -> tuple[float, float]:
@@ -140,12 +149,15 @@ def _range(values: Sequence[float]) -> list[float]:
 
 
 def unlike(known: Mapping[str, Any], shares: Mapping[str, float], size: Sequence[int], seen: tuple[float, float]) -> list[str]:
-    """Flags: what of an image and its prediction is unlike the labelled training images, whose `profile` is `known`."""
+    """Flags: what of an image and its prediction is unlike the labelled training images, whose `profile` is `known`.
+
+    `shares` of the foreground by class; `size` the last two sides of the pixels as read; `seen` their `look`.
+    """
     flags = [] if any(shares.values()) else ["nothing found"]
     if not known.get("cases"):
         return flags
     low, high = known["sides"]
-    if min(size[-2:]) * SLACK < low or max(size[-2:]) > SLACK * high:
+    if min(size) * SLACK < low or max(size) > SLACK * high:
         flags.append("image size unlike training's")
     for value, key in zip(seen, ("mean", "deviation")):
         low, high = known[key]
@@ -161,8 +173,3 @@ def unlike(known: Mapping[str, Any], shares: Mapping[str, float], size: Sequence
             elif share * SLACK < low:
                 flags.append(f"{name} smaller than in training")
     return flags
-
-
-def described(data: DataSet, shares: Sequence[float]) -> dict[str, float]:
-    """Shares of the foreground by class name."""
-    return dict(zip(data.classes[1:], shares[1:]))

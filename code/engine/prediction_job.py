@@ -15,7 +15,7 @@ from dataloaders.errors import UserError
 from dataloaders.zoom import resize_nearest
 from engine import prediction_files as files
 from engine.ensembles import MeanLogits
-from engine.prediction_confidence import Figures, unlike
+from engine.prediction_confidence import Figures, apart, unlike
 from engine.prediction_inputs import Entry, NewImage, Reader, shown
 from engine.prediction_record import Folder
 from val_2D import main_output
@@ -82,7 +82,7 @@ class Ready:
     slices: Tensor | None
     """(S, C, h, w) float32 at training size; None for a 3D run."""
     inner: tuple[int, ...]
-    """Size of the pixels that `slices` came from."""
+    """(H, W), or (Y, Z), of the pixels as read."""
     seen: tuple[float, float]
     under: np.ndarray | None = None
     """What a picture's overlay is drawn on."""
@@ -125,9 +125,10 @@ def write_out(ready: Ready, prediction: Prediction, job: Job) -> dict[str, Any]:
             raise
         return {"file": ready.entry.name, "unwritten": "its name is too long for the files of its predictions; give it a shorter one"}
     shares = dict(zip(data.classes[1:], prediction.told.shares[1:]))
+    flags = unlike(job.known, shares, ready.inner, ready.seen) + apart(prediction.told)
     below = stem.rpartition("/")[0]
     return {"file": ready.entry.name, "stamp": ready.stamp, "stem": stem, "size": list(image.size), **asdict(prediction.told),
-            "flags": unlike(job.known, shares, image.size, ready.seen), "remarks": image.remarks,
+            "flags": flags, "remarks": image.remarks,
             "written": [f"{kind}/{below + '/' if below else ''}{name}" for kind, names in written.items() for name in names]}
 
 

@@ -22,8 +22,8 @@ TABLE, UNREADABLE, SHEET = "confidence.csv", "unreadable.csv", "least_certain.pn
 DECIMALS = 4
 PART = ".part-"
 """How files that are being written are called."""
-MEASURES = {"confidence": "confidence", "expected_dice": "expected Dice", "entropy": "entropy (0 to 1)",
-            "border_entropy": "entropy at borders (0 to 1)", "disagreement": "disagreement (1 - Dice)"}
+MEASURES = {"confidence": "confidence", "entropy": "entropy (0 to 1)", "border_entropy": "entropy at borders (0 to 1)",
+            "disagreement": "disagreement (1 - Dice)"}
 """Columns of the table, by their key in a row."""
 
 
