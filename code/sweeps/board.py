@@ -93,7 +93,8 @@ class Board:
         self.live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self.rows = [look(job, sweep) for job in jobs]
         self._drawn, self._height, self._last_line = 0.0, 0, time.monotonic()
-        self.say(self.heading())
+        if not self.live:
+            self.say(self.heading())
 
     def say(self, text: str) -> None:
         """A line that stays, above the table."""
