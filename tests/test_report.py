@@ -84,6 +84,9 @@ def test_pairs_are_those_of_an_independent_calculation(sweep: Path):
     differences = [np.mean(ours[name]) - np.mean(theirs[name]) for name in sorted(ours)]
     pair = pair_of(table, "meanteacher", "supervised")
     assert pair and (pair.first, pair.groups, pair.cases) == ("meanteacher", 20, 40)
+    dice = [{path.name: json.loads(path.read_text())["summary"]["mean"]["dice"] for path in sweep.glob(f"{method}_3_labeled/*/*_seed?.json")}
+            for method in ("MeanTeacher", "Supervised")]
+    assert (pair.runs, pair.better) == (4, sum(dice[0][name] > dice[1][name] for name in dice[1]))
     assert pair.p == pytest.approx(stats.wilcoxon(differences).pvalue)
     assert pair.false_claim == pytest.approx(stats.ttest_1samp(differences, 0, alternative="greater").pvalue)
     assert pair.difference == pytest.approx(np.mean(differences)) and pair.low < pair.difference < pair.high

@@ -26,19 +26,20 @@ def pairs_of(drafts: Sequence[Draft], scores: Mapping[str, Scores], cases: Cases
 
 def _pair(one: str, other: str, scores: Mapping[str, Scores], cases: Cases) -> Pair:
     side = side_by_side(scores[one], scores[other], cases)
-    by_case = side.by_case
+    by_case = statistics.mean_known(statistics.mean_known(side.difference, 0), 1)
+    by_run = statistics.mean_known(statistics.mean_known(side.difference, 2), 1)
     there = ~np.isnan(by_case)
     if not there.any():
         return Pair(one, other, 0, float("nan"), float("nan"), float("nan"), None, None, None, False, side.said or "no common case")
     difference = float(by_case[there].mean())
     if difference < 0:
-        one, other, by_case, difference = other, one, -by_case, -difference
+        one, other, by_case, by_run, difference = other, one, -by_case, -by_run, -difference
     _, groups = np.unique(cases.groups[there], return_inverse=True)
     units = statistics.group_means(by_case[there], groups)
     low, high = statistics.interval(statistics.resampled(by_case[None, there, None], groups))[0]
     p, reason = statistics.wilcoxon(units)
     return Pair(one, other, int(there.sum()), difference, float(low), float(high), p, None, statistics.false_claim(units), False,
-                "; ".join(part for part in (side.said, reason) if part), len(units))
+                "; ".join(part for part in (side.said, reason) if part), len(units), len(by_run), int((by_run > 0).sum()))
 
 
 def comparable(drafts: Sequence[Draft], scores: Mapping[str, Scores]) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ HOW_TO_READ = (
     "patients drawn whole, and say nothing about other seeds. Best in bold, second underlined, among rows with at least two runs on the "
     "same cases; ≈: not significantly different from the best. Δ: Dice minus that of supervised training with the same labels, in points; "
     "n.s.: not significant. Significance: Wilcoxon's signed-rank test over patients (their runs, classes and cases averaged first), "
-    "p < 0.05 after Holm's correction over all pairs of the table. P(false claim): posterior probability that the first of a pair is "
+    "p < 0.05 after Holm's correction over all pairs of the table. It speaks of other patients; in how many runs the first was better "
+    "speaks of other folds, draws and seeds, and a claim needs both. P(false claim): posterior probability that the first of a pair is "
     "not better (Christodoulou et al., arXiv 2505.04720). HD95 and ASD count a missed class as the image's diagonal; missed: such "
     "classes a run.")
 
@@ -55,9 +56,11 @@ def _md_table(table: Table) -> Iterator[str]:
                 for row in table.rows])
     if table.pairs:
         yield "Pairs, the better first:"
-        yield _grid(["better", "other", "Dice, points", "95 %", "p", "p (Holm)", "P(false claim)", "cases", "groups", ""], [
+        yield _grid(["better", "other", "Dice, points", "95 %", "p", "p (Holm)", "P(false claim)", "cases", "groups",
+                     "better in runs", ""], [
             [label[pair.first], label[pair.second], number(pair.difference, signed=True), _limits(pair), p_value(pair.p),
-             p_value(pair.p_holm), p_value(pair.false_claim), str(pair.cases), str(pair.groups), _md(_verdict(pair))]
+             p_value(pair.p_holm), p_value(pair.false_claim), str(pair.cases), str(pair.groups),
+             f"{pair.better} of {pair.runs}", _md(_verdict(pair))]
             for pair in table.pairs])
     if table.ranks:
         ranks = sorted(table.ranks.mean_rank.items(), key=lambda item: item[1])

@@ -91,14 +91,14 @@ class Side:
     said: str
 
     @property
-    def by_case(self) -> np.ndarray:
-        """(cases,): mean paired difference of Dice over runs, then classes; NaN where nothing is in common.
+    def difference(self) -> np.ndarray:
+        """(runs, cases, classes): paired difference of Dice; NaN where nothing is in common.
 
         A class that a run rightly leaves empty (no Dice) counts 1 where any run of the other finds it (Dice 0), else a false alarm would
         cost nothing; it does not count where none does.
         """
         first, second = (filled(one, self.tested, self.first, self.second) for one in (self.first, self.second))
-        return mean_known(mean_known(first - second, 0), 1)
+        return first - second
 
 
 MATCHES: tuple[tuple[Callable[[Key], Key], str], ...] = (

@@ -4,12 +4,13 @@ from __future__ import annotations
 import textwrap
 
 from reporting.cells import heading, interval, mean_sd, memory, notes, number, place, seconds, tested
-from reporting.summary import Report, Row, Table
+from reporting.summary import Report, Row, Table, pair_of
 
 WIDTH = 140
 LABEL = 31
-LEGEND = ("*: the best of at least two runs each; ≈: not significantly different from it; n.s.: the difference to supervised training with "
-          "the same labels (in points) is not significant.")
+LEGEND = ("*: the best of at least two runs each; ≈: not significantly different from it. Δ: points to supervised training with the same "
+          "labels; n.s.: not significant; 2/3: better in two of three runs. Significance speaks of other patients, runs of other seeds: "
+          "a claim needs both.")
 
 
 def screen(report: Report) -> str:
@@ -25,7 +26,8 @@ def _screen(table: Table) -> str:
     for row in table.rows:
         dice, mark = row.stats["mean", "dice"], _mark(table, row)
         flat = [number(row.stats["mean", metric].mean, metric) for metric in ("jaccard", "hd95_vox", "asd_vox", "missed")]
-        shift = f"{number(row.difference.mean if row.difference else None, signed=True)} {row.told}".strip()
+        parts = (number(row.difference.mean if row.difference else None, signed=True), row.told, _runs(table, row))
+        shift = " ".join(part for part in parts if part)
         lines.append(f"{_fit(row.label, width - 1):<{width}}{dice.n:>4}  {mean_sd(dice) + mark:<15} {interval(dice):<16} {flat[0]:>9} "
                      f"{flat[1]:>9} {flat[2]:>8} {flat[3]:>7}  {shift:<15} {seconds(row.seconds):>7} {memory(row.peak_memory):>8}")
     if 1 < len(table.classes) <= 6:
@@ -36,6 +38,12 @@ def _screen(table: Table) -> str:
     for text in (*table.missing, *table.remarks, *notes(table.rows)):
         lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
+
+
+def _runs(table: Table, row: Row) -> str:
+    """2/3: in how many runs it is better than the row it is compared with."""
+    pair = pair_of(table, row.key, row.against) if row.against else None
+    return f"{pair.better if pair.first == row.key else pair.runs - pair.better}/{pair.runs}" if pair and pair.runs > 1 else ""
 
 
 def _fit(text: str, width: int) -> str:

@@ -87,6 +87,10 @@ class Pair:
     """What is to be known: why it was not tested, which runs or cases one of them lacks."""
     groups: int = 0
     """Patients or pieces: the units of the test; their cases were averaged first."""
+    runs: int = 0
+    """Runs that both have: the test speaks of other patients, these of other folds, draws and seeds."""
+    better: int = 0
+    """Runs in which the first is better."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ def pairs(report: Report) -> Iterator[dict[str, Any]]:
     for table in report.tables:
         for pair in table.pairs:
             yield {**_where(table), "better": _label(table, pair.first), "other": _label(table, pair.second), "cases": pair.cases,
-                   "groups": pair.groups, "dice_difference_percent": 100 * pair.difference, "low": 100 * pair.low, "high": 100 * pair.high,
+                   "groups": pair.groups, "runs": pair.runs, "better_in_runs": pair.better,
+                   "dice_difference_percent": 100 * pair.difference, "low": 100 * pair.low, "high": 100 * pair.high,
                    "p": pair.p, "p_holm": pair.p_holm, "false_claim": pair.false_claim, "significant": pair.significant, "said": pair.said}
 
 
