@@ -73,11 +73,15 @@ def write_mask(stem: Path, labels: np.ndarray, image: NewImage, flat: bool) -> l
 
 
 def write_probabilities(stem: Path, probabilities: np.ndarray, image: NewImage, flat: bool) -> list[str]:
-    """<stem>/<class id>.png of 16 bits (65535 is 1), or <stem>.nii.gz (x, y, z, class) float32; `probabilities` (K, ...) as `labels`."""
+    """<stem>/<class id>.png of `sixteen_bits`, or of a volume <stem>.nii.gz (x, y, z, class) float32; `probabilities` (K, ...)."""
     if not image.is_picture:
-        return [write(_with(stem, ".nii.gz"), nifti(probabilities.astype(np.float32, copy=False), image, flat))]
-    return [f"{stem.name}/" + write(stem / f"{c}.png", picture(np.rint(FULL * one[0]).astype(np.uint16)))
-            for c, one in enumerate(probabilities)]
+        return [write(_with(stem, ".nii.gz"), nifti(probabilities, image, flat))]
+    return [f"{stem.name}/" + write(stem / f"{c}.png", picture(one[0])) for c, one in enumerate(probabilities)]
+
+
+def sixteen_bits(probabilities: np.ndarray) -> np.ndarray:
+    """uint16: 65535 is 1."""
+    return np.rint(FULL * probabilities).astype(np.uint16)
 
 
 def reduced_by(size: Sequence[int]) -> int:

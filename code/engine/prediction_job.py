@@ -103,7 +103,10 @@ class Prediction:
 def write_out(ready: Ready, prediction: Prediction, job: Job) -> dict[str, Any]:
     """Writes what is asked for at the size of the file; gives the row of the table, or why nothing could be written."""
     data, image, stem = job.reader.data, ready.image, job.stems[ready.entry.name]
-    labels, probabilities = (_native(array, ready, job) for array in (prediction.labels, prediction.probabilities))
+    probabilities = prediction.probabilities
+    if probabilities is not None and image.is_picture:
+        probabilities = files.sixteen_bits(probabilities)  # before it grows
+    labels, probabilities = (_native(array, ready, job) for array in (prediction.labels, probabilities))
     assert labels is not None
     place = {kind: job.folder.place / kind / stem for kind in job.save}
     written: dict[str, list[str]] = {}
@@ -151,5 +154,6 @@ def _native(array: np.ndarray | None, ready: Ready, job: Job) -> np.ndarray | No
 def _resized(array: np.ndarray, size: tuple[int, int], mapping: Any) -> np.ndarray:
     resized = resize_nearest(array, size, mapping)
     if array.ndim == 4:
-        resized[0][resized.sum(0) == 0] = 1  # the mapping leaves a last row empty for some sizes: background, as in the mask
+        # The mapping leaves a last row empty for some sizes: background, as in the mask.
+        resized[0][~resized.any(0)] = files.FULL if array.dtype == np.uint16 else 1
     return resized
