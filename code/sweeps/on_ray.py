@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ STORE = 80 * 2**20
 """Bytes of Ray's object store, in which a sweep keeps nothing."""
 CLUSTER = ("Start one with `ray start --head` on one machine and `ray start --address HOST:6379` on the others; every machine needs this "
            "repository, its Python, the data, and model/ and results/ ($SEMISEG_MODEL, $SEMISEG_RESULTS) at the same paths, on a file "
-           "system that all share.")
+           "system that all share. Where its head has a password (~/.ray/auth_token), set RAY_AUTH_MODE=token on all of them and here.")
 
 
 @contextmanager
@@ -31,19 +32,25 @@ def on_ray(board: Board, jobs: int | None, address: str | None, gpus: float | No
     where there is any). `cpus`: cores of a run (None: this machine's divided by `jobs`; 1 on a cluster). Raises `UserError`
     where Ray is missing, the cluster cannot be joined, or no machine can hold a run.
     """
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    if not address:
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
+        # A password for this sweep alone. Without it Ray would leave one in the home folder, which changes how later clusters start.
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError as error:
         raise UserError(f"Several runs at once are Ray's work, which is not installed ({error}): pip install ray.") from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+    both: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
     cores = os.cpu_count() or 1
     try:
         if address:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, **both)
         else:
-            ray.init(num_cpus=max(cores, jobs or 1), include_dashboard=False, object_store_memory=STORE, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+            ray.init(num_cpus=max(cores, jobs or 1), include_dashboard=False, object_store_memory=STORE, **both)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(f"--address {address}: {error}\n{CLUSTER}" if address else f"Ray does not start: {error}", 3) from error
     try:
         with as_interrupts():  # Ray has put its own handler of SIGTERM in the place of ours
@@ -96,5 +103,7 @@ def _run(ray: Any, one: Any, jobs: Sequence[Job], board: Board, at_once: int, en
 def _outcome(ray: Any, ref: Any) -> Outcome:
     try:
         return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        return Outcome("failed", f"Ray's task failed: {str(error).splitlines()[-1]}")
     except ray.exceptions.RayError as error:
-        return Outcome("failed", f"lost {LOST_WORKERS + 1} workers: {str(error).splitlines()[0]}")
+        return Outcome("failed", f"{LOST_WORKERS + 1} workers were lost: {str(error).splitlines()[0]}")
