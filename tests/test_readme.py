@@ -21,8 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / name / "README.md" for name in ("code", "data", "results"))})
 MADE_LATER = ("results/phantom.md", "results/small_schedule.md", "results/acdc_small.md", "docs/demo.png")
 """Made by long runs; a link to them may stand in a page before they do."""
-FOREIGN = {"help", "logdir", "depth", "signal"}
-"""What every script has, and options of tensorboard, git and SLURM."""
+FOREIGN = {"help", "logdir", "depth", "signal", "nproc_per_node", "nnodes", "node_rank", "master_addr", "master_port", "rdzv_backend",
+           "rdzv_endpoint", "rdzv_id", "max_restarts", "head", "block", "cpus", "gres", "job", "ntasks", "open", "requeue", "time", "nodes",
+           "array", "standalone", "output", "mem", "partition", "wait", "kill", "gpus"}
+"""What every script has, and options of tensorboard, git, SLURM, torchrun and Ray."""
+KINDS = {"test_2D": "Test", "test_3D": "Test", "compare": "Compare", "cross_validate": "CrossValidate", "report": "Report",
+         "predict": "Predict", "reproduce": "Reproduce"}
 SMALL = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--device", "cpu")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -49,9 +53,9 @@ def options_of(script: str) -> frozenset[str]:
     """Names of the options of a script in code/."""
     if script.startswith("train_"):
         return frozenset(field.name for field in fields(kind_of(script)))
-    if script in ("test_2D", "test_3D", "compare", "predict"):
-        kinds = {"test_2D": "Test", "test_3D": "Test", "compare": "Compare", "predict": "Predict"}
-        return frozenset(field.name for field in fields(getattr(import_module(script), kinds[script])))
+    if script in KINDS:
+        own = frozenset(field.name for field in fields(getattr(import_module(script), KINDS[script])))
+        return own | frozenset(field.name for field in fields(Options)) if script == "cross_validate" else own
     return frozenset(re.findall(r'add_argument\("--(\w+)"', text_of(ROOT / "code" / f"{script}.py")))
 
 
@@ -127,7 +131,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_exist(page: Path) -> None:
-    scripts = [*methods(), "test_2D", "test_3D", "compare", "demo", "prepare", "predict"]
+    scripts = [*methods(), *KINDS, "demo", "prepare"]
     known = set[str]().union(*(options_of(script) for script in scripts), REPLACED, FOREIGN)
     known |= set(re.findall(r"^    (\w+): \w+ =", example()[1], re.MULTILINE))
     mentioned = set(re.findall(r"(?<![\w-])--([a-zA-Z]\w*)", text_of(page)))
