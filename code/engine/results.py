@@ -130,6 +130,7 @@ def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, A
         "run": {
             **{key: config[key] for key in kept},
             "changes": config.get("changes", []),
+            "processes": config.get("processes", 1),
             "predictor": predictor,
             "selection": config.get("selection") or how,
             "selected": chosen,

@@ -129,6 +129,8 @@ def score(record: Record) -> float:
 def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What made a run, then and now, where it differs: code, commit, versions, machine."""
     lines = [f"{name}: {then.get(name)} then, {now.get(name)} now" for name in ("code", "commit") if then.get(name) != now.get(name)]
+    if then.get("processes", 1) != now.get("processes", 1):
+        lines.append(f"{then.get('processes', 1)} processes then, {now.get('processes', 1)} now")
     for of in ("versions", "machine"):
         first, second = then.get(of, {}), now.get(of, {})
         lines += [f"{name}: {first.get(name)} then, {second.get(name)} now" for name in {**first, **second}
