@@ -202,7 +202,7 @@ def path_data(mask: np.ndarray) -> str:
     """The outlines as an SVG path in half pixels."""
     text = _path_data(mask)
     coarse = 1
-    while len(text) > LONGEST_PATH and coarse < 16:
+    while len(text) > LONGEST_PATH and coarse < 64:
         coarse *= 2
         thin = mask[coarse // 2 :: coarse, coarse // 2 :: coarse]
         text = _path_data(np.kron(thin, np.ones((coarse, coarse), bool))[: mask.shape[0], : mask.shape[1]])
