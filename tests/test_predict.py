@@ -193,6 +193,7 @@ def test_volumes_of_slices_and_the_branches(runs: dict[str, Path], tiny_acdc: Pa
 def test_volumes_are_predicted_as_test_3d_does(runs: dict[str, Path], volumes: Path, tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(test_3D, "draw", lambda *_: None)
     run = runs["volumes"]
     assert finish_with(lambda: test_3D.main(test_3D.Test(run=run, device="cpu"))) == 0
     place = Path(shutil.copytree(volumes / "imagesTs", tmp_path / "in"))
