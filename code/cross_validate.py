@@ -31,7 +31,7 @@ from sweeps.in_turn import in_turn, settings
 from sweeps.on_ray import on_ray
 from sweeps.planning import plan, scripts
 from sweeps.splits_file import write_splits
-from sweeps.work import SCREEN, Job, Outcome, in_use
+from sweeps.work import SCREEN, Job, Outcome, in_use, last_lines
 
 
 @dataclass
@@ -157,8 +157,11 @@ def conduct(name: str, jobs: Sequence[Job], options: CrossValidate) -> None:
         board.end()
     failed = [(job, ended[job]) for job in jobs if ended[job].state == "failed"]
     if failed:
-        lines = [f"{job.title}: {outcome.reason}\n    {job.folder}/{SCREEN}" for job, outcome in failed]
-        raise UserError("\n".join([f"{len(failed)} of {len(jobs)} runs failed:", *lines]), 3)
+        lines = [f"{len(failed)} of {len(jobs)} runs failed:"]
+        for job, outcome in failed:
+            lines += [f"{job.title}: {outcome.reason}", f"    {Path(job.folder) / SCREEN} ends with:"]
+            lines += [f"    | {said}" for said in last_lines(job)[-5:]]
+        raise UserError("\n".join(lines), 3)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ class Board:
         self.live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self.rows = [look(job, sweep) for job in jobs]
         self._drawn, self._height, self._last_line = 0.0, 0, time.monotonic()
+        self._began: dict[Job, float] = {}
+        self._beside: list[float] = []  # seconds of finished runs beside training: start, reading, test
         if not self.live:
             self.say(self.heading())
 
@@ -108,10 +110,15 @@ class Board:
             return
         self._drawn = now
         old, self.rows = self.rows, [row if row.state == "done" else look(job, self.sweep) for job, row in zip(self.jobs, self.rows)]
+        changed = [(job, row) for job, row, then in zip(self.jobs, self.rows, old) if row.state != then.state]
+        for job, row in changed:
+            if row.state == "training" and not row.step:
+                self._began[job] = now
+            elif row.state == "done" and job in self._began:
+                self._beside.append(max(now - self._began[job] - (row.seconds or 0), 0.0))
         if self.live:
             self._draw()
             return
-        changed = [(job, row) for job, row, then in zip(self.jobs, self.rows, old) if row.state != then.state]
         for job, row in changed:
             score = f", test Dice {row.test:.4f}" if row.test is not None else ""
             again = f" (attempt {row.tries})" if row.tries > 1 else ""
@@ -134,7 +141,10 @@ class Board:
         return text + (f"; about {span(left)} left ({time.strftime('%a %H:%M', time.localtime(time.time() + left))})" if left else "")
 
     def left(self) -> float | None:
-        """Seconds to the end of the sweep, from what runs of the same method took, else of any; None where nothing is known yet."""
+        """Seconds to the end of the sweep, from what runs of the same method took, else of any; None where nothing is known yet.
+
+        Training by the runs' own clocks, and what the finished ones of this sweep took beside it.
+        """
         took: dict[str, list[float]] = {}
         for job, row in zip(self.jobs, self.rows):
             if row.seconds:
@@ -144,12 +154,12 @@ class Board:
         every = [seconds for values in took.values() for seconds in values]
         if not every:
             return None
-        total, running = 0.0, 0
+        total, running, beside = 0.0, 0, mean(self._beside or [0.0])
         for job, row in zip(self.jobs, self.rows):
             running += row.state in ("training", "testing")
             if row.state in ("waiting", "training", "in use"):
                 whole = mean(took.get(job.method, every))
-                total += row.left if row.left is not None else whole * (1 - row.step / max(row.of, 1))
+                total += beside + (row.left if row.left is not None else whole * (1 - row.step / max(row.of, 1)))
         return total / max(self.at_once or running, 1)
 
     def _wipe(self) -> None:

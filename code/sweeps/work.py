@@ -101,7 +101,7 @@ def work(job: Job, sweep: str, environment: Mapping[str, str], place: str, tick:
             began, code = _size(job), run(words, job, environment, place, tick)
             if code == 0 and (trained(job) if doing == "training" else tested(job)):
                 continue
-            said = _said_since(job, began)
+            said = last_lines(job, began)
             if code == BAD_COMMAND:
                 outcome = Outcome("in use", said[-1]) if said and IN_USE in said[-1] else Outcome("failed", _reason(code, said))
                 break
@@ -111,9 +111,12 @@ def work(job: Job, sweep: str, environment: Mapping[str, str], place: str, tick:
             if failures == ATTEMPTS:
                 outcome = Outcome("failed", _reason(code, said))
                 break
+        note(job, sweep, outcome.state, failures, outcome.reason)
     except KeyboardInterrupt:
         outcome = Outcome("interrupted")
-    note(job, sweep, outcome.state, failures, outcome.reason)
+        note(job, sweep, outcome.state, failures)
+    except OSError as error:  # of this run's folder or machine; the others go on
+        outcome = Outcome("failed", str(error))
     return outcome
 
 
@@ -125,11 +128,10 @@ def run(words: Sequence[str], job: Job, environment: Mapping[str, str], place: s
     with open(Path(job.folder) / SCREEN, "ab") as screen:
         screen.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode())
         screen.flush()
-        child = str(Path(__file__).with_name("child.py"))
+        bound = [sys.executable, str(Path(__file__).with_name("child.py")), str(os.getpid())] if sys.platform == "linux" else []
         process = subprocess.Popen(
-            [sys.executable, child, str(os.getpid()), sys.executable, *words], stdin=subprocess.DEVNULL, stdout=screen,
-            stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1", **environment}, cwd=place,
-            start_new_session=True)  # Ctrl-C reaches it through us alone
+            [*bound, sys.executable, *words], stdin=subprocess.DEVNULL, stdout=screen, stderr=subprocess.STDOUT, cwd=place,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment}, start_new_session=True)  # Ctrl-C reaches it through us alone
         try:
             while True:
                 try:
@@ -164,8 +166,10 @@ def _size(job: Job) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _said_since(job: Job, offset: int) -> list[str]:
-    """The last lines that a script has said, without what progress bars overwrite."""
+def last_lines(job: Job, offset: int = 0) -> list[str]:
+    """The last lines of a run's screen behind `offset` bytes, without what progress bars overwrite."""
+    if not (Path(job.folder) / SCREEN).exists():
+        return []
     with open(Path(job.folder) / SCREEN, "rb") as file:
         file.seek(max(offset, file.seek(0, os.SEEK_END) - 20_000))
         text = file.read().decode(errors="replace")
