@@ -305,13 +305,13 @@ def test_what_is_unlike_training() -> None:
 
 
 def test_names_never_meet_and_cells_are_text(tmp_path: Path) -> None:
-    for name in ("b/a.png", "b/a.jpg", "b/A.bmp", "c_0000.nii.gz", "c_0001.nii.gz", ".hidden.png"):
+    for name in ("b/aB.png", "b/aB.jpg", "b/AB.bmp", "c_0000.nii.gz", "c_0001.nii.gz", ".hidden.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"x")
     pictures, others = entries_in(tmp_path / "in", Reader(named("NEU-Seg")), tmp_path / "out")
-    assert [entry.name for entry in pictures] == ["b/A.bmp", "b/a.jpg", "b/a.png"] and others == {".gz": 2}
+    assert [entry.name for entry in pictures] == ["b/AB.bmp", "b/aB.jpg", "b/aB.png"] and others == {".gz": 2}
     folder = Folder(tmp_path / "out", {"run": "x"})
-    assert sorted(folder.names(pictures).values()) == ["b/A", "b/a.jpg", "b/a.png"]
+    assert sorted(folder.names(pictures).values()) == ["b/AB", "b/aB.jpg", "b/aB.png"]
     with pytest.raises(UserError, match="in use by"):
         Folder(tmp_path / "out", {"run": "x"})
     folder.close()
