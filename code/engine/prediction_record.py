@@ -75,7 +75,8 @@ class Folder:
         wanted = json.loads(json.dumps(settings))
         other = [key for key in wanted if before.get(key) != wanted[key]]
         if other:
-            changes = "; ".join(f"{key}: {shown(before.get(key))}, now {shown(wanted[key])}" for key in other)
+            told = [key for key in other if key != "weights"]
+            changes = "; ".join(f"{key}: {shown(before.get(key))}, now {shown(wanted[key])}" for key in told) or "the run was trained anew"
             raise UserError(f"{shown(self.place)}: holds the predictions of another command ({changes}). Nothing is overwritten: "
                             "give a new folder with --output, or repeat the first command.")
 
