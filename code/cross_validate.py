@@ -38,8 +38,8 @@ from sweeps.work import SCREEN, Job, Outcome, in_use, last_lines
 class CrossValidate:
     methods: tuple[str, ...]
     """Training scripts: MeanTeacher is code/train_MeanTeacher.py."""
-    labeled_num: tuple[str, ...] = ("7",)
-    """Label budgets, as in the scripts: numbers, shares such as 10%, or all."""
+    labeled_num: tuple[str, ...] = ()
+    """Label budgets, as in the scripts: numbers, shares such as 10%, or all. Without it: the data set's published one."""
     folds: int | None = None
     """Cross-validation in so many parts. Without it: the official split."""
     fold: tuple[int, ...] = ()
@@ -95,8 +95,8 @@ def divide(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     return ours, others
 
 
-def grid(options: CrossValidate) -> list[Combination]:
-    """The runs that were asked for. Raises `UserError` for a method, fold or number that cannot be."""
+def grid(options: CrossValidate, budget: str) -> list[Combination]:
+    """The runs that were asked for; `budget` is the data set's own. Raises `UserError` for a method, fold or number that cannot be."""
     there = scripts()
     for name in options.methods:
         if name not in there:
@@ -109,15 +109,17 @@ def grid(options: CrossValidate) -> list[Combination]:
             raise UserError(f"--{name} {getattr(options, name)}: a number from 1 is needed.")
     if options.gpus_per_run is not None and (options.gpus_per_run < 0 or options.gpus_per_run > 1 and options.gpus_per_run % 1):
         raise UserError(f"--gpus_per_run {options.gpus_per_run:g}: a share of a GPU such as 0.25, or a whole number, is needed.")
+    if not options.methods or not options.seeds:
+        raise UserError("--methods and --seeds need at least one each, for example --methods MeanTeacher CPS --seeds 0 1 2.")
     folds = options.fold or range(options.folds or 0)
-    return combinations(options.methods, options.labeled_num, folds, options.draws, options.seeds, options.baselines)
+    return combinations(options.methods, options.labeled_num or (budget,), folds, options.draws, options.seeds, options.baselines)
 
 
 def main(words: Sequence[str]) -> None:
     ours, others = divide(words)
     options = tyro.cli(CrossValidate, args=ours, use_underscores=True, description=__doc__)
-    wanted = grid(options)
     data, root, _ = catalog.resolve(options.dataset, options.root_path, REPOSITORY)
+    wanted = grid(options, str(data.defaults.get("labeled_num", "7")))
     name = options.exp or data_name(data, root)
     catalog.open_source(data, root)  # Phantom is drawn once, not by every run
     common = ["--dataset", data.name, "--root_path", str(root.resolve())]
@@ -138,13 +140,16 @@ def main(words: Sequence[str]) -> None:
 
 def conduct(name: str, jobs: Sequence[Job], options: CrossValidate) -> None:
     """Runs all. Raises `UserError` (code 3) with those that failed, KeyboardInterrupt when told to stop."""
+    gpus = options.gpus_per_run
+    if gpus is None and all(job.test[-2:] == ("--device", "cpu") for job in jobs):
+        gpus = 0.0
     many = options.address is not None or (options.jobs or 1) > 1 or options.gpus_per_run is not None
     board = Board(name, jobs, f"{socket.gethostname()}-{os.getpid()}-{time.time():.3f}", options.jobs if many else 1)
     ended: dict[Job, Outcome] = {}
     try:
         if all(row.state == "done" for row in board.rows):
             return
-        with on_ray(board, options.jobs, options.address, options.gpus_per_run, options.cpus_per_run) if many \
+        with on_ray(board, options.jobs, options.address, gpus, options.cpus_per_run) if many \
                 else in_turn(board, options.cpus_per_run) as run:
             ended |= run(jobs)
             while waited := [job for job in jobs if ended[job].state == "in use"]:

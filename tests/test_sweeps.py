@@ -57,10 +57,11 @@ def test_our_options_and_the_scripts():
         with pytest.raises(UserError, match="--seeds|--draws|--exp"):
             divide(["--methods", "A", word, "1"])
     for options, said in ((CrossValidate(("MeanTecher",)), "there is MeanTeacher"), (CrossValidate(("CPS",), fold=(0,)), "--folds 5"),
-                          (CrossValidate(("CPS",), jobs=0), "--jobs 0"), (CrossValidate(("CPS",), gpus_per_run=1.5), "--gpus_per_run 1.5")):
+                          (CrossValidate(("CPS",), jobs=0), "--jobs 0"), (CrossValidate(("CPS",), seeds=()), "at least one"),
+                          (CrossValidate(("CPS",), gpus_per_run=1.5), "--gpus_per_run 1.5")):
         with pytest.raises(UserError, match=said):
-            grid(options)
-    assert [one.fold for one in grid(CrossValidate(("CPS",), folds=5, fold=(3, 1)))] == [3, 1]
+            grid(options, "7")
+    assert [(one.fold, one.labeled) for one in grid(CrossValidate(("CPS",), folds=5, fold=(3, 1)), "10%")] == [(3, "10%"), (1, "10%")]
 
 
 def asked(monkeypatch, capsys, extra: list[list[str]], runs: list[list[str]]) -> list[dict]:

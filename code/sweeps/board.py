@@ -121,8 +121,7 @@ class Board:
             return
         for job, row in changed:
             score = f", test Dice {row.test:.4f}" if row.test is not None else ""
-            again = f" (attempt {row.tries})" if row.tries > 1 else ""
-            print(f"{time.strftime('%H:%M:%S')} {job.title}: {row.state}{again}{score}", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {job.title}: {state_of(row)}{score}", flush=True)
         if any(row.state in ("done", "failed") for _, row in changed) or now - self._last_line > 600:
             self._last_line = now
             print(f"{time.strftime('%H:%M:%S')} {self.heading()}", flush=True)
@@ -187,10 +186,14 @@ class Board:
         return found[::-1] if state == "done" else found
 
 
+def state_of(row: Row) -> str:
+    """training (2) where it is the second attempt."""
+    return row.state + (f" ({row.tries})" if row.tries > 1 and row.state in ("training", "testing") else "")
+
+
 def line_of(row: Row) -> str:
     """A row behind its title."""
-    state = row.state + (f" ({row.tries})" if row.tries > 1 and row.state in ("training", "testing") else "")
     step = f"{row.step}/{row.of}" if row.step else ""
     validation = f"{row.validation:.4f}" if row.validation is not None else ""
     test = f"{row.test:.4f}" if row.test is not None else ""
-    return f"{state:<12}{step:>15}  {validation:>10}  {test:>6}  {span(row.left)}".rstrip()
+    return f"{state_of(row):<12}{step:>15}  {validation:>10}  {test:>6}  {span(row.left)}".rstrip()

@@ -103,13 +103,13 @@ def work(job: Job, sweep: str, environment: Mapping[str, str], place: str, tick:
                 continue
             said = last_lines(job, began)
             if code == BAD_COMMAND:
-                outcome = Outcome("in use", said[-1]) if said and IN_USE in said[-1] else Outcome("failed", _reason(code, said))
+                outcome = Outcome("in use", said[-1]) if said and IN_USE in said[-1] else Outcome("failed", _reason(job, code, said))
                 break
             if code == INTERRUPTED and _step(job) > before:
                 continue  # someone else's interruption; it comes on
             failures += 1
             if failures == ATTEMPTS:
-                outcome = Outcome("failed", _reason(code, said))
+                outcome = Outcome("failed", _reason(job, code, said))
                 break
         note(job, sweep, outcome.state, failures, outcome.reason)
     except KeyboardInterrupt:
@@ -177,9 +177,11 @@ def last_lines(job: Job, offset: int = 0) -> list[str]:
     return [line for line in lines if line and not line.startswith("--- ")][-12:]
 
 
-def _reason(code: int, said: Sequence[str]) -> str:
-    """Why a script failed: its last words, or the signal that ended it."""
+def _reason(job: Job, code: int, said: Sequence[str]) -> str:
+    """Why a script failed: what it wrote down, its last words, or the signal that ended it."""
+    status = read_json(Path(job.folder) / "status.json")
     if code < 0:
         name = signal.Signals(-code).name
         return f"ended by {name}" + (" (by hand, or for want of memory)" if name == "SIGKILL" else "")
-    return f"exit code {code}: {said[-1] if said else 'it said nothing'}"
+    told = str(status.get("reason", "")).splitlines() if status.get("state") == "failed" else []
+    return f"exit code {code}: {[*told, *said[-1:], 'it said nothing'][0]}"
