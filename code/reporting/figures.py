@@ -228,7 +228,7 @@ def learning_curves(table: Table, of: Looks) -> Drawing | None:
                 axis.plot(x, factor * middle, color=look.colour, linestyle=look.dashes, linewidth=1.5, label=short(row.label),
                           marker="o" if len(x) == 1 else None, markersize=3)
                 if len(series) > 1:
-                    axis.fill_between(x, factor * low, factor * high, color=look.colour, alpha=0.12, linewidth=0)
+                    axis.fill_between(x, factor * low, factor * high, color=look.colour, alpha=0.09, linewidth=0)
     score.set(xlabel="step", ylabel="validation Dice, %", ylim=(0, 100))
     loss.set(xlabel="step", ylabel="training loss, total")
     if any(one.get_ydata().max() > 0 for one in loss.get_lines()):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reporting import page_tables as tables_of
 from reporting import pictures
@@ -67,7 +68,12 @@ def render(report: Report) -> str:
         data_sets=len({table.data_set for table in report.tables}),
         loud=[remark for remark in report.remarks if "synthetic" in remark.lower()],
         remarks=[remark for remark in report.remarks if "synthetic" not in remark.lower()],
-        figure_text=published, p_text=tables_of.p_text, percent=tables_of.percent, number=tables_of.number)
+        figure_text=published, breakable=breakable, p_text=tables_of.p_text, percent=tables_of.percent, number=tables_of.number)
+
+
+def breakable(name: str) -> Markup:
+    """A name that may go on in the next line after a joining sign."""
+    return Markup(re.sub(r"([_/.])", r"\1<wbr>", str(escape(name))))
 
 
 def _section(tables: Sequence[Table], of: dict[str, Look]) -> dict[str, Any]:
@@ -85,7 +91,8 @@ def _table(table: Table, of: dict[str, Look]) -> dict[str, Any]:
     shared, runs = tables_of.run_options(table)
     shown = {"cases": [], "worst": [], **pictures.examples(table)}
     return {
-        "table": table, "id": tables_of.anchor(table.key), "over": tables_of.over(table), "lines": tables_of.lines(table, of, quoted),
+        "missing": [tables_of.with_command(sentence) for sentence in table.missing], "table": table, "id": tables_of.anchor(table.key),
+        "over": tables_of.over(table), "lines": tables_of.lines(table, of, quoted),
         "scopes": ("mean", *table.classes) if len(table.classes) > 1 else ("mean",), "published": quoted,
         "figures": dict.fromkeys(KINDS) | {kind: _inline(drawing) for kind, drawing in table_drawings(table, of).items()},
         "pair_rows": rows, "heat": heat, "label": {row.key: row.label for row in table.rows}, "spread": tables_of.spread_lines(table),

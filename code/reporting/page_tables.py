@@ -231,6 +231,12 @@ def _run_dice(record: Record) -> Cell:
     return Cell(number(None if dice is None else 100 * dice), sortable(dice))
 
 
+def with_command(sentence: str) -> tuple[str, str]:
+    """A sentence and the command at its end, "" where it has none."""
+    words, found, command = sentence.partition(": python ")
+    return (f"{words}:", f"python {command}") if found else (sentence, "")
+
+
 def option_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
