@@ -22,7 +22,7 @@ from reporting import cells, table_files
 from reporting.build import build
 from reporting.latex import escape, latex
 from reporting.markdown import markdown
-from reporting.records import read
+from reporting.records import Record, Skipped, read, read_one
 from reporting.screen import screen
 from reporting.summary import Report, Row, Table, pair_of
 
@@ -84,8 +84,8 @@ def test_pairs_are_those_of_an_independent_calculation(sweep: Path):
     differences = [np.mean(ours[name]) - np.mean(theirs[name]) for name in sorted(ours)]
     pair = pair_of(table, "meanteacher", "supervised")
     assert pair and (pair.first, pair.groups, pair.cases) == ("meanteacher", 20, 40)
-    dice = [{path.name: json.loads(path.read_text())["summary"]["mean"]["dice"] for path in sweep.glob(f"{method}_3_labeled/*/*_seed?.json")}
-            for method in ("MeanTeacher", "Supervised")]
+    dice = [{path.name: json.loads(path.read_text())["summary"]["mean"]["dice"]
+             for path in sweep.glob(f"{method}_3_labeled/*/*_seed?.json")} for method in ("MeanTeacher", "Supervised")]
     assert (pair.runs, pair.better) == (4, sum(dice[0][name] > dice[1][name] for name in dice[1]))
     assert pair.p == pytest.approx(stats.wilcoxon(differences).pvalue)
     assert pair.false_claim == pytest.approx(stats.ttest_1samp(differences, 0, alternative="greater").pvalue)
@@ -236,6 +236,32 @@ def test_files_that_do_not_count(tmp_path: Path, sweep: Path):
     made = report_of(tmp_path)
     assert sorted(one.path.name for one in made.skipped) == ["half.json", "later.json", "other.json"]
     assert "later.json: schema 99" in markdown(made) and len(made.tables[0].rows[0].records) == 4
+
+
+def test_a_file_with_any_wrong_field_is_skipped_or_harmless(tmp_path: Path):
+    first, *rest = make_results(tmp_path, methods=("Supervised", "UAMT"), folds=5, seeds=(0,), budgets=("7",), upper=False)
+    whole, others, accepted = first.read_text(), read(rest)[0], []
+    places: list[tuple[Any, ...]] = [("run", name) for name in ("method", "options", "split", "training", "test", "remarks", "selection")]
+    places += [("run", "options", "fold"), ("run", "split", "labeled"), ("run", "training", "seconds"), ("summary",), ("summary", "mean"),
+               ("summary", "myocardium", "dice"), ("cases",), ("cases", 0), ("cases", 0, "hd95_mm")]
+    for place in places:
+        for wrong in (None, 5, "x", [], {"a": 1}):
+            value = json.loads(whole)
+            inner = value
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = wrong
+            first.write_text(json.dumps(value))
+            found = read_one(first)
+            if isinstance(found, Record):
+                accepted.append((place[-1], wrong))
+                assert markdown(build([found, *others], []))
+    assert {name for name, _ in accepted} == {"method", "training", "test", "remarks", "selection", "fold", "labeled", "seconds", "dice",
+                                              "hd95_mm"} and len(accepted) < 20
+    half = json.loads(whole)
+    first.write_text(json.dumps({**half, "cases": half["cases"][:-1]}))
+    found = read_one(first)
+    assert isinstance(found, Skipped) and "not whole" in found.reason
 
 
 HOSTILE = '=1+1 | <b>&x</b> \\input{y} "_%$#~^'

@@ -48,7 +48,7 @@ def command_for(like: Record, method: str, budget: str, keys: Sequence[Key]) -> 
 
 def again(record: Record) -> str:
     """The command that made a run, from the repository's root."""
-    words = shlex.split(record.run["command"], posix=False)
+    words = record.run["command"].split()
     return " ".join(["python", f"code/{Path(words[0]).name}", *words[1:]]) if words else ""
 
 

@@ -121,32 +121,62 @@ def read_one(path: Path) -> Record | Skipped:
     return Record(path, run, value["summary"], value["cases"], not path.stem.endswith(f"_{run['predictor']}"))
 
 
+WORD, WHOLE, MAPPING, LIST = (str,), (int,), (dict,), (list,)
+RUN = {"method": WORD, "data_set": WORD, "dimensions": WHOLE, "split": MAPPING, "predictor": WORD, "selection": WORD, "training": MAPPING,
+       "test": MAPPING, "command": WORD, "versions": MAPPING, "machine": MAPPING, "remarks": LIST, "code": WORD}
+OPTIONS = {"model": WORD, "labeled_num": (str, int), "labeled_choice": WORD, "protocol": WORD, "fold": (int, type(None)),
+           "folds": WHOLE, "seed": WHOLE, "labeled_seed": WHOLE, "split_seed": WHOLE}
+SUMMED = (*METRICS, "hd95_mm", "asd_mm", "missed", "both_empty", "n")
+"""Numbers of a summary, or None."""
+
+
 def _wrong(value: Any) -> str:
     """What keeps a file from being counted; "" for nothing."""
     if not isinstance(value, dict) or "schema" not in value:
         return "not a result of this program (no schema)"
     if value["schema"] != SCHEMA:
         return f"schema {value['schema']} (this program writes {SCHEMA})"
-    run, options = value["run"], value["run"]["options"]
-    for name in ("method", "data_set", "split", "predictor", "selection", "training", "test", "command", "versions", "machine"):
-        if name not in run:
-            return f"run has no {name}"
-    for name in (*DRAWN, "model"):
-        if name not in options:
-            return f"run's options have no {name}"
-    classes = [name for name in value["summary"] if name != "mean"]
-    if not classes or "mean" not in value["summary"]:
+    run, summary = value["run"], value["summary"]
+    for place, found, expected in (("run", run, RUN), ("run's options", run["options"], OPTIONS)):
+        for name, kinds in expected.items():
+            if name not in found:
+                return f"{place}: there is no {name}"
+            if not isinstance(found[name], kinds):
+                return f"{place}: {name} is {found[name]!r}"
+    if not all(isinstance(word, str) for word in (*run["remarks"], *run["split"]["labeled"])):
+        return "run: remarks and labelled cases must be words"
+    classes = [name for name in summary if name != "mean"]
+    if not classes or "mean" not in summary:
         return "summary has no classes"
-    for case in value["cases"]:
-        if case["class"] not in classes or not isinstance(case["name"], str):
-            return f"case {case['name']} has the unknown class {case['class']}"
-        for metric in METRICS:
-            number = case[metric]
-            if number is not None and not (isinstance(number, int | float) and math.isfinite(number)):
-                return f"case {case['name']}: {metric} is {number}"
-    if not value["cases"]:
+    spent = ("training", run["training"], ("seconds", "peak_memory"))
+    for place, numbers, names in (*((of, summary[of], SUMMED) for of in summary), spent):
+        for name in names:
+            if not _number(numbers[name] if name in METRICS else numbers.get(name)):
+                return f"{place}: {name} is {numbers[name]!r}"
+    return _wrong_cases(value["cases"], classes)
+
+
+def _wrong_cases(cases: Any, classes: Sequence[str]) -> str:
+    """What is wrong with the scores by case; "" for nothing."""
+    there = set()
+    for case in cases:
+        name, of = case["name"], case["class"]
+        if of not in classes or not isinstance(name, str) or not isinstance(case.get("group", ""), str):
+            return f"case {name} of group {case.get('group')} has the class {of}; the summary has {', '.join(classes)}"
+        if (name, of) in there:
+            return f"case {name}, {of}: it stands twice"
+        there.add((name, of))
+        for metric in (*METRICS, "hd95_mm", "asd_mm"):
+            if not _number(case[metric] if metric in METRICS else case.get(metric)):
+                return f"case {name}: {metric} is {case[metric]!r}"
+    if not there:
         return "it has no cases"
-    return ""
+    lacking = len({name for name, _ in there}) * len(classes) - len(there)
+    return f"{lacking} cases and classes are missing: it is not whole" if lacking else ""
+
+
+def _number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def group_of(case: Mapping[str, Any]) -> str:
