@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
@@ -52,9 +53,13 @@ def build(records: Sequence[Record], skipped: Sequence[Skipped], title: str = "R
             if drafts:
                 tables.append(_table(data_set, budget, protocol, classes, drafts, len(tables)))
     newest = max((str(record.run["test"].get("date", "")) for record in records), default="")
-    made = f"tests up to {newest}, report by commit {provenance.commit()[:12]}"
+    made = f"tests up to {newest}, report by commit {_commit()[:12]}"
     return Report(title, made, tuple(tables), tuple(skipped), tuple(remarks.of_report(records)),
                   {str(record.path): record.options for record in records})
+
+
+_commit = cache(provenance.commit)
+"""Asked of git once."""
 
 
 def _size(budget: str) -> tuple[int, float, str]:
