@@ -29,8 +29,9 @@ from dataloaders.errors import UserError
 from engine.prediction_confidence import apart, borders, disagreement, figures, unlike
 from engine.prediction_files import FULL, picture_overlay
 from engine.prediction_inputs import Entry, NewImage, Reader, entries_in
-from engine.prediction_job import _native
+from engine.prediction_job import Networks, _native
 from engine.prediction_record import Folder, cell
+from engine.results import finished, predictors
 from engine.run import finish_with
 
 VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "2", "--val_every", "2")
@@ -183,6 +184,11 @@ def test_volumes_of_slices_and_the_branches(runs: dict[str, Path], tiny_acdc: Pa
     (row,) = table(tmp_path / "out")
     differ = float(row["disagreement (1 - Dice)"])
     assert 0 < differ <= 1 and ("networks disagree" in row["flags"]) == (differ > 0.5)
+    modules = predictors(finished(run), "best", torch.device("cpu"))
+    images = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        quoted, each = Networks(modules, "ensemble").logits(images)  # type: ignore[arg-type]
+        assert torch.equal(quoted, modules["ensemble"](images)) and len(each) == 3 and not torch.equal(quoted, each[0])
     assert predicted(run, source, tmp_path / "branch", predictor="branch2") == 0
     assert (tmp_path / "branch" / "overlays" / f"{case}.jpg").stat().st_size > 1000
     capsys.readouterr()
