@@ -187,7 +187,7 @@ def matrix(table: Table) -> tuple[list[Row], list[list[Heat | None]]]:
         false = None if pair.false_claim is None else pair.false_claim if sign > 0 else 1 - pair.false_claim
         p = pair.p_holm
         heats = (sign * abs(pair.difference) / largest, 0.0 if p is None or p >= 0.05 else sign * (0.45 if p >= 0.001 else 0.9),
-                 0.0 if false is None else 1 - 2 * false)
+                 0.0 if false is None else (1 - 2 * false) ** 3)
         texts = (signed(100 * sign * pair.difference, 1), p_text(p), percent(false))
         tip = f"{label[one.key]} minus {label[other.key]}: {pair_text(pair, sign)}"
         return Heat([(text, round(heat, 3)) for text, heat in zip(texts, heats)], tip, pair.significant)
