@@ -26,7 +26,10 @@ AHEAD = 2
 
 
 class Policy(Protocol):
-    """A learned augmentation (CTAugment): the loader asks it for every row, the method updates it at the end of an epoch."""
+    """A learned augmentation (CTAugment): the loader asks it for every row, the method updates it at the end of an epoch.
+
+    Several processes each have a copy, so an update may rest only on what is the same on all, as the terms after `run.update` are.
+    """
 
     def sample(self, rng: np.random.Generator) -> Any:
         """What will be done to one row, drawn from `rng`."""
