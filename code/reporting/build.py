@@ -89,7 +89,7 @@ def _table(data_set: str, budget: str, protocol: str, classes: tuple[str, ...], 
         data_set=data_set, labeled_num=budget, protocol=protocol, dimensions=int(records[0].run.get("dimensions", 2)), classes=classes,
         metrics=shown, rows=tuple(rows), pairs=tuple(pairs), ranks=comparison.ranks_of(equals, scores, cases), best=best,
         missing=tuple(remarks.missing(drafts, budget)), remarks=tuple(remarks.of_table(drafts, cases, scores, equals)),
-        level=comparison.level_with(top, sheet.pairs), cases=len(cases.names), groups=len(np.unique(cases.groups)))
+        level=comparison.level_with(top, equals, sheet.pairs), cases=len(cases.names), groups=len(np.unique(cases.groups)))
 
 
 def _baseline_of(draft: Draft, drafts: Sequence[Draft]) -> Draft | None:

@@ -82,7 +82,7 @@ def best_of(keys: Sequence[str], stats: Mapping[str, Mapping[tuple[str, str], St
     return found
 
 
-def level_with(top: str, pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Keys of the rows that the row `top` does not differ from significantly, or was not tested against."""
-    return tuple(sorted(pair.second if pair.first == top else pair.first for pair in pairs
-                        if top in (pair.first, pair.second) and not pair.significant))
+def level_with(top: str, keys: Sequence[str], pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Which of the comparable rows `keys` the row `top` does not differ from significantly, or was not tested against."""
+    return tuple(sorted(other for pair in pairs if top in (pair.first, pair.second) and not pair.significant
+                        and (other := pair.second if pair.first == top else pair.first) in keys))

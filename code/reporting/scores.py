@@ -120,7 +120,7 @@ def side_by_side(first: Scores, second: Scores, cases: Cases) -> Side:
         return Side(empty, empty, np.empty((0, len(cases.names)), bool), "no fold in common")
     remarks = [said] if said else []
     if len(common) < max(len(mine), len(yours)):
-        remarks.append(f"on the {len(common)} runs that both have (of {len(mine)} and {len(yours)})")
+        remarks.append(f"on the {len(common)} run{'s' if len(common) > 1 else ''} that both have (of {len(mine)} and {len(yours)})")
     both, alone, pairs = [], np.zeros(len(cases.names), bool), []
     for key in common:
         tested = [scores.tested[runs].any(0) for scores, runs in ((first, mine[key]), (second, yours[key]))]
