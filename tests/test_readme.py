@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / name / "README.md" for name in ("code", "data", "results"))})
 MADE_LATER = ("results/phantom.md", "results/small_schedule.md", "results/acdc_small.md", "docs/demo.png")
 """Made by long runs; a link to them may stand in a page before they do."""
-FOREIGN = {"help", "port", "logdir", "depth", "signal", "nproc_per_node", "nnodes", "node_rank", "master_addr", "master_port", "rdzv_backend",
-           "rdzv_endpoint", "rdzv_id", "max_restarts", "head", "block", "cpus", "gres", "job", "ntasks", "open", "requeue", "time", "nodes",
-           "array", "standalone", "output", "mem", "partition", "wait", "kill", "gpus"}
+FOREIGN = {"array", "block", "cpus", "depth", "gpus", "gres", "head", "help", "job", "kill", "logdir", "master_addr", "master_port",
+           "max_restarts", "mem", "nnodes", "node_rank", "nodes", "nproc_per_node", "ntasks", "open", "output", "partition", "port",
+           "rdzv_backend", "rdzv_endpoint", "rdzv_id", "requeue", "signal", "standalone", "time", "wait"}
 """What every script has, and options of tensorboard, git, SLURM, torchrun and Ray."""
 KINDS = {"test_2D": "Test", "test_3D": "Test", "compare": "Compare", "cross_validate": "CrossValidate", "report": "Report",
          "predict": "Predict", "reproduce": "Reproduce"}
