@@ -46,7 +46,7 @@ def every_nth(train: list[Case], asked: str, choice: str) -> tuple[list[Case], l
     """(labelled, unlabelled, a sentence) for a budget 1/N: every N-th volume of the sorted names, from the first; `all` is 1/1."""
     found = re.fullmatch(r"1/([1-9][0-9]*)", "1/1" if asked.strip() == "all" else asked.strip())
     if found is None:
-        raise UserError(f"--labeled_num {asked}: {NAME} counts volumes; write 1/8 for every eighth (the peer has 1/1, 1/2, 1/4, 1/8, 1/16).")
+        raise UserError(f"--labeled_num {asked}: {NAME} counts volumes; write 1/8 for each eighth (published: 1/1, 1/2, 1/4, 1/8, 1/16).")
     if choice != "first":
         raise UserError(f"--labeled_choice {choice}: nothing is drawn under {NAME}; 1/N labels every N-th volume. Leave it out.")
     labeled = train[:: int(found[1])]

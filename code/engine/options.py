@@ -158,8 +158,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     """Options of a script: command line, then method x data set (`presets`), then protocol, then data set, then class.
 
     `presets` may have the keys 2D, 3D, Phantom (all of them), names of data sets, of protocols, and values of the script's --variant,
-    alone or with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for values that cannot be; unknown options
-    end the program with code 2 and the nearest known ones.
+    alone or with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for values that cannot be;
+    unknown options end the program with code 2 and the nearest known ones.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     names = [field.name for field in dataclasses.fields(kind)]
