@@ -160,6 +160,7 @@ def test_other_seeds_are_averaged_and_other_cases_not_ranked(tmp_path: Path):
     pair = pair_of(table, "uamt", "cps")
     assert pair and pair.said == "seeds differ: averaged over them" and pair.groups == 20
     assert table.ranks and set(table.ranks.mean_rank) == {"supervised", "cps", "uamt"} and "entmin" not in table.level
+    assert "EntMin $\\dagger$ &" in latex(report_of(tmp_path)) and any("†" in line for line in screen(report_of(tmp_path)).splitlines()[:8])
     assert not any("entmin" in keys for keys in table.best.values())
     assert any("EntMin was tested on other cases than most rows (20; they: 40)" in remark for remark in table.remarks)
 

@@ -83,6 +83,12 @@ def place(table: Table, row: Row, of: str, metric: str) -> int:
     return best.index(row.key) + 1 if row.key in best else 0
 
 
+def mark(table: Table, row: Row) -> str:
+    """≈: no significant difference from the best; †: tested on other cases than most rows, so not compared; "" otherwise."""
+    alone = table.ranks is not None and row.baseline != "all" and row.key not in table.ranks.mean_rank
+    return "†" if alone else "≈" if row.key in table.level else ""
+
+
 def heading(table: Table) -> str:
     """ACDC, 7 labelled, official split"""
     split = f"{table.protocol} split" if " " not in table.protocol else table.protocol

@@ -4,13 +4,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from reporting.cells import METRIC, heading, mean_sd, number, place, tested
+from reporting.cells import METRIC, heading, mark, mean_sd, number, place, tested
 from reporting.summary import Report, Row, Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "±": r"$\pm$", "≈": r"$\approx$", "Δ": r"$\Delta$"}
+    "±": r"$\pm$", "†": r"$\dagger$", "−": "$-$", "≈": r"$\approx$", "Δ": r"$\Delta$"}
 
 
 def latex(report: Report) -> str:
@@ -23,17 +23,17 @@ def latex(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Any text as text of LaTeX, on one line."""
-    return re.sub(r'[\\{}$&#_%~^<>±≈Δ|"]', lambda found: SPECIAL[found.group()], " ".join(text.split()))
+    return re.sub(r'[\\{}$&#_%~^<>±†−≈Δ|"]', lambda found: SPECIAL[found.group()], " ".join(text.split()))
 
 
 def _tables(table: Table) -> Iterator[str]:
     shown = [metric for metric in ("dice", "jaccard", "hd95_vox", "asd_vox") if metric in table.metrics]
     said = (f"{heading(table)}; {tested(table)}. Mean ± standard deviation over runs; best in bold, second underlined, among rows with two "
-            "runs or more; ≈: no significant difference from the best (Wilcoxon, Holm, 5 %).")
+            "runs or more; ≈: no significant difference from the best (Wilcoxon, Holm, 5 %); †: other test cases, not compared.")
     head = ["Method", "Runs", *(_title(metric) for metric in shown), r"$\Delta$ Dice"]
     yield _environment(table.key, said, "lr" + "r" * (len(shown) + 1), head, [
         [_name(table, row), str(row.stats["mean", "dice"].n), *(_cell(table, row, "mean", metric) for metric in shown),
-         escape(f"{number(row.difference.mean if row.difference else None, signed=True)} {row.told}".strip())]
+         escape(f"{number(row.difference.mean if row.difference else None, signed=True)} {row.told}".strip().replace("-", "−"))]
         for row in table.rows], table)
     if len(table.classes) > 1:
         yield _environment(
@@ -47,7 +47,7 @@ def _title(metric: str) -> str:
 
 
 def _name(table: Table, row: Row) -> str:
-    return escape(row.label) + (r" $\approx$" if row.key in table.level else "")
+    return escape(f"{row.label} {mark(table, row)}".strip())
 
 
 def _cell(table: Table, row: Row, of: str, metric: str) -> str:

@@ -4,14 +4,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from reporting.cells import METRIC, beside, heading, interval, mean_sd, memory, notes, number, p_value, place, published, seconds, tested
+from reporting.cells import (
+    METRIC,
+    beside,
+    heading,
+    interval,
+    mark,
+    mean_sd,
+    memory,
+    notes,
+    number,
+    p_value,
+    place,
+    published,
+    seconds,
+    tested,
+)
 from reporting.published import sources
 from reporting.summary import Pair, Report, Table
 
 HOW_TO_READ = (
     "Mean ± standard deviation over runs (folds, draws of the labelled cases, seeds). Intervals are 95 % bootstrap intervals of the mean, "
     "patients drawn whole, and say nothing about other seeds. Best in bold, second underlined, among rows with at least two runs on the "
-    "same cases; ≈: not significantly different from the best. Δ: Dice minus that of supervised training with the same labels, in points; "
+    "same cases; ≈: not significantly different from the best; †: other cases, not compared. "
+    "Δ: Dice minus that of supervised training with the same labels, in points; "
     "n.s.: not significant. Significance: Wilcoxon's signed-rank test over patients (their runs, classes and cases averaged first), "
     "p < 0.05 after Holm's correction over all pairs of the table. It speaks of other patients; in how many runs the first was better "
     "speaks of other folds, draws and seeds, and a claim needs both. P(false claim): posterior probability that the first of a pair is "
@@ -38,7 +54,7 @@ def _md_table(table: Table) -> Iterator[str]:
     lines = []
     for row in table.rows:
         values = {metric: _bold(mean_sd(row.stats["mean", metric], metric), place(table, row, "mean", metric)) for metric in shown}
-        dice = values.pop("dice") + (" ≈" if row.key in table.level else "")
+        dice = f"{values.pop('dice')} {mark(table, row)}".strip()
         shift = f"{mean_sd(row.difference, signed=True)} {row.told}".strip()
         lines.append([label[row.key], str(row.stats["mean", "dice"].n), dice, interval(row.stats["mean", "dice"]), *values.values(),
                       shift, interval(row.difference, signed=True), seconds(row.seconds), memory(row.peak_memory),

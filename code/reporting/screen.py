@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import textwrap
 
-from reporting.cells import heading, interval, mean_sd, memory, notes, number, place, seconds, tested
+from reporting.cells import heading, interval, mark, mean_sd, memory, notes, number, place, seconds, tested
 from reporting.summary import Report, Row, Table, pair_of
 
 WIDTH = 140
 LABEL = 31
-LEGEND = ("*: the best of at least two runs each; ≈: not significantly different from it. Δ: points to supervised training with the same "
+LEGEND = ("*: the best of at least two runs each; ≈: not significantly different from it; †: other cases, not compared. "
+          "Δ: points to supervised training with the same "
           "labels; n.s.: not significant; 2/3: better in two of three runs. Significance speaks of other patients, runs of other seeds: "
           "a claim needs both.")
 
@@ -24,11 +25,11 @@ def _screen(table: Table) -> str:
              f"{'':<{width}}{'runs':>4}  {'Dice %':<15} {'95 % interval':<16} {'Jaccard %':>9} {'HD95 vox':>9} {'ASD vox':>8} {'missed':>7}"
              f"  {'Δ supervised':<15} {'time':>7} {'memory':>8}"]
     for row in table.rows:
-        dice, mark = row.stats["mean", "dice"], _mark(table, row)
+        dice, sign = row.stats["mean", "dice"], _mark(table, row)
         flat = [number(row.stats["mean", metric].mean, metric) for metric in ("jaccard", "hd95_vox", "asd_vox", "missed")]
         parts = (number(row.difference.mean if row.difference else None, signed=True), row.told, _runs(table, row))
         shift = " ".join(part for part in parts if part)
-        lines.append(f"{_fit(row.label, width - 1):<{width}}{dice.n:>4}  {mean_sd(dice) + mark:<15} {interval(dice):<16} {flat[0]:>9} "
+        lines.append(f"{_fit(row.label, width - 1):<{width}}{dice.n:>4}  {mean_sd(dice) + sign:<15} {interval(dice):<16} {flat[0]:>9} "
                      f"{flat[1]:>9} {flat[2]:>8} {flat[3]:>7}  {shift:<15} {seconds(row.seconds):>7} {memory(row.peak_memory):>8}")
     if 1 < len(table.classes) <= 6:
         lines += ["", f"{'Dice %, by class':<{width}}" + "".join(f"{_fit(name, 15):<17}" for name in table.classes).rstrip()]
@@ -51,4 +52,4 @@ def _fit(text: str, width: int) -> str:
 
 
 def _mark(table: Table, row: Row) -> str:
-    return "*" if place(table, row, "mean", "dice") == 1 else " ≈" if row.key in table.level else ""
+    return "*" if place(table, row, "mean", "dice") == 1 else f" {mark(table, row)}".rstrip()
