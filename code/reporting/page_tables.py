@@ -198,7 +198,9 @@ def matrix(table: Table) -> tuple[list[Row], list[list[Heat | None]]]:
 def pair_text(pair: Pair, sign: int = 1) -> str:
     low, high = sorted((sign * pair.low, sign * pair.high))
     text = f"{signed(100 * sign * pair.difference)} points of Dice, 95 % interval {number(100 * low)} to {number(100 * high)}"
-    return text + f", p {p_text(pair.p)}, after Holm {p_text(pair.p_holm)}" + (f". {pair.said}" if pair.said else "")
+    text += f", p {p_text(pair.p)}, after Holm {p_text(pair.p_holm)}"
+    text += f"; the better of the two is so in {pair.better} of {pair.runs} runs" if pair.runs else ""
+    return text + (f". {pair.said}" if pair.said else "")
 
 
 # Runs and options
