@@ -20,11 +20,11 @@ from dataloaders.errors import UserError
 from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.splits import test_cases
 from engine import results
+from engine.devices import choose_device
 from engine.export import write_prediction
 from engine.options import REPOSITORY
 from engine.pictures import learning_curves
 from engine.run import peak_memory
-from engine.devices import choose_device
 from metrics import score_case, summarize
 
 Rows = list[list[dict[str, Any]]]
