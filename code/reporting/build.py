@@ -63,10 +63,13 @@ _commit = cache(provenance.commit)
 
 
 def _size(budget: str) -> tuple[int, float, str]:
-    """Order of label budgets: numbers, shares, all."""
+    """Order of label budgets: numbers, shares, 1/8 and its kin, all."""
+    above, slash, below = budget.partition("/")
     try:
+        if slash:
+            return 1, 100 * float(above) / float(below), budget
         return (1 if budget.endswith("%") else 0, float(budget.rstrip("%")), budget)
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         return 2, 0.0, budget
 
 
