@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
+from engine.checkpoint import write_atomically
 from reporting import page_tables as tables_of
 from reporting import pictures
 from reporting.cells import METRIC, published
@@ -48,7 +49,7 @@ def write_page(report: Report, folder: Path) -> Path:
     """folder/report.html. The same report (and the same runs beside it) gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    path.write_text(render(report), encoding="utf-8")
+    write_atomically(path, render(report).encode())
     return path
 
 
