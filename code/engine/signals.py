@@ -4,10 +4,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
+
+from losses.ranks import world
 
 
 class Signals:
@@ -42,7 +45,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def as_interrupts() -> Iterator[None]:
-    """While open, SIGTERM and SIGUSR1 raise KeyboardInterrupt, as SIGINT does: for what comes before and after the loop."""
+    """While open, SIGTERM and SIGUSR1 raise KeyboardInterrupt, as SIGINT does: for what comes before and after the loop.
+
+    Where an exception ends one of several processes, it heeds no signal from then on: torchrun terminates all once one has left, and
+    status.json must be written all the same.
+    """
     old: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGUSR1"):
@@ -51,5 +58,6 @@ def as_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        ending = world() > 1 and sys.exc_info()[0] is not None
+        for number, handler in (old | {signal.SIGINT: None} if ending else old).items():
+            signal.signal(number, signal.SIG_IGN if ending else handler)
