@@ -72,13 +72,15 @@ def ranks_of(keys: Sequence[str], scores: Mapping[str, Scores], cases: Cases) ->
 
 def best_of(keys: Sequence[str], stats: Mapping[str, Mapping[tuple[str, str], Stat]],
             places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """The best and the second of each (class, metric) among the rows `keys` that have two runs or more; nothing where not two have."""
+    """The best and the second of each (class, metric) among the rows `keys` that have two runs or more; nothing where not two have, or
+    where the first two are equal."""
     found = {}
     for place in places:
         known = [(mean if place[1] not in RISING else -mean, key) for key in keys
                  if (mean := stats[key][place].mean) is not None and stats[key][place].n > 1]
-        if len(known) > 1:
-            found[place] = tuple(key for _, key in sorted(known)[:2])
+        known.sort()
+        if len(known) > 1 and known[0][0] != known[1][0]:
+            found[place] = tuple(key for _, key in known[:2])
     return found
 
 
