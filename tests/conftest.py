@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from test_nifti import save as save_volume
 from tiny import write_acdc, write_folder
 
 VOLUME_SIDES = (40, 34, 20)
+
+# A shell without job control starts what runs in the background deaf to Ctrl-C, and so would be every child to which tests send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

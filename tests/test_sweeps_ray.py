@@ -128,5 +128,8 @@ def test_a_cluster_of_two_nodes(tmp_path: Path) -> None:
         for node in reversed(nodes):
             node.terminate()
         for node in nodes:
-            node.wait(30)
+            try:
+                node.wait(30)
+            except subprocess.TimeoutExpired:
+                node.kill()
         shutil.rmtree(scratch, ignore_errors=True)
