@@ -323,3 +323,13 @@ def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         with pytest.raises(UserError, match=words) as error:
             report.main(report.Report((Path(place),)))
         assert error.value.code == 2
+
+
+def test_what_reproduce_made_is_no_row(tmp_path: Path):
+    made = make_results(tmp_path / "P", methods=("Supervised",), folds=None, budgets=("7",))
+    twin = tmp_path / "reproduce" / "P" / made[0].relative_to(tmp_path / "P")
+    twin.parent.mkdir(parents=True)
+    twin.write_text(made[0].read_text())
+    records, skipped = read([tmp_path])
+    assert {record.path for record in records} == set(made) and not skipped
+    assert [record.path for record in read([tmp_path / "reproduce"])[0]] == [twin], "asked for by its own name it is read"
