@@ -133,6 +133,19 @@ def test_a_run_ends_in_its_orderly_way_with_its_sweep(tmp_path, number):
     assert work(fake(tmp_path, "run", "wait"), "s", {}, str(tmp_path)).state == "done"
 
 
+def test_a_result_of_an_earlier_training_is_made_again(tmp_path):
+    """--fresh by hand, for example: the scores beside it are of the run that was moved aside."""
+    job = fake(tmp_path, "run")
+    assert work(job, "s", {}, str(tmp_path)).state == "done" and is_tested(job)
+    result = Path(job.result)
+    result.write_text('{"summary": {"mean": {"dice": 0.1}}}')
+    ended = (Path(job.folder) / "status.json").stat().st_mtime_ns
+    os.utime(result, ns=(ended - 10**9, ended - 10**9))
+    assert not is_tested(job)
+    assert work(job, "s", {}, str(tmp_path)).state == "done"
+    assert read_json(result)["summary"]["mean"]["dice"] == 0.75 and len(starts(job)) == 1, "tested again, not trained"
+
+
 def test_the_others_finish_and_what_failed_is_told(tmp_path, capsys, monkeypatch):
     """A run that another process holds is waited for, one that fails stops nobody, finished ones are not begun again."""
     jobs = [fake(tmp_path, name, codes) for name, codes in (("held", "in use,0"), ("bad", "3"), ("good", "0"))]
