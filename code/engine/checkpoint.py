@@ -173,7 +173,7 @@ def _carries_code(content: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             streams = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, zlib.error):
+    except (zipfile.BadZipFile, OSError, RuntimeError, zlib.error):
         if content.startswith(b"PK"):  # a damaged archive
             return False
     for stream in streams:
