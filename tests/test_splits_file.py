@@ -88,6 +88,20 @@ def test_other_data_under_the_same_name_are_refused(tiny_acdc: Path, tmp_path: P
     write_splits(path, words(root), [(2, None, "1")])  # a fold follows from the names, not from the order of a list
 
 
+def test_another_protocol_or_selection_under_the_same_name_is_refused(tiny_acdc: Path, tmp_path: Path):
+    path = tmp_path / "splits.json"
+    write_splits(path, words(tiny_acdc), RUNS)
+    for key in ("protocol", "selection"):
+        value = json.loads(path.read_text())
+        then = value["splits"]["official"][key]
+        value["splits"]["official"][key] = "another"
+        path.write_text(json.dumps(value))
+        with pytest.raises(UserError, match=f"official, {key}: another then, {then} now"):
+            write_splits(path, words(tiny_acdc), RUNS)
+        value["splits"]["official"][key] = then
+        path.write_text(json.dumps(value))
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1, "splits": [1]}', '{"splits": {"official": {}}}'])
 def test_a_foreign_file_is_refused(tiny_acdc: Path, tmp_path: Path, content: str):
     path = tmp_path / "splits.json"
