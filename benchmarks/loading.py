@@ -27,12 +27,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
-from dataloaders import augment_scipy, catalog  # noqa: E402
-from dataloaders.augment_draws import RECIPES, draw  # noqa: E402
+from dataloaders import catalog  # noqa: E402
+from dataloaders.augmentation import scipy_reference as augment_scipy  # noqa: E402
+from dataloaders.augmentation.recipes import RECIPES, draw  # noqa: E402
+from dataloaders.batches.loader import Loader  # noqa: E402
+from dataloaders.batches.sampling import AUGMENTATION, generator  # noqa: E402
+from dataloaders.batches.store import Store, build_store  # noqa: E402
 from dataloaders.errors import UserError  # noqa: E402
-from dataloaders.loader import Loader  # noqa: E402
-from dataloaders.sampling import AUGMENTATION, generator  # noqa: E402
-from dataloaders.store import Store, build_store  # noqa: E402
 from losses import supervised_loss  # noqa: E402
 from networks import build  # noqa: E402
 

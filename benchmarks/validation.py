@@ -28,14 +28,14 @@ from plain import PlainMeanTeacher, as_published, validate_volume  # noqa: E402
 from torch import nn  # noqa: E402
 
 from dataloaders import catalog  # noqa: E402
+from dataloaders.batches.loader import Loader  # noqa: E402
+from dataloaders.batches.store import build_store  # noqa: E402
 from dataloaders.errors import UserError  # noqa: E402
-from dataloaders.loader import Loader  # noqa: E402
-from dataloaders.store import build_store  # noqa: E402
-from engine.allocation import keep_freed_memory  # noqa: E402
 from engine.optimizers import build_optimizer  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
 from networks.folding import for_inference  # noqa: E402
+from system.allocation import keep_freed_memory  # noqa: E402
 from val_2D import Validator, predict_slices, to_native, to_training_size  # noqa: E402
 
 EVERY = 200

@@ -21,13 +21,13 @@ import torch
 import tyro
 
 from dataloaders import catalog
-from dataloaders.splits import test_cases
-from engine import results
-from engine.ensembles import MeanLogits
-from engine.folders import model_folder, result_path
-from engine.jobs import run_all
+from dataloaders.splits.protocols import test_cases
 from engine.options import REPOSITORY, Options
 from engine.run import finish_with
+from evaluation import results
+from networks.ensembles import MeanLogits
+from storage.folders import model_folder, result_path
+from system.jobs import run_all
 from val_2D import Validator
 
 CODE = Path(__file__).resolve().parent

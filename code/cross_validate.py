@@ -21,9 +21,9 @@ import tyro
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.folders import data_name, model_folder, results_folder
 from engine.options import REPOSITORY
 from engine.run import finish_with
+from storage.folders import data_name, model_folder, results_folder
 from sweeps import slurm
 from sweeps.board import Board
 from sweeps.grid import Combination, combinations

@@ -17,11 +17,11 @@ import numpy as np
 import tyro
 
 from dataloaders import catalog
-from engine.folders import model_folder, result_path
-from engine.jobs import run_all
 from engine.options import REPOSITORY
-from engine.pictures import grey, informative_slice, legend, overlay, plt, read_curves, save_figure
 from engine.run import finish_with
+from pictures.flat import grey, informative_slice, legend, overlay, plt, read_curves, save_figure
+from storage.folders import model_folder, result_path
+from system.jobs import run_all
 
 CODE = Path(__file__).resolve().parent
 HEART = catalog.DATA_SETS["Phantom"].classes

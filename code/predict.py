@@ -25,16 +25,16 @@ import tyro
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine import results
-from engine.devices import choose_device
 from engine.options import REPOSITORY
-from engine.prediction import Report, predict_all
-from engine.prediction_confidence import profile
-from engine.prediction_files import sheet
-from engine.prediction_inputs import entries_in, reader_for, shown
-from engine.prediction_job import Job, Networks, quoted_of
-from engine.prediction_record import SHEET, TABLE, UNREADABLE, Folder
 from engine.run import finish_with
+from evaluation import results
+from prediction.confidence import profile
+from prediction.files import sheet
+from prediction.inputs import entries_in, reader_for, shown
+from prediction.job import Job, Networks, quoted_of
+from prediction.loop import Report, predict_all
+from prediction.record import SHEET, TABLE, UNREADABLE, Folder
+from system.devices import choose_device
 from val_3D import window_stride
 
 LISTED = 10

@@ -19,13 +19,13 @@ import sys
 from pathlib import Path
 
 from dataloaders.catalog import DATA_SETS, named, resolve
-from dataloaders.check import check_folder
-from dataloaders.convert_acdc import convert_acdc
-from dataloaders.convert_brats import convert_brats
-from dataloaders.convert_la import convert_la
-from dataloaders.convert_promise12 import convert_promise12
 from dataloaders.errors import UserError
 from dataloaders.layouts.phantom import PhantomSource
+from preparation.acdc import convert_acdc
+from preparation.brats import convert_brats
+from preparation.check import check_folder
+from preparation.la import convert_la
+from preparation.promise12 import convert_promise12
 
 CONVERSIONS = {
     "acdc": ("ACDC", convert_acdc, "the ACDC challenge's NIfTI files to h5 slices and volumes",
@@ -133,8 +133,8 @@ def convert(command: str, raw: Path, out: Path, workers: int) -> int:
 def weights(given: argparse.Namespace) -> int:
     """Makes the run, prints remarks and the next command; returns the exit code."""
     # Here alone: torch takes seconds to load, in each process of a conversion too.
-    from engine.foreign_weights import make_run
     from engine.options import Options, parse
+    from evaluation.foreign_weights import make_run
 
     words: list[str] = []
     for option in COMMON:
@@ -150,7 +150,7 @@ def weights(given: argparse.Namespace) -> int:
 
 def views(folders: list[Path], dataset: str | None, out: Path, images: int) -> int:
     """Writes the picture; returns the exit code."""
-    from engine.views import views_sheet
+    from preparation.views import views_sheet
 
     if not out.resolve().parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.resolve().parent}; make it, or give --out another place.")

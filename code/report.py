@@ -15,14 +15,14 @@ from pathlib import Path
 import tyro
 
 from dataloaders.errors import UserError
-from engine.folders import results_folder
 from engine.run import finish_with
 from reporting.build import build
-from reporting.figures import write_figures
-from reporting.page import write_page
+from reporting.printing.figures import write_figures
+from reporting.printing.page import write_page
+from reporting.printing.screen import screen
+from reporting.printing.table_files import write_tables
 from reporting.records import read
-from reporting.screen import screen
-from reporting.table_files import write_tables
+from storage.folders import results_folder
 
 
 @dataclass

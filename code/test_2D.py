@@ -19,15 +19,15 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from dataloaders.augment_draws import RECIPES
+from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.description import DataSet
 from dataloaders.reading import EvaluationCase
 from dataloaders.zoom import resize_nearest
-from engine import results
-from engine.pictures import case_sheet
 from engine.run import finish_with
-from engine.testing import Stopwatch, TestOptions, open_run, record, score, write_predictions
+from evaluation import results
+from evaluation.testing import Stopwatch, TestOptions, open_run, record, score, write_predictions
 from metrics import confusion_matrix, dataset_overlap, image_detection, image_flags, simeps_metrics
+from pictures.flat import case_sheet
 from val_2D import predict_case
 
 

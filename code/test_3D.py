@@ -21,12 +21,12 @@ import tyro
 from tqdm import tqdm
 
 from dataloaders.errors import UserError
-from engine import results
-from engine.folders import result_path
-from engine.pictures_3d import surface, three_planes
 from engine.run import finish_with
-from engine.testing import Opened, Rows, Stopwatch, TestOptions, open_run, record, score, write_predictions
+from evaluation import results
+from evaluation.testing import Opened, Rows, Stopwatch, TestOptions, open_run, record, score, write_predictions
 from metrics import largest_component
+from pictures.volumes import surface, three_planes
+from storage.folders import result_path
 from val_3D import sliding_window, window_stride
 
 

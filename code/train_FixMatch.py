@@ -13,8 +13,8 @@ from typing import Literal
 
 import torch
 
-from dataloaders.ctaugment import CTAugment
-from dataloaders.strong_views import color_jitter, cutout, gaussian_blur
+from dataloaders.augmentation.ctaugment import CTAugment
+from dataloaders.augmentation.strong_views import color_jitter, cutout, gaussian_blur
 from engine import Options, Presets, Run, launch
 from engine.schedules import consistency_weight
 from losses import batch_mean, supervised_loss

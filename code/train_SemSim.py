@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from dataloaders.strong_views import mixed_view
+from dataloaders.augmentation.strong_views import mixed_view
 from engine import Options, Presets, Run, launch
 from losses import supervised_loss
 from losses.overlap import one_hot

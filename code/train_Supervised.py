@@ -9,7 +9,7 @@ Page: docs/methods/supervised.md          python code/train_Supervised.py --data
 from dataclasses import dataclass
 from typing import Literal
 
-from dataloaders.augment_nnunet import augment
+from dataloaders.augmentation.nnunet import augment
 from engine import Options, Presets, Run, launch
 from losses import supervised_loss
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloaders.augment_draws import RECIPES
+from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.description import Case, DataSet, Source
 from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.zoom import resize_nearest

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from dataloaders.loader import Batch
 from engine.compiling import compiled
 
 Computed = dict[str, Any]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from dataloaders import augment_scipy
-from dataloaders.augment import Augmenter
-from dataloaders.augment_draws import RECIPES, draw, normal_quantiles, rows_of
+from dataloaders.augmentation import scipy_reference as augment_scipy
+from dataloaders.augmentation.augmenter import Augmenter
+from dataloaders.augmentation.recipes import RECIPES, draw, normal_quantiles, rows_of
+from dataloaders.batches.sampling import AUGMENTATION, generator
+from dataloaders.batches.store import Store
 from dataloaders.errors import UserError
-from dataloaders.sampling import AUGMENTATION, generator
-from dataloaders.store import Store
 from dataloaders.zoom import floor_indices, resize_nearest, zoom_indices
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from harness import outcome
 from scipy import ndimage
 
-from dataloaders import augment_nnunet as nnunet
-from dataloaders.augment_nnunet import NNUNET, Strength, apply, augment, draw
+from dataloaders.augmentation import nnunet
+from dataloaders.augmentation.nnunet import NNUNET, Strength, apply, augment, draw
 
 NOTHING = Strength(**{field.name: 0.0 for field in fields(Strength)})
 SIDES = [(24, 32), (16, 20, 12)]

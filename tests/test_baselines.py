@@ -11,9 +11,9 @@ import train_ICT
 from parity_tools import ScriptedRun, Stub, drive, golden_batch, gradient
 from torch import nn
 
+from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from dataloaders.loader import Batch
 from engine.sizes import check_network
 from networks import build, frozen_copy
 from networks.discriminator import average

@@ -14,9 +14,10 @@ from swin_weights import NARROW, imagenet, make_narrow
 from torch import Tensor
 from train_CrossTeaching import CrossTeaching
 
-from dataloaders import catalog, splits
+from dataloaders import catalog
 from dataloaders.description import Case
 from dataloaders.errors import UserError
+from dataloaders.splits import protocols as splits
 from engine.schedules import SCHEDULES
 from losses import dice_per_class
 

@@ -13,14 +13,14 @@ import train_Supervised
 from harness import Bench
 from test_splits import Listed, groups
 
-from dataloaders import splits
 from dataloaders.catalog import DATA_SETS
 from dataloaders.description import Case
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import AcdcSource
+from dataloaders.splits import protocols as splits
 from engine import parse
-from engine.folders import result_path
 from engine.schedules import consistency_weight
+from storage.folders import result_path
 
 PROTOCOL = "cross_val_dev"
 

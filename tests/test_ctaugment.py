@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from dataloaders.augmentation.ctaugment import DEPTH, KERNELS, STRONG, WEAK, CTAugment, chances, enlarging, rescale, rotate, value_of
+from dataloaders.augmentation.strong_views import normalised
 from dataloaders.catalog import DATA_SETS
-from dataloaders.ctaugment import DEPTH, KERNELS, STRONG, WEAK, CTAugment, chances, enlarging, rescale, rotate, value_of
-from dataloaders.strong_views import normalised
 
 ACDC, NEU = DATA_SETS["ACDC"], DATA_SETS["NEU-Seg"]
 

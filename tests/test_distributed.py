@@ -114,8 +114,8 @@ def several_terms(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, eq
 
 def trained(rank: int = 0, shares: Any = None) -> dict[str, torch.Tensor]:
     """State of the small network after the steps, with all rows of a step or this rank's."""
-    from engine import distributed
     from losses import ranks
+    from system import distributed
     network, (images, labels) = small_network(), (torch.randn(5, 1, 6, 5).double(), torch.randint(-1, 3, (5, 6, 5)) % 256)
     if shares is not None:
         from networks.sync_norm import synchronise
@@ -136,7 +136,7 @@ def trained(rank: int = 0, shares: Any = None) -> dict[str, torch.Tensor]:
 
 def train_share(rank: int, port: str, folder: Path) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    from engine import distributed
+    from system import distributed
     distributed.join()
     assert distributed.gather({"rank": rank, "none": None}) == [{"rank": 0, "none": None}, {"rank": 1, "none": None}]
     assert distributed.collected([10 * k for k in distributed.dealt(range(5))]) == [0, 10, 20, 30, 40]

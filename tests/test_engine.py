@@ -18,8 +18,8 @@ import pytest
 import torch
 from harness import Bench, content, outcome, together
 
-from engine import checkpoint
-from engine.provenance import code_digest
+from storage import checkpoint
+from storage.provenance import code_digest
 
 
 def weights(bench: Bench, model: str) -> dict:
@@ -253,7 +253,7 @@ def test_changed_lists_are_refused(bench: Bench) -> None:
 
 def other_code(digest: str) -> None:
     """As if the code had this digest."""
-    from engine import provenance
+    from storage import provenance
     provenance.code_digest = lambda script: digest
 
 
@@ -320,7 +320,7 @@ def test_second_process_is_refused(bench: Bench) -> None:
 
 def slow_down() -> None:
     """Stands still after each validation."""
-    from engine import faults
+    from system import faults
     reach = faults.reach
 
     def slow(place: str, what: str = "") -> None:

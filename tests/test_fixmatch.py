@@ -15,9 +15,9 @@ from parity_tools import Stub, drive, golden_batch, gradient
 from test_methods import discs, hard_dice
 from torch import nn
 
+from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from dataloaders.loader import Batch
 from engine import parse
 from losses.pseudo_labels import complementary_loss, concentration, hard_labels, relative_confidence
 from networks import build

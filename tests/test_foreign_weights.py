@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 import networks
-from engine import checkpoint
-from engine import foreign_weights as foreign
 from engine.run import finish_with
-from engine.weight_files import read
+from evaluation import foreign_weights as foreign
+from storage import checkpoint
+from storage.weight_files import read
 
 WIDTHS = (16, 32, 64, 128, 256)
 

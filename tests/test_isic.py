@@ -8,12 +8,12 @@ import test_2D
 import torch
 from PIL import Image
 
-from dataloaders import splits
 from dataloaders.catalog import DATA_SETS, open_source, resolve
-from dataloaders.check import check_folder
 from dataloaders.errors import UserError
 from dataloaders.layouts.isic import SIDE, folders
+from dataloaders.splits import protocols as splits
 from engine.run import finish_with
+from preparation.check import check_folder
 
 ISIC = DATA_SETS["ISIC"]
 

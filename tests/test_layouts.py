@@ -12,13 +12,13 @@ import pytest
 from dagm_fixture import write_dagm
 from PIL import Image
 
-from dataloaders import splits
 from dataloaders.catalog import DATA_SETS, named, open_source, resolve
 from dataloaders.errors import UserError
 from dataloaders.layouts import problems
 from dataloaders.layouts.common import checked_label, read_list
 from dataloaders.layouts.mt import tiles
 from dataloaders.layouts.neu import piece
+from dataloaders.splits import protocols as splits
 
 ACDC = DATA_SETS["ACDC"]
 DEPTH, SIZE = 3, (12, 10)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from test_augment import make_store
 
+from dataloaders.batches.loader import Loader
+from dataloaders.batches.store import Store
 from dataloaders.errors import UserError
-from dataloaders.loader import Loader
-from dataloaders.store import Store
 
 SHAPES = [(40, 30), (32, 48), (50, 50)] * 8
 COMMON = {"batch_size": 8, "labeled_bs": 3, "patch_size": (32, 32), "recipe": "rot_flip", "seed": 5, "threads": 2}

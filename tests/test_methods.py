@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from parity_tools import Stub, TappedStub, drive, golden_batch, gradient
 from torch import nn
 
+from dataloaders.batches.loader import Batch
 from dataloaders.errors import UserError
-from dataloaders.loader import Batch
 from engine.schedules import consistency_weight
 from losses import (
     cross_entropy,

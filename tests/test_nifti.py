@@ -13,13 +13,13 @@ import pytest
 import SimpleITK
 
 from dataloaders.catalog import named, open_source, resolve
-from dataloaders.check import check_folder
 from dataloaders.errors import UserError
 from dataloaders.geometry import place, reversed_axes
 from dataloaders.layouts.nifti import read_header, read_volume
 from dataloaders.layouts.volume_files import normalised
-from dataloaders.splits import make_split
-from dataloaders.splits import test_cases as cases_of_test
+from dataloaders.splits.protocols import make_split
+from dataloaders.splits.protocols import test_cases as cases_of_test
+from preparation.check import check_folder
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 SHAPE = (12, 10, 6)

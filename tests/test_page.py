@@ -20,12 +20,12 @@ from made_results import make_results
 from matplotlib.path import Path as Outline
 from PIL import Image
 
-from engine.export import write_prediction
-from reporting import page, pictures
+from evaluation.export import write_prediction
 from reporting.build import build
-from reporting.drawing import apart, draw, looks, svg
-from reporting.figures import table_drawings, write_figures
-from reporting.rank_diagram import critical_difference
+from reporting.printing import page, pictures
+from reporting.printing.drawing import apart, draw, looks, svg
+from reporting.printing.figures import table_drawings, write_figures
+from reporting.printing.rank_diagram import critical_difference
 from reporting.records import Record, Skipped, read
 from reporting.run_files import curves
 from reporting.summary import Report, Row, Table

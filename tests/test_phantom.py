@@ -15,7 +15,7 @@ from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.errors import UserError
 from dataloaders.layouts import drawn
 from dataloaders.layouts import phantom as layout
-from dataloaders.phantom import CONTRACTED, RELAXED, draw_patient
+from dataloaders.phantoms.phantom import CONTRACTED, RELAXED, draw_patient
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 LEFT, MUSCLE, RIGHT = 3, 2, 1

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dataloaders import catalog, phantom3d, splits
+from dataloaders import catalog
 from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.errors import UserError
 from dataloaders.layouts import phantom3d as layout
-from dataloaders.phantom3d import Canvas, Dice, Ellipsoid, Tube, draw_volume
+from dataloaders.phantoms import phantom3d
+from dataloaders.phantoms.phantom3d import Canvas, Dice, Ellipsoid, Tube, draw_volume
+from dataloaders.splits import protocols as splits
 
 
 @pytest.fixture(scope="module")

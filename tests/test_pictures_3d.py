@@ -7,8 +7,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from engine import pictures_3d
-from engine.pictures_3d import _mesh, _middle, _thickest, surface, three_planes, upright
+from pictures import volumes as pictures_3d
+from pictures.volumes import _mesh, _middle, _thickest, surface, three_planes, upright
 
 
 def ball(shape=(24, 20, 16), centre=(12, 10, 8), radius=5.0) -> np.ndarray:

@@ -24,15 +24,15 @@ from PIL import Image
 from tiny import write_folder
 
 from dataloaders.catalog import named
-from dataloaders.convert_acdc import normalised
 from dataloaders.errors import UserError
-from engine.prediction_confidence import apart, borders, disagreement, figures, unlike
-from engine.prediction_files import FULL, picture_overlay
-from engine.prediction_inputs import Entry, NewImage, Reader, entries_in
-from engine.prediction_job import Networks, _native
-from engine.prediction_record import Folder, cell
-from engine.results import finished, predictors
 from engine.run import finish_with
+from evaluation.results import finished, predictors
+from prediction.confidence import apart, borders, disagreement, figures, unlike
+from prediction.files import FULL, picture_overlay
+from prediction.inputs import Entry, NewImage, Reader, entries_in
+from prediction.job import Networks, _native
+from prediction.record import Folder, cell
+from preparation.acdc import normalised
 
 VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "2", "--val_every", "2")
 

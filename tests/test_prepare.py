@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from dataloaders import convert, convert_acdc
 from dataloaders.catalog import DATA_SETS, open_source
-from dataloaders.check import Children, check_folder
 from dataloaders.description import Case
 from dataloaders.errors import UserError
 from dataloaders.layouts.nifti import read_volume
+from preparation import acdc as convert_acdc
+from preparation import convert
+from preparation.check import Children, check_folder
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 TRAIN, VAL, TEST = "patient099", "patient028", "patient011"

@@ -10,11 +10,14 @@ import pytest
 import SimpleITK
 from skimage.exposure import cumulative_distribution
 
-from dataloaders import convert, convert_brats, convert_la, convert_promise12
 from dataloaders.catalog import DATA_SETS, open_source, resolve
-from dataloaders.convert import published
 from dataloaders.errors import UserError
 from dataloaders.geometry import affine_of, place
+from preparation import brats as convert_brats
+from preparation import convert
+from preparation import la as convert_la
+from preparation import promise12 as convert_promise12
+from preparation.convert import published
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 TRAIN_LA, TEST_LA = published("LA", "train.list")[0], published("LA", "test.list")[0]
@@ -89,7 +92,7 @@ def test_la_is_prepared_as_published(la, tmp_path):
 
 
 def test_margins_follow_from_the_name():
-    from dataloaders.convert import Job
+    from preparation.convert import Job
 
     label = np.zeros((200, 200, 3), np.uint8)
     label[80:100, 90:110] = 1

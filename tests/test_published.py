@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataloaders.catalog import DATA_SETS
-from dataloaders.draws import budget
+from dataloaders.splits.draws import budget
 from reporting import published
 
 CODE = Path(__file__).parents[1] / "code"

@@ -18,12 +18,12 @@ from made_results import make_results
 from scipy import stats
 
 from dataloaders.errors import UserError
-from reporting import cells, table_files
 from reporting.build import build
-from reporting.latex import escape, latex
-from reporting.markdown import markdown
+from reporting.printing import cells, table_files
+from reporting.printing.latex import escape, latex
+from reporting.printing.markdown import markdown
+from reporting.printing.screen import screen
 from reporting.records import Record, Skipped, read, read_one
-from reporting.screen import screen
 from reporting.summary import Report, Row, Table, pair_of
 
 

@@ -17,12 +17,12 @@ from harness import Bench, child, server
 
 from dataloaders.errors import UserError
 from engine import parse
-from engine.folders import result_path, run_name
 from engine.options import HARMLESS, Options
 from engine.run import finish_with
 from reporting import reproduction
 from reporting.records import Record
 from reporting.reproduction import Spread
+from storage.folders import result_path, run_name
 
 
 @pytest.mark.parametrize("script, words", [

@@ -153,7 +153,7 @@ def test_signal_in_a_step_saves_and_leaves(bench: Bench, clean, name: str) -> No
 
 def strike(name: str, place: str, number: int, twice: bool = False) -> None:
     """Sends a signal to this process when it passes a place, once more right after where `twice`."""
-    from engine import faults
+    from system import faults
     passed = [0]
     reach = faults.reach
 
@@ -225,7 +225,7 @@ def test_killed_by_the_clock(bench: Bench, clean) -> None:
 
 def test_checkpoints_hold_plain_values_only(bench: Bench) -> None:
     """Everything is read by torch's safe reader, and what it would refuse is refused when written."""
-    from engine import checkpoint
+    from storage import checkpoint
     state = {"a": torch.ones(2), "b": [1, 2.0, "x", None, (True, b"y")], "c": {"d": {3}}}
     checkpoint.save(bench.folder / "x.pt", {"format": 1, **state})
     assert checkpoint.load(bench.folder / "x.pt")["b"] == state["b"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataloaders.batches.sampling import AUGMENTATION, LabeledOnly, TwoStream, generator, legacy_two_stream_batches
 from dataloaders.errors import UserError
-from dataloaders.sampling import AUGMENTATION, LabeledOnly, TwoStream, generator, legacy_two_stream_batches
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "two_stream_sampler.npz")
 SETS = sorted(int(name[4:]) for name in GOLDEN.files if name.startswith("par_") and "seed" not in name)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import train_SemSim
 from torch import nn
 
-from dataloaders.loader import Batch
-from dataloaders.strong_views import mixed_view
+from dataloaders.augmentation.strong_views import mixed_view
+from dataloaders.batches.loader import Batch
 from engine import parse
 from engine.compiling import compiled
 from losses import dice_per_class, supervised_loss

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloaders import splits
 from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.description import Case, DataSet
-from dataloaders.draws import budget, groups_of, patients_to_slices, published_split, stratified_order
 from dataloaders.errors import UserError
 from dataloaders.layouts.common import read_list
+from dataloaders.splits import protocols as splits
+from dataloaders.splits.draws import budget, groups_of, patients_to_slices, published_split, stratified_order
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LISTS = REPOSITORY / "code" / "dataloaders" / "lists" / "ACDC"

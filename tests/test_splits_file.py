@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from test_cross_val_dev import acdc, groups
 from test_splits import Listed, make_source
 
-from dataloaders import splits
 from dataloaders.description import Case
 from dataloaders.errors import UserError
+from dataloaders.splits import protocols as splits
 from sweeps import splits_file
 from sweeps.splits_file import write_splits
 

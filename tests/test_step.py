@@ -13,13 +13,13 @@ import train_MeanTeacher
 from torch import nn
 
 from dataloaders import catalog
-from dataloaders.loader import Loader
-from dataloaders.store import build_store
-from engine.allocation import keep_freed_memory
+from dataloaders.batches.loader import Loader
+from dataloaders.batches.store import build_store
 from engine.compiling import compiled
 from engine.optimizers import build_optimizer
 from networks import build, ema_update, frozen_copy
 from networks.dropout import Dropout
+from system.allocation import keep_freed_memory
 
 SIDE = 32
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders import cache as cache_module
+from dataloaders.batches import cache as cache_module
+from dataloaders.batches.store import build_store
 from dataloaders.description import Case, DataSet, Item
 from dataloaders.errors import UserError
-from dataloaders.store import build_store
 
 
 class Arrays:

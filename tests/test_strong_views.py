@@ -8,11 +8,11 @@ from PIL import Image
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
+from dataloaders.augmentation.strong_views import color_jitter, cutmix_boxes, cutout, denormalised, gaussian_blur, normalised
 from dataloaders.catalog import IMAGENET_MEAN, IMAGENET_STD
 from dataloaders.errors import UserError
-from dataloaders.strong_views import color_jitter, cutmix_boxes, cutout, denormalised, gaussian_blur, normalised
-from engine.pictures import COLOURS
-from engine.views import views_sheet
+from pictures.flat import COLOURS
+from preparation.views import views_sheet
 
 STRONG = dict(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])

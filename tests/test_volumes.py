@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloaders import splits
-from dataloaders.augment_draws import draw
+from dataloaders.augmentation.recipes import draw
+from dataloaders.batches.loader import Loader
+from dataloaders.batches.sampling import AUGMENTATION, generator
+from dataloaders.batches.store import build_store
 from dataloaders.catalog import DATA_SETS, open_source, resolve
 from dataloaders.errors import UserError
 from dataloaders.layouts import problems
 from dataloaders.layouts.common import read_list
-from dataloaders.loader import Loader
-from dataloaders.sampling import AUGMENTATION, generator
-from dataloaders.store import build_store
+from dataloaders.splits import protocols as splits
 
 LA, BRATS, PANCREAS = DATA_SETS["LA"], DATA_SETS["BraTS2019"], DATA_SETS["Pancreas-CT"]
 LISTS = Path(__file__).resolve().parent.parent / "code" / "dataloaders" / "lists"

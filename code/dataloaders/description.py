@@ -34,7 +34,7 @@ class DataSet:
     strata: str = ""
     """What the `stratum` of its cases is and how it is known; "" where nothing is known, and draws are not stratified."""
     augmentation: str = "rot_flip"
-    """A recipe of `augment.py`."""
+    """A recipe of `augmentation.recipes`."""
     mean: tuple[float, ...] | None = None
     """Of the pixel values after division by 255, one a channel; None: h5 images, used as they are."""
     std: tuple[float, ...] | None = None

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from dataloaders.errors import UserError
-from engine import distributed
-from engine.logbook import Logbook
-from engine.pictures import overlay, side_by_side
 from losses.ranks import world
+from pictures.flat import overlay, side_by_side
+from storage.logbook import Logbook
+from system import distributed
 from val_2D import Predictor, Summary, Validator
 from val_3D import VolumeValidator
 
 if TYPE_CHECKING:
-    from dataloaders.loader import Loader
+    from dataloaders.batches.loader import Loader
     from engine.stage import Stage
 
 NEVER = 2**62

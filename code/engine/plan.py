@@ -17,9 +17,9 @@ from typing import Any
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from dataloaders.splits import make_split
-from engine.folders import model_folder, run_name
+from dataloaders.splits.protocols import make_split
 from engine.options import HARMLESS, REPLACED, Kind, Options, Presets, Resolved, parse
+from storage.folders import model_folder, run_name
 
 OF_THE_SPLIT = ("protocol", "fold", "folds", "split_seed", "labeled_num", "labeled_choice", "labeled_seed")
 OF_THE_RUN = (*OF_THE_SPLIT, "seed", "exp")

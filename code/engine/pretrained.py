@@ -8,8 +8,8 @@ from torch import nn
 
 from dataloaders.errors import UserError
 from engine.options import Options
-from engine.weight_files import read
 from networks import Network
+from storage.weight_files import read
 
 
 def prepare(network: nn.Module, role: str, options: Options) -> list[str]:

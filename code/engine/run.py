@@ -14,17 +14,18 @@ from torch import nn
 import networks
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from engine import checkpoint, distributed
-from engine.ensembles import ENSEMBLES
-from engine.logbook import Logbook
 from engine.monitor import Interrupted, Monitor, NotFinite, duration
 from engine.options import Kind, Main, Options, Presets, parse
 from engine.plan import answer
 from engine.session import AlreadyDone, Session
-from engine.signals import as_interrupts
-from engine.silence import Silence
 from engine.stage import Stage
 from losses.ranks import ProcessLost
+from networks.ensembles import ENSEMBLES
+from storage import checkpoint
+from storage.logbook import Logbook
+from storage.silence import Silence
+from system import distributed
+from system.signals import as_interrupts
 
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataloaders.errors import UserError
-from engine import checkpoint, distributed
+from storage import checkpoint
+from system import distributed
 
 if TYPE_CHECKING:
     from engine.stage import Stage

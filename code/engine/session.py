@@ -11,18 +11,19 @@ import time
 from typing import Any
 
 from dataloaders import catalog
+from dataloaders.batches.store import Store, build_store
 from dataloaders.description import Case, Item
 from dataloaders.errors import Problems, UserError
-from dataloaders.splits import make_split
-from dataloaders.store import Store, build_store
-from engine import checkpoint, distributed, provenance
-from engine.allocation import keep_freed_memory
-from engine.checkpoint import write_json
-from engine.devices import choose_device, set_determinism
-from engine.folders import model_folder, run_name
-from engine.logbook import Lock
+from dataloaders.splits.protocols import make_split
 from engine.options import HARMLESS, Options, Resolved
 from losses.ranks import world
+from storage import checkpoint, provenance
+from storage.checkpoint import write_json
+from storage.folders import model_folder, run_name
+from storage.logbook import Lock
+from system import distributed
+from system.allocation import keep_freed_memory
+from system.devices import choose_device, set_determinism
 from val_2D import Predictor, Summary, Validator
 from val_3D import VolumeValidator, window_stride
 

@@ -14,18 +14,19 @@ import torch
 from torch import Tensor, nn
 
 import networks
+from dataloaders.batches.loader import Batch, Loader
 from dataloaders.errors import UserError
-from dataloaders.loader import Batch, Loader
-from engine import distributed, faults, pretrained, saving
+from engine import pretrained, saving
 from engine.compiling import compiled
 from engine.monitor import Monitor
 from engine.optimizers import ScheduledOptimizer, build_optimizer
 from engine.session import Session
-from engine.signals import Signals
 from engine.sizes import check_network
 from losses import ranks
 from networks.folding import for_inference
 from networks.sync_norm import synchronise
+from system import distributed, faults
+from system.signals import Signals
 
 Terms = Mapping[str, Tensor]
 
@@ -129,7 +130,7 @@ class Stage:
         """(step, batch) from where the run stands to its end, all networks in train mode, rates set, draws of the step seeded.
 
         labeled_only: batches of labelled images alone. augment: a learned policy (sample, apply, update), kept by `keep`; then
-        there is `batch.strong`. recipe: an augmentation in place of the data set's, a name in `augment_draws.RECIPES`.
+        there is `batch.strong`. recipe: an augmentation in place of the data set's, a name in `augmentation.recipes.RECIPES`.
         """
         options, session, monitor = self.options, self.session, self.monitor
         pretrained.refuse_unused(self.networks, options.pretrained)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from engine import provenance
 from reporting import comparison, remarks, statistics
 from reporting.published import Figure, find
 from reporting.records import METRICS, Record, Skipped
 from reporting.rows import BASELINE, Draft, draw_key, rows_of
 from reporting.scores import Cases, Scores, gather, intervals, side_by_side
 from reporting.summary import Pair, Report, Row, Stat, Table
+from storage import provenance
 
 MILLIMETRES = ("hd95_mm", "asd_mm")
 

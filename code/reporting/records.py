@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.results import SCHEMA
+from evaluation.results import SCHEMA
 
 METRICS = ("dice", "jaccard", "hd95_vox", "asd_vox")
 """Every result has them; hd95_mm and asd_mm where the spacing is known."""

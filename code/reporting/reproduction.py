@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from dataloaders import catalog
-from dataloaders.splits import make_split
-from engine.folders import budget_word, model_folder, results_folder
+from dataloaders.splits.protocols import make_split
 from engine.options import REPOSITORY
 from reporting.records import METRICS, Record, read
+from storage.folders import budget_word, model_folder, results_folder
 
 LEAST = 3
 """Runs that make a spread."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.folders import NOT_IN_NAME
 from reporting.records import DRAWN, Record
+from storage.folders import NOT_IN_NAME
 
 RECONSTRUCTIONS = {"SemSim": "a reconstruction from the paper's text, since there is no public code (docs/methods/semsim.md)"}
 """Methods whose script is none that its authors could compare with theirs."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from engine.export import file_name
-from engine.folders import model_folder
+from evaluation.export import file_name
 from reporting.records import Record
+from storage.folders import model_folder
 
 ENDINGS = (".nii.gz", ".png")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.errors import UserError
-from engine.signals import as_interrupts
 from sweeps.board import Board
 from sweeps.in_turn import Conduct, settings
 from sweeps.work import Job, Outcome, tested, work
+from system.signals import as_interrupts
 
 LOST_WORKERS = 10
 """How often a run is begun again because the process or the machine under it died; its own failures are counted in `work`."""

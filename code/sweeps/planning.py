@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.errors import UserError
-from engine.folders import result_path
+from storage.folders import result_path
 from sweeps.grid import Combination
 from sweeps.work import Job
 

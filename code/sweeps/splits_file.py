@@ -16,12 +16,12 @@ import tyro
 
 from dataloaders import catalog
 from dataloaders.description import Case, Part, Source
-from dataloaders.draws import groups_of
 from dataloaders.errors import UserError
-from dataloaders.splits import Choice, make_split, parts_of
-from engine.checkpoint import write_json
-from engine.folders import split_name
+from dataloaders.splits.draws import groups_of
+from dataloaders.splits.protocols import Choice, make_split, parts_of
 from engine.options import REPOSITORY
+from storage.checkpoint import write_json
+from storage.folders import split_name
 
 SCHEMA = 1
 Run = tuple[int | None, int | None, str]

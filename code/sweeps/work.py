@@ -22,7 +22,7 @@ BAD_COMMAND, INTERRUPTED = 2, 75
 NOTE, SCREEN = "sweep.json", "sweep.log"
 """Files in the run's folder: what its sweep does with it, and all that its scripts say."""
 IN_USE = "in use by"
-"""What a script says of a folder that another process holds (`engine.logbook.Lock`)."""
+"""What a script says of a folder that another process holds (`storage.logbook.Lock`)."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import train_DCT
 import train_ICT
 from parity_tools import Computed, Golden, Parity, Stub, drive, golden_batch, gradient
 
+from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
-from dataloaders.loader import Batch
 from parity_cases import simeps, two_networks
 
 

@@ -10,10 +10,10 @@ import train_Supervised
 from parity_tools import Computed, Golden, Parity, Stub, drive, golden_batch, gradient
 from torch import Tensor, nn
 
+from dataloaders.batches.sampling import legacy_two_stream_batches
 from dataloaders.catalog import DATA_SETS
 from dataloaders.layouts.acdc import AcdcSource
-from dataloaders.sampling import legacy_two_stream_batches
-from dataloaders.splits import label_budget
+from dataloaders.splits.protocols import label_budget
 from engine.schedules import SCHEDULES, consistency_weight, cosine_rampdown, linear_rampup, poly, sigmoid_rampup
 from engine.stage import ScheduledOptimizer
 from losses import (

@@ -7,7 +7,7 @@ from dataloaders.description import DataSet
 from dataloaders.layouts import drawn
 from dataloaders.layouts.acdc import AcdcSource
 from dataloaders.layouts.drawn import Drawing, write_h5, write_list
-from dataloaders.phantom import VERSION, draw_patient
+from dataloaders.phantoms.phantom import VERSION, draw_patient
 
 NAME = "Phantom"
 PATIENTS = {"train": 70, "val": 10, "test": 20}

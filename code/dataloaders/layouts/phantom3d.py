@@ -7,7 +7,7 @@ from dataloaders.description import DataSet
 from dataloaders.layouts import drawn
 from dataloaders.layouts.drawn import Drawing, write_h5, write_list
 from dataloaders.layouts.volumes import LaSource
-from dataloaders.phantom3d import VERSION, draw_volume
+from dataloaders.phantoms.phantom3d import VERSION, draw_volume
 
 NAME = "Phantom3D"
 VOLUMES = {"train": 30, "val": 5, "test": 10}

@@ -1,0 +1,1 @@
+"""How training images are changed: recipes and their draws, compiled and torch kernels, strong views, learned policies."""

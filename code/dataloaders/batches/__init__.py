@@ -1,0 +1,1 @@
+"""Images decoded once (`store`, `cache`), which of them stand in a batch (`sampling`), and the batch (`loader`)."""

@@ -1,0 +1,1 @@
+"""How the synthetic data sets are drawn: pure functions of a seed. Their layouts are in `layouts`."""

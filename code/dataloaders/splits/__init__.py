@@ -1,0 +1,1 @@
+"""Which cases are trained, labelled, validated and tested: protocols, folds, draws."""

@@ -1,0 +1,49 @@
+"""Predictions as files: NIfTI for volumes, PNG for photographs."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataloaders.description import DataSet
+from dataloaders.geometry import place, reversed_axes
+from dataloaders.reading import EvaluationCase
+from pictures.flat import grey
+
+
+def file_name(case: str) -> str:
+    """A case's name as a file name: parts of a path joined by '__'."""
+    return re.sub(r"[\\/]+", "__", case)
+
+
+def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray, data: DataSet) -> bool:
+    """Writes <case>_img, _pred and _gt; True where a volume's spacing is unknown.
+
+    Volumes become NIfTI in the place of their image (where nothing is known: 1 mm, and a description that says so); of several
+    channels `_img` has the first. Photographs become PNG whose labels are class ids.
+    """
+    stem = folder / file_name(loaded.case.name)
+    if loaded.pixels.dtype == np.uint8:
+        Image.fromarray(grey(loaded.pixels[:, 0])).save(f"{stem}_img.png")
+        Image.fromarray(predicted[0].astype(np.uint8)).save(f"{stem}_pred.png")
+        Image.fromarray(loaded.reference[0].astype(np.uint8)).save(f"{stem}_gt.png")
+        return False
+    import SimpleITK  # here alone: it is large, and photographs do not need it
+
+    flat = data.dimensions == 2  # volumes of slices are (z, y, x), which is how SimpleITK takes arrays; the others (x, y, z)
+    affine = loaded.affine
+    if affine is not None and flat:
+        affine = reversed_axes(affine)
+    spacing = loaded.spacing if flat or loaded.spacing is None else loaded.spacing[::-1]
+    for suffix, array in (("img", loaded.pixels[0].astype(np.float32)), ("pred", predicted), ("gt", loaded.reference)):
+        volume = SimpleITK.GetImageFromArray(array if flat else array.transpose(2, 1, 0))
+        if affine is not None:
+            place(volume, affine)
+        elif spacing is not None:
+            volume.SetSpacing([float(step) for step in spacing[::-1]])
+        else:
+            volume.SetMetaData("descrip", "spacing unknown; 1 mm is no measurement")
+        SimpleITK.WriteImage(volume, f"{stem}_{suffix}.nii.gz", useCompression=True)
+    return spacing is None

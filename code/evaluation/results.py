@@ -1,0 +1,206 @@
+"""Finished runs, and the files that say how good they are (schema in README.md, "How to read results")."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import path
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+import networks
+from dataloaders.description import Case
+from dataloaders.errors import UserError
+from networks.ensembles import ENSEMBLES
+from networks.folding import for_inference
+from storage import checkpoint, provenance
+from storage.checkpoint import write_json
+from storage.folders import find_run, model_folder, result_path
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TestedRun:
+    """A finished run: its folder, configuration and last status."""
+
+    folder: Path
+    config: dict[str, Any]
+    status: dict[str, Any]
+
+
+class Wanted(Protocol):
+    """The options by which a tester is told what to test."""
+
+    run: Path | None
+    exp: str | None
+    model: str | None
+    labeled_num: str | None
+    fold: int | None
+    seed: int | None
+
+
+def _read(folder: Path) -> TestedRun | None:
+    try:
+        return TestedRun(folder, json.loads((folder / "config.json").read_text()), json.loads((folder / "status.json").read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def finished(folder: Path) -> TestedRun:
+    """The finished run in a folder, or below model/ by that path. Raises `UserError`."""
+    run = _read(find_run(str(folder)))
+    if run is None or run.status.get("state") != "done":
+        state = run.status.get("state", "unknown") if run else "unreadable"
+        again = f" Run its command again: python {run.config['command']}" if run else ""
+        raise UserError(f"{folder}: this run is not finished ({state}).{again}")
+    return run
+
+
+def choose(wanted: Wanted, dimensions: int) -> TestedRun:
+    """The run of --run, else the newest finished one of these dimensions that fits the other options. Raises `UserError`."""
+    if wanted.run is not None:
+        return _of_dimensions(finished(wanted.run), dimensions)
+    fitting = [run for status in model_folder().rglob("status.json") if (run := _read(status.parent)) and _fits(run, wanted, dimensions)]
+    if not fitting:
+        asked = ", ".join(f"--{name} {getattr(wanted, name)}" for name in ("exp", "model", "labeled_num", "fold", "seed")
+                          if getattr(wanted, name) is not None)
+        raise UserError(f"{model_folder()}: there is no finished {dimensions}D run{' with ' + asked if asked else ''}. "
+                        "Train one first: python code/train_simEps.py --labeled_num 7")
+    return max(fitting, key=lambda run: (run.folder / "status.json").stat().st_mtime)
+
+
+def _of_dimensions(run: TestedRun, dimensions: int) -> TestedRun:
+    if run.config["dimensions"] != dimensions:
+        raise UserError(f"{run.folder}: this is a {run.config['dimensions']}D run; test it with test_{run.config['dimensions']}D.py.")
+    return run
+
+
+def _fits(run: TestedRun, wanted: Wanted, dimensions: int) -> bool:
+    options = run.config["options"]
+    exp = wanted.exp is None or run.folder.relative_to(model_folder()).as_posix().startswith(f"{wanted.exp.rstrip('/')}_")
+    rest = all(getattr(wanted, name) is None or options[name] == getattr(wanted, name) for name in ("model", "labeled_num", "fold", "seed"))
+    return run.status.get("state") == "done" and run.config["dimensions"] == dimensions and exp and rest
+
+
+def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Callable[[Tensor], Any]]:
+    """What the run evaluates, by name, the method's own first: networks at their best (or last) step, and their ensembles.
+
+    Raises `Damaged` (exit code 4) where the checkpoint cannot be trusted.
+    """
+    again = "Train again with --fresh, or test --checkpoint last."
+    best = checkpoint.load(run.folder / "best.pt", again)
+    saved = best["predictors"]
+    if which == "last":
+        if "weights" in run.config:
+            raise UserError(f"{run.folder}: these weights are of another program, which gave one state. Leave out --checkpoint last.")
+        last = checkpoint.load(run.folder / "last.pt", "Train again with --fresh.")
+        state_of = {**{name: entry["state"] for name, entry in last["networks"].items()}, **last["kept"]}
+        saved = {name: {**entry, "state": state_of[name]} for name, entry in saved.items()}
+    modules: dict[str, nn.Module] = {}
+    for name, entry in saved.items():
+        network = networks.build(entry["network"]["name"], **entry["network"]["arguments"])
+        network.load_state_dict(entry["state"])
+        if getattr(network, "dimensions", None) == 2:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        modules[name] = for_inference(network.to(device))
+    for name, how in best["ensembles"].items():
+        modules[name] = ENSEMBLES[how]([modules[role] for role in saved]).eval()
+    return {name: modules[name] for name in best["order"]}
+
+
+def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, Any], extra: Mapping[str, Any], cases: Sequence[Case],
+           classes: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]], cost: Mapping[str, Any]) -> str:
+    """Writes the result of one predictor; gives its path. The method's own predictor has no suffix."""
+    config = run.config
+    best = checkpoint.load(run.folder / "best.pt")
+    chosen = {name: {"step": entry["step"], "validation_dice": entry["score"]} for name, entry in best["predictors"].items()}
+    by_validation = all(entry["score"] is not None for entry in best["predictors"].values()) and options.checkpoint == "best"
+    by_test = by_validation and config["split"].get("selection") == "test"
+    how = "selected on test (best on the fold that is tested)" if by_test else "best on validation cases" if by_validation else "last step"
+    kept = ("method", "data_set", "dimensions", "options", "split", "remarks", "code", "commit", "versions", "machine", "command")
+    value = {
+        "schema": SCHEMA,
+        "run": {
+            **{key: config[key] for key in kept},
+            "changes": config.get("changes", []),
+            "processes": config.get("processes", 1),
+            "predictor": predictor,
+            "selection": config.get("selection") or how,
+            "selected": chosen,
+            "training": {key: run.status.get(key) for key in ("step", "seconds", "waited", "validation_seconds", "peak_memory")},
+            "test": {"date": time.strftime("%Y-%m-%d"), "commit": provenance.commit(), "empty": options.empty,
+                     "metrics": options.metric_backend, **cost},
+        },
+        "summary": summary,
+        **({"images": extra} if extra else {}),
+        "cases": [{"name": case.name, "group": case.group, "class": of, **score}
+                  for case, scores in zip(cases, rows) for of, score in zip(classes, scores)],
+    }
+    file = result_path(run.folder, "" if predictor == best["order"][0] else predictor)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None))
+    return path.relpath(file)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def case_dice(scores: Sequence[Mapping[str, Any]]) -> float:
+    """Mean Dice of a case over the classes that it has; NaN where it has none."""
+    known = [score["dice"] for score in scores if score["dice"] is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _number(value: Any, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def overlap_table(summaries: Mapping[str, Mapping[str, Any]], cases: int, config: Mapping[str, Any]) -> str:
+    """The scores of photographs as they appear on the screen: an image has few of the classes, so distances to missing ones say little."""
+    lines = [f"{config['method']} on {config['data_set']}, {config['split']['name']} split, {cases} test images; mean over the images that "
+             "have the class, or in which it is predicted:", f"{'predictor':<12} {'class':<18} {'Dice':>7} {'Jaccard':>8} {'images':>7}"]
+    for name, summary in summaries.items():
+        for of in [*(key for key in summary if key != "mean"), "mean"]:
+            row = summary[of]
+            images = row["n"] if of != "mean" else ""
+            lines.append(f"{name:<12} {of:<18} {_number(row['dice'], 4):>7} {_number(row['jaccard'], 4):>8} {images:>7}")
+    lines.append("Distances, missed classes and every image are in the result files.")
+    return "\n".join(lines)
+
+
+def table(summaries: Mapping[str, Mapping[str, Any]], spacings: Sequence[Any], cases: int, config: Mapping[str, Any]) -> str:
+    """The scores of volumes as they appear on the screen."""
+    metric = "hd95_mm" if all(spacings) else ""
+    header = f"{'predictor':<12} {'class':<18} {'Dice':>7} {'Jaccard':>8} {'HD95 vox':>9} {'found':>7} {'ASD vox':>8}"
+    lines = [f"{config['method']} on {config['data_set']}, {config['split']['name']} split, {cases} test cases:",
+             header + (f" {'HD95 mm':>8}" if metric else "") + f" {'missed':>7}"]
+    for name, summary in summaries.items():
+        for of in [*(key for key in summary if key != "mean"), "mean"]:
+            row = summary[of]
+            cells = (f"{name:<12} {of:<18} {_number(row['dice'], 4):>7} {_number(row['jaccard'], 4):>8} {_number(row['hd95_vox'], 2):>9} "
+                     f"{_number(row['hd95_vox_found'], 2):>7} {_number(row['asd_vox'], 2):>8}")
+            lines.append(cells + (f" {_number(row.get(metric), 2):>8}" if metric else "") + f" {row['missed']:>7}")
+    lines.append("HD95 and ASD (prediction to reference) count a missed class as the image's diagonal; 'found' leaves missed ones out.")
+    return "\n".join(lines)
+
+
+def defect_lines(images: Mapping[str, Any]) -> str:
+    """The figures of defect papers, a line a size."""
+    lines = []
+    for size, found in images.items():
+        one, whole, any_defect = found["per_image"], found["data_set"]["mean"], found["detection"]["any"]
+        lines.append(
+            f"  {size.replace('_', ' '):<14} per image: mIoU {_number(one['miou'], 4)}, mDice {_number(one['mdice'], 4)}, "
+            f"accuracy {_number(one['accuracy'], 4)};  whole set: IoU {_number(whole['iou'], 4)}, Dice {_number(whole['dice'], 4)};  "
+            f"images found {_number(any_defect['recall'], 3)}, false alarms {_number(any_defect['false_alarms'], 3)}")
+    return "\n".join(lines)

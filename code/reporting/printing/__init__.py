@@ -1,0 +1,4 @@
+"""What prints a report and computes nothing: screen, Markdown, LaTeX, CSV, PDF figures, the page.
+
+May import: `reporting`, `pictures`.
+"""

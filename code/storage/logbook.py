@@ -1,0 +1,134 @@
+"""What a run tells: the screen and log.txt, metrics.jsonl, tensorboardX, the progress bar, status.json, the lock of its folder."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from dataloaders.errors import UserError
+from storage.checkpoint import write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class Lock:
+    """One process a folder. Held until the process ends, however it ends."""
+
+    def __init__(self, folder: Path, elsewhere: str = "--exp"):
+        """`elsewhere`: the option with which the user can choose another place."""
+        self.path = folder / "lock"
+        try:
+            self.file: IO[str] = open(self.path, "a+")  # noqa: SIM115 - held as long as the process lives
+        except OSError as error:
+            sentence = f"{folder}: cannot be written ({error.strerror}). Mend its permissions, or choose another place by {elsewhere}."
+            raise UserError(sentence) from error
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.file.seek(0)
+            owner = self.file.read().strip() or "another process"
+            self.file.close()
+            raise UserError(f"{folder}: in use by {owner}. Wait for it, stop it, or choose another place by {elsewhere}.") from error
+        self.file.truncate(0)
+        self.file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        self.file.flush()
+
+    def release(self) -> None:
+        self.file.close()
+
+
+class Logbook:
+    """Writes everything that a run tells. Created once a run; `offset` bytes of metrics.jsonl are kept on resuming."""
+
+    def __init__(self, folder: Path, total: int):
+        self.folder, self.total = folder, total
+        self.metrics = folder / "metrics.jsonl"
+        self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._lines: IO[str] | None = None
+        self._board: SummaryWriter | None = None
+        self._stage = ""
+        self._bar: tqdm | None = None
+        self._started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A line on the screen and in log.txt."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._text.flush()
+
+    def begin(self, step: int, offset: int, stage: str) -> None:
+        """Opens the series at `step`: what stands behind it, from a run that was killed, is cut."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._lines is None:
+            self._lines = open(self.metrics, "a+", encoding="utf-8")  # noqa: SIM115 - closed by close()
+            # Never longer than it is: that would fill it with zeros.
+            self._lines.truncate(min(offset, os.fstat(self._lines.fileno()).st_size))
+        if self._board is None or stage != self._stage:
+            if self._board is not None:
+                self._board.close()
+            self._board = SummaryWriter(str(self.folder / "log" / stage), purge_step=step if step else None, flush_secs=30)
+        self._stage = stage
+        self._bar = tqdm(total=self.total, initial=step, desc=stage or "training", unit="it", disable=None, dynamic_ncols=True, leave=False)
+
+    @property
+    def offset(self) -> int:
+        """Bytes of metrics.jsonl so far, synced to the disk."""
+        if self._lines is None:
+            return self.metrics.stat().st_size if self.metrics.exists() else 0
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+        # Not tell(): of a file opened for appending it is where the last write ended, which may have been cut since.
+        return os.fstat(self._lines.fileno()).st_size
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """A line of metrics.jsonl, and its numbers as scalars of tensorboard."""
+        assert self._lines is not None and self._board is not None
+        clean = {key: _plain(value) for key, value in values.items()}
+        stage = {"stage": self._stage} if self._stage else {}
+        self._lines.write(json.dumps({"step": step, "kind": kind, **stage, **clean}) + "\n")
+        self._lines.flush()  # for who follows the run by this file
+        for key, value in clean.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{kind}/{key}", value, step)
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        """(H, W, 3) uint8 or (H, W) in [0, 1] to tensorboard."""
+        assert self._board is not None
+        self._board.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
+
+    def advance(self, **shown: str) -> None:
+        """One step of the progress bar."""
+        assert self._bar is not None
+        if shown:
+            self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+    def status(self, state: str, step: int, **more: Any) -> None:
+        """status.json: running, done, interrupted or failed (launchers hide exit codes)."""
+        write_json(self.folder / "status.json", {"state": state, "step": step, "of": self.total, "pid": os.getpid(), **more})
+
+    def close(self) -> None:
+        for thing in (self._bar, self._board, self._lines, self._text):
+            if thing is not None:
+                with contextlib.suppress(OSError):
+                    thing.close()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
