@@ -110,7 +110,7 @@ def test_nothing_comes_from_elsewhere_and_ids_are_unique(report: Report) -> None
 
 def test_the_same_results_give_the_same_bytes(results: Path, report: Report, tmp_path: Path) -> None:
     script = ("import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path; from test_page import report_of\n"
-              "from reporting import page; page.write_page(report_of(Path(sys.argv[3])), Path(sys.argv[4]))")
+              "from reporting.printing import page; page.write_page(report_of(Path(sys.argv[3])), Path(sys.argv[4]))")
     words = [sys.executable, "-c", script, str(HERE), str(HERE.parent / "code"), str(results), str(tmp_path / "other")]
     subprocess.run(words, check=True, env={**os.environ, "PYTHONHASHSEED": "77"})
     assert (tmp_path / "other" / "report.html").read_text() == page.render(report)
