@@ -19,7 +19,6 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.description import DataSet
 from dataloaders.reading import EvaluationCase
 from dataloaders.zoom import resize_nearest
@@ -40,7 +39,6 @@ class Test(TestOptions):
 def main(options: Test) -> None:
     opened = open_run(options, dimensions=2)
     run, data, loaded = opened.run, opened.data, opened.loaded
-    photographs = data.family == "defect" or data.layout == "folder"
     table = {}
     for name, network in opened.predictors.items():
         seconds = Stopwatch()
@@ -49,7 +47,7 @@ def main(options: Test) -> None:
         small, native = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         took = seconds()
         rows = score(native, opened)
-        extra = images_of_defects(native, small, loaded, data) if photographs else {}
+        extra = images_of_defects(native, small, loaded, data) if data.evaluation.detection else {}
         table[name] = record(opened, name, rows, took, extra)
         if len(table) == 1:
             write_predictions(opened, native)
@@ -58,7 +56,7 @@ def main(options: Test) -> None:
             print(f"Best, median and worst case: {path.relpath(sheet)}")
         if extra:
             print(results.defect_lines(extra))
-    if photographs:
+    if data.evaluation.detection:
         print(results.overlap_table(table, len(loaded), run.config))
     else:
         print(results.table(table, [one.spacing for one in loaded], len(loaded), run.config))
@@ -67,9 +65,8 @@ def main(options: Test) -> None:
 def images_of_defects(native: list[np.ndarray], small: list[np.ndarray], loaded: list[EvaluationCase], data: DataSet) -> dict[str, Any]:
     """What defect papers report, at native and at training size: the published per-image means, one confusion matrix over the whole
     set, images found and false alarms."""
-    mapping = RECIPES[data.augmentation].mapping
     references = [one.reference for one in loaded]
-    resized = [resize_nearest(reference, maps.shape[1:], mapping) for reference, maps in zip(references, small)]
+    resized = [resize_nearest(reference, maps.shape[1:], data.resizing) for reference, maps in zip(references, small)]
     found: dict[str, Any] = {}
     for size, predictions, truths in (("native", native, references), ("training_size", small, resized)):
         matrix = sum(confusion_matrix(p, r, data.num_classes) for p, r in zip(predictions, truths))

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.description import Case, DataSet, Source
 from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.zoom import resize_nearest
@@ -28,9 +27,9 @@ Summary = dict[str, dict[str, Any]]
 
 def to_training_size(pixels: np.ndarray, data: DataSet, patch_size: Sequence[int]) -> Tensor:
     """(C, S, H, W) pixels as read -> (S, C, h, w) float32, resized and normalised as in training."""
-    resized = resize_nearest(np.moveaxis(pixels, 0, 1), (patch_size[0], patch_size[1]), RECIPES[data.augmentation].mapping)
+    resized = resize_nearest(np.moveaxis(pixels, 0, 1), (patch_size[0], patch_size[1]), data.resizing)
     slices = torch.from_numpy(np.ascontiguousarray(resized, np.float32))
-    if pixels.dtype == np.uint8:
+    if data.intensities == "8-bit":
         slices /= 255
     if data.mean is not None and data.std is not None:
         slices = (slices - torch.tensor(data.mean).view(1, -1, 1, 1)) / torch.tensor(data.std).view(1, -1, 1, 1)
@@ -65,7 +64,7 @@ def predict_case(predictor: Predictor, loaded: EvaluationCase, patch_size: Seque
 
 def to_native(predicted: Tensor, size: Sequence[int], data: DataSet) -> np.ndarray:
     """(S, h, w) label maps -> (S, *size) on the host, by the data set's nearest neighbour."""
-    return resize_nearest(predicted, (size[0], size[1]), RECIPES[data.augmentation].mapping).cpu().numpy()
+    return resize_nearest(predicted, (size[0], size[1]), data.resizing).cpu().numpy()
 
 
 def counts_per_image(predicted: Tensor, reference: Tensor, num_classes: int) -> Tensor:
@@ -120,7 +119,7 @@ class Validator:
     def rows(self, predictor: Predictor) -> list[Any]:
         """What is measured of each case, plain values: pixel counts (K, K) of defect sets, else what `score_case` gives."""
         self.load()
-        if self.data.family == "defect":
+        if self.data.evaluation.scored == "image":
             return [counts.tolist() for images, reference in self._batches()
                     for counts in counts_per_image(predict_slices(predictor, images, self.batch), reference, self.data.num_classes)]
         predicted = [
@@ -130,16 +129,15 @@ class Validator:
         return score_volumes(predicted, self._loaded, self.data)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        mapping = RECIPES[self.data.augmentation].mapping
         size = (self.patch_size[0], self.patch_size[1])
         for start in range(0, len(self._loaded), self.batch):
             part = range(start, min(start + self.batch, len(self._loaded)))
-            references = [torch.from_numpy(resize_nearest(self._loaded[i].reference, size, mapping)) for i in part]
+            references = [torch.from_numpy(resize_nearest(self._loaded[i].reference, size, self.data.resizing)) for i in part]
             yield torch.cat([self._on_device[i] for i in part]), torch.cat(references).to(self.device)
 
     def summary(self, rows: Sequence[Any]) -> Summary:
         """Means over the cases that `rows` are of."""
-        return self._mean_of_images(np.array(rows)) if self.data.family == "defect" else summarize(rows, self.data.classes[1:])
+        return self._mean_of_images(np.array(rows)) if self.data.evaluation.scored == "image" else summarize(rows, self.data.classes[1:])
 
     def _mean_of_images(self, counts: np.ndarray) -> Summary:
         """Per image: mean over the foreground classes present in its reference; then the mean over images that have any (simEps)."""

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dataloaders.description import DataSet, Source
+from dataloaders.description import DataSet, Evaluation, Source
 from dataloaders.errors import UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,6 +30,8 @@ VOLUMES: dict[str, object] = {
 
 OWN_VOLUMES = VOLUMES | {"model": "unet_3D", "patch_size": (96, 96, 96), "max_iterations": 30000, "schedule": "poly", "val_every": 200,
                          "labeled_num": "all"}
+WINDOWS = Evaluation(predicted="window")
+DEFECTS = Evaluation(scored="image", detection=True)
 OWN_SCALE = ("Own volumes: each is scaled by its own mean and deviation, channel by channel (CT: clipped to its 0.5 and 99.5 percentiles "
              "before); the defaults are those of ACDC (2D) and BraTS 2019 (3D).")
 
@@ -44,46 +46,48 @@ DATA_SETS = {data.name: data for data in (
     DataSet("ACDC", "acdc", HEART, unit="patient", protocols=("official", "ctct", "cross_val_dev"), defaults=SSL4MIS,
             protocol_defaults={"cross_val_dev": CROSS_VAL_DEV},
             strata="diagnosis, by the patient's number in the challenge (twenty patients each)"),
-    DataSet("Phantom", "phantom", HEART, unit="patient", synthetic=True,
+    DataSet("Phantom", "phantom", HEART, unit="patient", synthetic=True, special=True,
             defaults=SSL4MIS | {"patch_size": (64, 64), "batch_size": 8, "labeled_bs": 4, "max_iterations": 350, "val_every": 50},
             note="Phantom is synthetic: drawn by this program, no measured images."),
     DataSet("NEU-Seg", "neu", ("background", "inclusion", "patches", "scratches"), channels=3, protocols=("clean", "official"),
-            augmentation="simeps_neu", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect",
-            defaults=simeps(steps_per_epoch=59, max_iterations=47141, base_lr=1e-3, labeled_num="10%")),
+            augmentation="simeps_neu", resizing="floor", intensities="8-bit", mean=IMAGENET_MEAN, std=IMAGENET_STD, evaluation=DEFECTS,
+            family="defect", defaults=simeps(steps_per_epoch=59, max_iterations=47141, base_lr=1e-3, labeled_num="10%")),
     DataSet("DAGM", "dagm", ("background", *(f"class {k}" for k in range(1, 11))), augmentation="simeps_dagm",
-            mean=(0.5314,), std=(0.1357,), family="defect", strata="class, by the folder",
+            resizing="floor", intensities="8-bit", mean=(0.5314,), std=(0.1357,), evaluation=DEFECTS, family="defect",
+            options=("include_free", "dagm_classes"), strata="class, by the folder",
             defaults=simeps(steps_per_epoch=30, max_iterations=23970, base_lr=2e-3, labeled_num="10%")),
     DataSet("MT", "mt", ("background", "blowhole", "break", "crack", "fray", "uneven"), channels=3, protocols=("clean", "official"),
-            augmentation="simeps_mt", mean=IMAGENET_MEAN, std=IMAGENET_STD, family="defect", strata="class of the defect, by the folder",
+            augmentation="simeps_mt", resizing="floor", intensities="8-bit", mean=IMAGENET_MEAN, std=IMAGENET_STD, evaluation=DEFECTS,
+            family="defect", options=("mask_threshold", "include_free"), strata="class of the defect, by the folder",
             defaults=simeps(steps_per_epoch=29, max_iterations=17371, base_lr=2e-3, labeled_num="40%")),
-    DataSet("LA", "la", ("background", "atrium"), dimensions=3,
+    DataSet("LA", "la", ("background", "atrium"), dimensions=3, evaluation=WINDOWS,
             defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "dice": "foreground"},
             note="LA: the published preparation crops every volume around its reference label, test volumes too."),
-    DataSet("BraTS2019", "brats", ("background", "whole tumour"), dimensions=3,
+    DataSet("BraTS2019", "brats", ("background", "whole tumour"), dimensions=3, evaluation=WINDOWS,
             defaults=VOLUMES | {"model": "unet_3D", "labeled_num": "25", "patch_size": (96, 96, 96), "stride": (64, 64, 64),
                                 "max_iterations": 30000, "schedule": "poly", "val_every": 200}),
-    DataSet("Pancreas-CT", "pancreas", ("background", "pancreas"), dimensions=3,
+    DataSet("Pancreas-CT", "pancreas", ("background", "pancreas"), dimensions=3, evaluation=WINDOWS,
             defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "dice": "foreground"},
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
-    DataSet("PROMISE12", "promise12", ("background", "prostate"), unit="patient", defaults=SSL4MIS | {"labeled_num": "2"},
+    DataSet("PROMISE12", "promise12", ("background", "prostate"), unit="patient", special=True, defaults=SSL4MIS | {"labeled_num": "2"},
             note="PROMISE12: nobody has published the lists of its 35/5/10 cases; ours are drawn, compare figures with care."),
-    DataSet("ISIC", "isic", ("background", "lesion"), channels=3, protocols=("official", "challenge"), mean=(0.0,) * 3, std=(1.0,) * 3,
+    DataSet("ISIC", "isic", ("background", "lesion"), channels=3, protocols=("official", "challenge"),
+            intensities="8-bit", mean=(0.0,) * 3, std=(1.0,) * 3,
             defaults=SSL4MIS | {"labeled_num": "181", "patch_size": (224, 224), "batch_size": 16, "labeled_bs": 8},
             note="ISIC: images are reduced to 224x224 when they are read, and scored so."),
-    DataSet("nnunet", "nnunet", dimensions=3, defaults=OWN_VOLUMES, note=OWN_SCALE),
-    DataSet("nnunet2D", "nnunet", unit="patient", defaults=SSL4MIS | {"labeled_num": "all"}, note=OWN_SCALE),
-    DataSet("Phantom3D", "phantom3d", ("background", "atrium"), dimensions=3, synthetic=True,
+    DataSet("nnunet", "nnunet", dimensions=3, evaluation=WINDOWS, own=True, special=True, defaults=OWN_VOLUMES, note=OWN_SCALE),
+    DataSet("nnunet2D", "nnunet", unit="patient", own=True, defaults=SSL4MIS | {"labeled_num": "all"}, note=OWN_SCALE),
+    DataSet("Phantom3D", "phantom3d", ("background", "atrium"), dimensions=3, evaluation=WINDOWS, synthetic=True, special=True,
             defaults=VOLUMES | {"labeled_num": "4", "patch_size": (48, 48, 32), "stride": (24, 24, 16), "max_iterations": 300,
                                 "schedule": "poly", "val_every": 50},
             note="Phantom3D is synthetic: drawn by this program, no measured images."),
-    DataSet("folder", "folder", defaults=SSL4MIS | {"labeled_num": "all"},
+    DataSet("folder", "folder", intensities="8-bit", evaluation=Evaluation(detection=True), own=True,
+            defaults=SSL4MIS | {"labeled_num": "all"},
             note="Own images: nobody has published values for them; the defaults are those of ACDC."),
 )}
 
-VOLUME_FOLDER = DataSet("folder", "pairs", dimensions=3, defaults=OWN_VOLUMES, note=OWN_SCALE)
+VOLUME_FOLDER = DataSet("folder", "pairs", dimensions=3, evaluation=WINDOWS, own=True, defaults=OWN_VOLUMES, note=OWN_SCALE)
 """What --dataset folder means where its images are volumes."""
-SPECIAL = ("Phantom", "Phantom3D", "PROMISE12", "nnunet")
-"""Data sets that lie on disk as another one does, and are meant where both fit."""
 
 
 def loose(name: str) -> str:
@@ -133,7 +137,7 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
     if not root_path.is_dir():
         raise UserError(f"{root_path}: there is no such folder; give the folder of a data set, or --dataset alone.")
     fitting = [data for data in DATA_SETS.values() if reader(data.layout).fits(root_path)]
-    fitting = [data for data in fitting if data.name in SPECIAL] or fitting
+    fitting = [data for data in fitting if data.special] or fitting
     if len(fitting) != 1:
         found = " and ".join(data.name for data in fitting)
         what = f"looks like {found}" if fitting else "has the layout of no data set that is known here"

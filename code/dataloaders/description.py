@@ -14,6 +14,23 @@ import numpy as np
 Part = Literal["train", "val", "test"]
 Unit = Literal["patient", "image", "volume"]
 """What is counted where labels are."""
+Resizing = Literal["corner", "floor"]
+"""Nearest neighbour 'corner': scipy's order 0 (end points aligned), the medical protocols; 'floor': OpenCV's, the defect papers."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How cases are predicted and scored, in validation and in tests alike."""
+
+    predicted: Literal["resized", "whole", "window"] = "resized"
+    """Images resized to the training size and label maps resized back; whole at their native size; or by a sliding window of the patch."""
+    scored: Literal["case", "image", "matrix"] = "case"
+    """Means over cases at native size (medical papers); over images at training size, of the classes that each has (simEps's defect
+    papers); or one confusion matrix over the whole set (natural images)."""
+    best_by: Literal["dice", "miou"] = "dice"
+    """The mean that chooses the best step."""
+    detection: bool = False
+    """Whether testers also tell what defect papers do: overlap per image and over the whole set, images found, false alarms."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +52,25 @@ class DataSet:
     """What the `stratum` of its cases is and how it is known; "" where nothing is known, and draws are not stratified."""
     augmentation: str = "rot_flip"
     """A recipe of `augmentation.recipes`."""
+    resizing: Resizing = "corner"
+    """How images and label maps of 2D sets are resized, in training, prediction and scoring."""
+    intensities: Literal["stored", "8-bit"] = "stored"
+    """What pixels are as read: values used as they are, or uint8 of a photograph, divided by 255 in training and prediction."""
     mean: tuple[float, ...] | None = None
-    """Of the pixel values after division by 255, one a channel; None: h5 images, used as they are."""
+    """One a channel, of 8-bit pixels after their division; with `std`, what images are scaled by. None: not scaled."""
     std: tuple[float, ...] | None = None
     ignored: int | None = None
     """Label value that no loss and no metric counts."""
+    evaluation: Evaluation = Evaluation()
     family: Literal["medical", "defect"] = "medical"
+    """A word that groups data sets of one kind."""
     synthetic: bool = False
+    own: bool = False
+    """Somebody's own files, of which two folders are two data sets."""
+    special: bool = False
+    """Lies on disk as another data set does, and is meant where both fit."""
+    options: tuple[str, ...] = ()
+    """Common options that mean something here, and nothing for data sets that do not name them."""
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Published values of the common options (patch_size, batch_size, labeled_bs, max_iterations, ...)."""
     protocol_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

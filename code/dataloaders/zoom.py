@@ -5,13 +5,12 @@ Both are separable, so an axis is resized by taking rows at precomputed places. 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 import torch
 
-Mapping = Literal["corner", "floor"]
-"""'corner': scipy's order 0 (end points aligned), the medical protocols; 'floor': OpenCV's nearest, the photographs."""
+from dataloaders.description import Resizing
 
 
 @lru_cache(maxsize=4096)
@@ -37,15 +36,15 @@ def floor_indices(n_in: int, n_out: int) -> np.ndarray:
     return indices
 
 
-def axis_indices(n_in: int, n_out: int, mapping: Mapping) -> np.ndarray:
-    """(n_out,) int64 source places of one axis; see `Mapping`."""
+def axis_indices(n_in: int, n_out: int, mapping: Resizing) -> np.ndarray:
+    """(n_out,) int64 source places of one axis; see `Resizing`."""
     return zoom_indices(n_in, n_out) if mapping == "corner" else floor_indices(n_in, n_out)
 
 
 @overload
-def resize_nearest(array: np.ndarray, size: tuple[int, int], mapping: Mapping = ...) -> np.ndarray: ...
+def resize_nearest(array: np.ndarray, size: tuple[int, int], mapping: Resizing = ...) -> np.ndarray: ...
 @overload
-def resize_nearest(array: torch.Tensor, size: tuple[int, int], mapping: Mapping = ...) -> torch.Tensor: ...
+def resize_nearest(array: torch.Tensor, size: tuple[int, int], mapping: Resizing = ...) -> torch.Tensor: ...
 def resize_nearest(array, size, mapping="corner"):
     """(..., H, W) array or tensor (any device) -> (..., *size) of the same dtype; equal to scipy's zoom to the pixel."""
     rows = axis_indices(array.shape[-2], size[0], mapping)

@@ -25,7 +25,7 @@ def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray
     channels `_img` has the first. Photographs become PNG whose labels are class ids.
     """
     stem = folder / file_name(loaded.case.name)
-    if loaded.pixels.dtype == np.uint8:
+    if data.intensities == "8-bit":
         Image.fromarray(grey(loaded.pixels[:, 0])).save(f"{stem}_img.png")
         Image.fromarray(predicted[0].astype(np.uint8)).save(f"{stem}_pred.png")
         Image.fromarray(loaded.reference[0].astype(np.uint8)).save(f"{stem}_gt.png")

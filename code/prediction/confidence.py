@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloaders.description import Source
+from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
 
 PIECE = 2**22
@@ -106,10 +106,10 @@ def apart(told: Figures) -> list[str]:
     return ["networks disagree"] if told.disagreement is not None and told.disagreement > APART else []
 
 
-def look(pixels: np.ndarray) -> tuple[float, float]:
-    """Mean and deviation of pixels as read, photographs in shares of 255: what `unlike` compares."""
+def look(pixels: np.ndarray, data: DataSet) -> tuple[float, float]:
+    """Mean and deviation of pixels as read, 8-bit ones in shares of 255: what `unlike` compares."""
     values = pixels[..., :: max(1, pixels.shape[-2] // 256), :: max(1, pixels.shape[-1] // 256)].astype(np.float32)
-    unit = 255 if pixels.dtype == np.uint8 else 1
+    unit = 255 if data.intensities == "8-bit" else 1
     return float(values.mean(dtype=np.float64)) / unit, float(values.std(dtype=np.float64)) / unit
 
 
@@ -120,7 +120,7 @@ def profile(source: Source, labeled: Sequence[str]) -> dict[str, Any]:
     """
     wanted = set(labeled)
     cases = [case for case in source.cases("train") if case.name in wanted]
-    volumes = source.data.mean is None
+    volumes = source.data.intensities == "stored"
     most = PROFILED // 4 if volumes else PROFILED
     cases = cases[:: max(1, -(-len(cases) // most))]
     sides, looks, shares = list[int](), list[tuple[float, float]](), dict[str, list[float]]()
@@ -132,7 +132,7 @@ def profile(source: Source, labeled: Sequence[str]) -> dict[str, Any]:
         if label is None:
             continue
         sides += [min(label.shape[-2:]), max(label.shape[-2:])]
-        looks.append(look(pixels))
+        looks.append(look(pixels, source.data))
         counts = np.bincount(label.ravel(), minlength=256)[: source.data.num_classes] / label.size
         for name, share in zip(source.data.classes[1:], counts[1:]):
             if share > 0:

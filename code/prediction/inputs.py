@@ -38,8 +38,6 @@ from preparation import acdc, brats, promise12
 from preparation.convert import several_values
 
 H5_ENDINGS = (".h5", ".hdf5")
-PHOTOGRAPHS = ("neu", "dagm", "mt", "isic")
-OWN_VOLUMES = ("nnunet", "pairs")
 Box = tuple[slice, slice, slice]
 
 
@@ -102,14 +100,14 @@ class Reader:
 
     @property
     def is_photographic(self) -> bool:
-        return self.data.layout in PHOTOGRAPHS or self.data.layout == "folder"
+        return self.data.intensities == "8-bit"
 
     @property
     def endings(self) -> tuple[str, ...]:
         """Of files that the run takes."""
         if self.is_photographic:
             return PICTURES
-        if self.data.layout in OWN_VOLUMES:
+        if self.data.own:
             return ENDINGS
         volumes = ENDINGS if self.data.layout in RAW else ()
         return (*H5_ENDINGS, *volumes, *(PICTURES if self.data.dimensions == 2 else ()))
@@ -120,7 +118,7 @@ class Reader:
             return self._photograph(file) if self.is_photographic else self._slice(file)
         if file.name.lower().endswith(H5_ENDINGS):
             return self._h5(file)
-        return self._own_volume(entry) if self.data.layout in OWN_VOLUMES else self._raw_volume(file)
+        return self._own_volume(entry) if self.data.own else self._raw_volume(file)
 
     def _photograph(self, file: Path) -> NewImage:
         remarks = picture_remarks(file, self.data.channels)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.errors import UserError
 from dataloaders.zoom import resize_nearest
 from networks.ensembles import MeanLogits
@@ -146,7 +145,7 @@ def _native(array: np.ndarray | None, ready: Ready, job: Job) -> np.ndarray | No
             whole[0] = 1
         whole[(..., *image.box)] = array
         return whole
-    array = _resized(array, (ready.inner[0], ready.inner[1]), RECIPES[job.reader.data.augmentation].mapping)
+    array = _resized(array, (ready.inner[0], ready.inner[1]), job.reader.data.resizing)
     size = (image.size[-2], image.size[-1])
     return array if array.shape[-2:] == size else _resized(array, size, "floor")
 

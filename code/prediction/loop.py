@@ -114,7 +114,7 @@ def prepare(entry: Entry, job: Job) -> Ready:
     """Reads an entry and brings it to training size. Of a picture the pixels themselves are let go, which may be many."""
     stamped = stamp(entry)
     image = job.reader(entry)
-    ready = Ready(entry, stamped, image, None, image.pixels.shape[2:], look(image.pixels))
+    ready = Ready(entry, stamped, image, None, image.pixels.shape[2:], look(image.pixels, job.reader.data))
     if job.flat:
         ready.slices = to_training_size(image.pixels, job.reader.data, job.patch)
         if image.is_picture:

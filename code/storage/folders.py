@@ -13,9 +13,6 @@ from engine.options import HARMLESS, NAMED, REPOSITORY, Options, Resolved
 NOT_IN_NAME = (*HARMLESS, *NAMED, "device", "compile", "val_every", "deterministic")
 """Not in the folder's name. What of these can still change a result is compared when a run goes on."""
 
-OWN_LAYOUTS = ("folder", "pairs", "nnunet")
-"""Layouts of one's own images: two folders of them are two data sets."""
-
 
 def run_name(options: Options, resolved: Resolved) -> Path:
     """<exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...]."""
@@ -49,7 +46,7 @@ def split_name(protocol: str, default: str, fold: int | None, folds: int, split_
 
 def data_name(data: DataSet, root: Path) -> str:
     """The data set in the names of folders. Own folders are told apart by their names: two of them are two data sets."""
-    return f"{data.name}/{word(root.resolve().name)}" if data.layout in OWN_LAYOUTS else data.name
+    return f"{data.name}/{word(root.resolve().name)}" if data.own else data.name
 
 
 def word(value: object) -> str:

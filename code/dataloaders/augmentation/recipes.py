@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from dataloaders.zoom import Mapping
+from dataloaders.description import Resizing
 
 COLUMNS = 12
 """Uniform numbers a row; more than any recipe uses, so that all recipes share one layout of the stream."""
@@ -27,7 +27,7 @@ class Recipe:
     blur: float = 0.0
     rot90: float = 0.0
     noise: float = 0.0
-    mapping: Mapping = "corner"
+    mapping: Resizing = "corner"
 
     @property
     def is_photographic(self) -> bool:
