@@ -38,7 +38,7 @@ from dataloaders.errors import UserError  # noqa: E402
 from engine.optimizers import build_optimizer  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
-from system.allocation import keep_freed_memory  # noqa: E402
+from system.devices import keep_freed_memory  # noqa: E402
 
 SLICES, BATCH, BATCHES, SIDE = 32, 24, 40, 256
 TIMES = (1, 10, 100)

@@ -35,7 +35,7 @@ from engine.optimizers import build_optimizer  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
 from networks.folding import for_inference  # noqa: E402
-from system.allocation import keep_freed_memory  # noqa: E402
+from system.devices import keep_freed_memory  # noqa: E402
 from val_2D import Validator, predict_slices, to_native, to_training_size  # noqa: E402
 
 EVERY = 200

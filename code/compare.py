@@ -23,10 +23,10 @@ import tyro
 from dataloaders import catalog
 from dataloaders.splits.protocols import test_cases
 from engine.options import REPOSITORY, Options
-from engine.run import finish_with
 from evaluation import results
 from networks.ensembles import MeanLogits
 from storage.folders import model_folder, result_path
+from system.ending import finish_with
 from system.jobs import run_all
 from val_2D import Validator
 

@@ -22,7 +22,6 @@ import tyro
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from engine.options import REPOSITORY
-from engine.run import finish_with
 from storage.folders import data_name, model_folder, results_folder
 from sweeps import slurm
 from sweeps.board import Board
@@ -32,6 +31,7 @@ from sweeps.on_ray import on_ray
 from sweeps.planning import plan, scripts
 from sweeps.splits_file import write_splits
 from sweeps.work import SCREEN, Job, Outcome, in_use, last_lines
+from system.ending import finish_with
 
 
 @dataclass

@@ -18,9 +18,9 @@ import tyro
 
 from dataloaders import catalog
 from engine.options import REPOSITORY
-from engine.run import finish_with
 from pictures.flat import grey, informative_slice, legend, overlay, plt, read_curves, save_figure
 from storage.folders import model_folder, result_path
+from system.ending import finish_with
 from system.jobs import run_all
 
 CODE = Path(__file__).resolve().parent

@@ -26,7 +26,6 @@ import tyro
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from engine.options import REPOSITORY
-from engine.run import finish_with
 from evaluation import results
 from prediction.confidence import profile
 from prediction.files import sheet
@@ -35,6 +34,7 @@ from prediction.job import Job, Networks, quoted_of
 from prediction.loop import Report, predict_all
 from prediction.record import SHEET, TABLE, UNREADABLE, Folder
 from system.devices import choose_device
+from system.ending import finish_with
 from val_3D import window_stride
 
 LISTED = 10

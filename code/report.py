@@ -15,7 +15,6 @@ from pathlib import Path
 import tyro
 
 from dataloaders.errors import UserError
-from engine.run import finish_with
 from reporting.build import build
 from reporting.printing.figures import write_figures
 from reporting.printing.page import write_page
@@ -23,6 +22,7 @@ from reporting.printing.screen import screen
 from reporting.printing.table_files import write_tables
 from reporting.records import read
 from storage.folders import results_folder
+from system.ending import finish_with
 
 
 @dataclass

@@ -26,11 +26,11 @@ import tyro
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from engine.options import HARMLESS, REPOSITORY
-from engine.run import finish_with
 from reporting import reproduction
 from reporting.records import Record, Skipped, read_one
 from storage import provenance
 from storage.folders import result_path
+from system.ending import finish_with
 
 CODE = Path(__file__).resolve().parent
 

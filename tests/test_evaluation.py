@@ -17,8 +17,8 @@ from PIL import Image
 from scipy import ndimage
 
 from dataloaders.errors import UserError
-from engine.run import finish_with
 from storage import checkpoint
+from system.ending import finish_with
 from val_2D import counts_per_image, predict_slices
 
 

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 import networks
-from engine.run import finish_with
 from evaluation import foreign_weights as foreign
 from storage import checkpoint
 from storage.weight_files import read
+from system.ending import finish_with
 
 WIDTHS = (16, 32, 64, 128, 256)
 

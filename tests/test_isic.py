@@ -12,8 +12,8 @@ from dataloaders.catalog import DATA_SETS, open_source, resolve
 from dataloaders.errors import UserError
 from dataloaders.layouts.isic import SIDE, folders
 from dataloaders.splits import protocols as splits
-from engine.run import finish_with
 from preparation.check import check_folder
+from system.ending import finish_with
 
 ISIC = DATA_SETS["ISIC"]
 

@@ -29,7 +29,7 @@ def test_lines_stand_behind_their_titles_and_failures_are_told(capfd: pytest.Cap
 def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> None:
     wait = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     jobs = [job(str(k), wait.format(str(tmp_path / str(k)))) for k in range(3)]
-    code = ("import sys; sys.path.insert(0, sys.argv[1])\nfrom system.jobs import run_all\nfrom engine.run import finish_with\n"
+    code = ("import sys; sys.path.insert(0, sys.argv[1])\nfrom system.jobs import run_all\nfrom system.ending import finish_with\n"
             f"sys.exit(finish_with(lambda: run_all({jobs!r}, 2)))")
     process = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parents[1] / "code")])
     limit = time.monotonic() + 60

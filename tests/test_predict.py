@@ -25,7 +25,6 @@ from tiny import write_folder
 
 from dataloaders.catalog import named
 from dataloaders.errors import UserError
-from engine.run import finish_with
 from evaluation.results import finished, predictors
 from prediction.confidence import apart, borders, disagreement, figures, unlike
 from prediction.files import FULL, picture_overlay
@@ -33,6 +32,7 @@ from prediction.inputs import Entry, NewImage, Reader, entries_in
 from prediction.job import Networks, _native
 from prediction.record import Folder, cell
 from preparation.acdc import normalised
+from system.ending import finish_with
 
 VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "2", "--val_every", "2")
 

@@ -18,11 +18,11 @@ from harness import Bench, child, server
 from dataloaders.errors import UserError
 from engine import parse
 from engine.options import HARMLESS, Options
-from engine.run import finish_with
 from reporting import reproduction
 from reporting.records import Record
 from reporting.reproduction import Spread
 from storage.folders import result_path, run_name
+from system.ending import finish_with
 
 
 @pytest.mark.parametrize("script, words", [

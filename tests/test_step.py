@@ -19,7 +19,7 @@ from engine.compiling import compiled
 from engine.optimizers import build_optimizer
 from networks import build, ema_update, frozen_copy
 from networks.dropout import Dropout
-from system.allocation import keep_freed_memory
+from system.devices import keep_freed_memory
 
 SIDE = 32
 

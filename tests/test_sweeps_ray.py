@@ -83,7 +83,7 @@ def test_nothing_is_lost_when_a_worker_and_the_driver_are_killed(bench: Bench) -
 DRIVER = """
 import sys; sys.path[:0] = {path!r}
 from pathlib import Path; from fake_run import fake
-from cross_validate import CrossValidate, conduct; from engine.run import finish_with
+from cross_validate import CrossValidate, conduct; from system.ending import finish_with
 jobs = [fake(Path({root!r}), name, codes) for name, codes in (("a", "wait"), ("b", "wait"), ("c", "0"), ("d", "3"))]
 sys.exit(finish_with(lambda: conduct("X", jobs, CrossValidate(("Fake",), address={address!r}))))
 """

@@ -14,7 +14,7 @@ from harness import Bench, outcome
 from test_nifti import AFFINE
 from test_nifti import save as save_volume
 
-from engine.run import finish_with
+from system.ending import finish_with
 
 VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "4", "--val_every", "2",
           "--save_every", "1")

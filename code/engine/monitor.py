@@ -15,6 +15,7 @@ from losses.ranks import world
 from pictures.flat import overlay, side_by_side
 from storage.logbook import Logbook
 from system import distributed
+from system.ending import Leave
 from val_2D import Predictor, Summary, Validator
 from val_3D import VolumeValidator
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 NEVER = 2**62
 PICTURES = 20
 """Pictures a run at most."""
-
-
-class Interrupted(Exception):
-    """A signal asked the run to leave; its state is saved. Exit code 75: run the same command again."""
 
 
 class Monitor:
@@ -81,7 +78,7 @@ class Monitor:
             if not bool(finite.all()):
                 found = distributed.gather([f"{name} = {value:g}" for name, value in zip(names, values.tolist())
                                             if summed is None or not math.isfinite(value)])
-                raise NotFinite(step, list(dict.fromkeys(one for rank in found for one in rank)))
+                raise self._not_finite(step, list(dict.fromkeys(one for rank in found for one in rank)))
             return
         if names not in self._first_bad:
             self._first_bad[names] = torch.full((len(names),), NEVER, device=values.device)
@@ -89,11 +86,17 @@ class Monitor:
         self._first_bad[names] = torch.where(finite, first_bad, first_bad.clamp(max=step))
 
     def check_finite(self, stage: Stage) -> None:
-        """Raises `NotFinite` when a flag on the device is set. Nothing is saved after that."""
+        """Raises `UserError` when a flag on the device is set. Nothing is saved after that."""
         steps = [pair for names, flags in self._first_bad.items() for pair in zip(names, flags.tolist())]
         first = min((step for _, step in steps), default=NEVER)
         if first < NEVER:
-            raise NotFinite(first, [name for name, step in steps if step == first])
+            raise self._not_finite(first, [name for name, step in steps if step == first])
+
+    def _not_finite(self, step: int, terms: list[str]) -> UserError:
+        assert self.stage is not None
+        return UserError(f"step {step}: the loss is not finite ({', '.join(terms)}).\nCases of the batch: "
+                         f"{', '.join(self.stage.names_of(step))}\nThe last good checkpoint is {self.stage.file('last')}. "
+                         "Lower --base_lr, or look at these images; --fresh begins anew.", code=3)
 
     def step(self, stage: Stage, terms: Mapping[str, Any], done: int) -> None:
         """One step on the progress bar; every --log_every steps the losses are read and written."""
@@ -167,16 +170,8 @@ class Monitor:
     def interrupted(self, stage: Stage) -> None:
         """Says where the run stands, and leaves."""
         self.book.status("interrupted", stage.steps_done)
-        raise Interrupted(f"Interrupted at step {stage.steps_done} of {stage.iterations}; the state is saved. "
-                          "Run the same command again to go on.")
-
-
-class NotFinite(UserError):
-    """A loss that is not finite; exit code 3."""
-
-    def __init__(self, step: int, terms: list[str]):
-        super().__init__(f"step {step}: the loss is not finite ({', '.join(terms)})", code=3)
-        self.step = step
+        raise Leave(f"Interrupted at step {stage.steps_done} of {stage.iterations}; the state is saved. "
+                    "Run the same command again to go on.", 75, "interrupted")
 
 
 def duration(seconds: float) -> str:

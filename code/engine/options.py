@@ -6,7 +6,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,6 +15,7 @@ import tyro
 from dataloaders import catalog
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
+from system.ending import Ending
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -148,6 +149,8 @@ class Resolved:
     defaults: Mapping[str, object]
     method: str
     script: Path
+    ending: Ending = field(default_factory=Ending, compare=False)
+    """Who has to be told how the program ends."""
 
 
 Kind = TypeVar("Kind", bound=Options)

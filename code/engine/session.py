@@ -22,17 +22,13 @@ from storage.checkpoint import write_json
 from storage.folders import model_folder, run_name
 from storage.logbook import Lock
 from system import distributed
-from system.allocation import keep_freed_memory
-from system.devices import choose_device, set_determinism
+from system.devices import choose_device, keep_freed_memory, set_determinism
+from system.ending import Leave
 from val_2D import Predictor, Summary, Validator
 from val_3D import VolumeValidator, window_stride
 
 ROOM = 64 * 2**20
 """Bytes that must be free before the first step; the first checkpoint, written at step 0, is the real test."""
-
-
-class AlreadyDone(Exception):
-    """The run in this folder has been finished by the same command."""
 
 
 class Session:
@@ -199,7 +195,10 @@ class Session:
         return lines
 
     def _claim(self) -> Lock:
-        """Makes or takes over the run's folder. Raises `AlreadyDone`, or `UserError` for another run's folder, a lock, a full disk."""
+        """Makes or takes over the run's folder.
+
+        Raises `Leave` where it is finished, `UserError` for another run's folder, a lock, a full disk.
+        """
         folder, options = self.folder, self.options
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -277,8 +276,8 @@ class Session:
             ]))
         if done:
             made = f" It was made by code {old.get('code')}, which has changed since." if code_changed else ""
-            raise AlreadyDone(f"This run is finished: {self.folder}{made}\n"
-                              f"Test it: python code/test_{self.data.dimensions}D.py --run {self.folder}")
+            raise Leave(f"This run is finished: {self.folder}{made}\n"
+                        f"Test it: python code/test_{self.data.dimensions}D.py --run {self.folder}", 0, "done")
         self._remark_processes(old, status)
         # Accepted changes are said in every result of this run from here on.
         self.config["changes"] = self.changes = [*old.get("changes", []), *lines]

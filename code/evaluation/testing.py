@@ -20,12 +20,11 @@ from dataloaders.errors import UserError
 from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.splits.protocols import test_cases
 from engine.options import REPOSITORY
-from engine.run import peak_memory
 from evaluation import results
 from evaluation.export import write_prediction
 from metrics import score_case, summarize
 from pictures.flat import learning_curves
-from system.devices import choose_device
+from system.devices import choose_device, peak_memory
 
 Rows = list[list[dict[str, Any]]]
 """The scores of every class of every case."""
