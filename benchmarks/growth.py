@@ -35,7 +35,7 @@ from dataloaders import catalog  # noqa: E402
 from dataloaders.batches.loader import Loader  # noqa: E402
 from dataloaders.batches.store import build_store  # noqa: E402
 from dataloaders.errors import UserError  # noqa: E402
-from engine.optimizers import build_optimizer  # noqa: E402
+from engine.optimizers import Form  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
 from system.devices import keep_freed_memory  # noqa: E402
@@ -116,7 +116,7 @@ def step_and_score(side: int, classes: int, device: str) -> tuple[float, float]:
     """Seconds of a Mean Teacher step on 4 rows, and of scoring a volume of 10 slices."""
     student = build("unet", in_channels=1, num_classes=classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = frozen_copy(student)
-    optimizer = build_optimizer("sgd", [{"params": list(student.parameters())}], 0.01, (0.9, 0.999), torch.device(device))
+    optimizer = Form("sgd").build([{"params": list(student.parameters())}], 0.01, torch.device(device))
     images = torch.randn(4, 1, side, side, device=device)
     # Concentric rings, one a class: each class has a surface.
     y, x = np.mgrid[:side, :side] / side - 0.5

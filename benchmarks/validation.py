@@ -31,7 +31,7 @@ from dataloaders import catalog  # noqa: E402
 from dataloaders.batches.loader import Loader  # noqa: E402
 from dataloaders.batches.store import build_store  # noqa: E402
 from dataloaders.errors import UserError  # noqa: E402
-from engine.optimizers import build_optimizer  # noqa: E402
+from engine.optimizers import Form  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
 from networks.folding import for_inference  # noqa: E402
@@ -61,7 +61,7 @@ class OurMeanTeacher:
         self.loader, self.device = loader, torch.device(device)
         self.student = build("unet", in_channels=1, num_classes=4).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = frozen_copy(self.student)
-        self.optimizer = build_optimizer("sgd", [{"params": list(self.student.parameters())}], 0.01, (0.9, 0.999), self.device)
+        self.optimizer = Form("sgd").build([{"params": list(self.student.parameters())}], 0.01, self.device)
         self.options = train_MeanTeacher.MeanTeacher()
         self.batches = loader.batches(0, 10**6)
         self.weight = torch.tensor(0.1, device=self.device)

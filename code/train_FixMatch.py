@@ -104,7 +104,7 @@ def main(options: FixMatch) -> None:
     run.refuse(options.pseudo_labels == "student" and options.rows != "all",
                "--pseudo_labels student: the student must see the weak views too; add --rows all.")
     student = run.network("student")
-    teacher = run.keep("teacher", frozen_copy(student))
+    teacher = run.keep("teacher", frozen_copy(student), train=True)
     policy = run.keep("policy", CTAugment(run.data, options.seed)) if options.strong_view == "ctaugment" else None
     optimizer = run.optimizer("student", student)
     step_losses = run.compiled(losses)
@@ -120,7 +120,7 @@ def main(options: FixMatch) -> None:
             if policy:
                 policy.note(1 - terms["total"].detach() / 4)
         if policy and batch.last_of_epoch:
-            policy.update(batch.rng)
+            policy.update(batch.shared_rng)
         run.after_step(step, terms)
     run.finish()
 

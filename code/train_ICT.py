@@ -66,7 +66,7 @@ def main(options: ICT) -> None:
     run.refuse(options.batch_size - options.labeled_bs < pairs, f"--batch_size {options.batch_size} --labeled_bs {options.labeled_bs}: "
                f"ICT mixes unlabelled images in pairs; choose --batch_size {options.labeled_bs + pairs} or more.")
     student = run.network("student")
-    teacher = run.keep("teacher", frozen_copy(student))
+    teacher = run.keep("teacher", frozen_copy(student), train=True)
     optimizer = run.optimizer("student", student)
     step_losses = run.compiled(losses)
     run.evaluates(student=student, teacher=teacher)

@@ -59,7 +59,7 @@ def losses(student, teacher, batch, weight, started, options):
 def main(options: MeanTeacher) -> None:
     run = Run(options)
     student = run.network("student")
-    teacher = run.keep("teacher", frozen_copy(student))
+    teacher = run.keep("teacher", frozen_copy(student), train=True)
     optimizer = run.optimizer("student", student)
     step_losses = run.compiled(losses)
     run.evaluates(student=student, teacher=teacher)

@@ -88,7 +88,7 @@ def main(options: UAMT) -> None:
     odd = options.teacher_passes < 2 or options.teacher_passes % 2
     run.refuse(odd, f"--teacher_passes {options.teacher_passes}: an even number from 2 on is needed.")
     student = run.network("student")
-    teacher = run.keep("teacher", frozen_copy(student))
+    teacher = run.keep("teacher", frozen_copy(student), train=True)
     optimizer = run.optimizer("student", student)
     step_losses = run.compiled(losses)
     run.evaluates(student=student, teacher=teacher)

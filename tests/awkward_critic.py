@@ -13,7 +13,9 @@ from losses import supervised_loss
 @dataclass
 class Critic(Options):
     critic_lr: float = 1e-4
-    """Rate of the critic, constant."""
+    """Rate of the critic."""
+    critic_schedule: str = "constant"
+    """How it goes."""
 
 
 class TinyCritic(nn.Module):
@@ -59,7 +61,8 @@ def main(options: Critic) -> None:
     segmenter = run.network("segmenter")
     critic = run.network("critic", model="tiny_critic")
     optimizer = run.optimizer("segmenter", segmenter)
-    critic_optimizer = run.optimizer("critic", critic, kind="adam", lr=options.critic_lr, betas=(0.9, 0.99), schedule="constant")
+    critic_optimizer = run.optimizer("critic", critic, kind="adam", lr=options.critic_lr, betas=(0.9, 0.99),
+                                     schedule=options.critic_schedule)
     run.evaluates(segmenter=segmenter)
     for step, batch in run.batches():
         critic.eval()

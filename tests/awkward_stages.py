@@ -43,7 +43,7 @@ def main(options: Stages) -> None:
     teacher = pretrain(run, options.pretraining).requires_grad_(False)
     student = run.network("student")
     student.load_state_dict(teacher.state_dict())
-    run.keep("teacher", teacher)
+    run.keep("teacher", teacher, train=False)
     optimizer = run.optimizer("student", student)
     step_losses = run.compiled(losses)
     run.evaluates(student=student)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 PRELOAD = ["torch", "torch._dynamo", "h5py", "tensorboardX", "train_Supervised", "train_MeanTeacher", "train_simEps",
-           "awkward_stages", "awkward_critic", "awkward_policy", "harness"]
+           "awkward_stages", "awkward_critic", "awkward_policy", "two_stages", "harness"]
 SHORT = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--max_iterations", "12",
          "--val_every", "4", "--save_every", "3", "--log_every", "2", "--device", "cpu", "--exp", "run")
 LIMIT_S = 120
@@ -161,7 +161,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return str(value.dtype), tuple(value.shape), hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items() if key != "seconds"}
+        return {key: plain(item) for key, item in value.items() if key != "spent"}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

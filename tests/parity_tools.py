@@ -199,7 +199,7 @@ class ScriptedRun:
     def network(self, role: str, model: str | None = None, **arguments: Any) -> nn.Module:
         return self.networks[role]
 
-    def keep(self, name: str, thing: Any) -> Any:
+    def keep(self, name: str, thing: Any, train: bool | None = None) -> Any:
         return self.kept.setdefault(name, thing)
 
     def optimizer(self, name: str, network: nn.Module, **arguments: Any) -> torch.optim.Optimizer:
@@ -218,7 +218,7 @@ class ScriptedRun:
     def evaluates(self, **predictors: Any) -> None:
         self.evaluated = predictors
 
-    def batches(self, labeled_only: bool = False, augment: Any = None, recipe: str | None = None) -> Iterator[tuple[int, Batch]]:
+    def batches(self, **fed: Any) -> Iterator[tuple[int, Batch]]:
         for batch in self.golden_batches:
             torch.manual_seed(batch.step)
             yield batch.step, batch

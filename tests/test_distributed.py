@@ -27,7 +27,7 @@ def keep_states() -> None:
 
     def kept(run: Run) -> None:
         finish(run)
-        held = {**run.networks, **run.kept}
+        held = {**run.parts.networks, **run.parts.kept}
         state = {name: dict(thing.state_dict()) for name, thing in held.items()}
         scores = {name: best["score"] for name, best in run.best_states.items()}
         torch.save({"state": state, "scores": scores, "quoted": run.quoted}, Path(os.environ["KEPT"]) / f"rank{run.rank}.pt")
@@ -101,10 +101,15 @@ SHARES = ((range(3), range(3, 5)), (range(1), range(0)), (range(2), range(2, 4))
 """Rows of each rank in three steps."""
 
 
-def several_terms(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, equal: bool) -> torch.Tensor:
-    """Every kind of sum over the batch: the forms of Dice, counted pixels, a masked mean; for equal shares means, and a ratio of means."""
+def several_terms(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, equal: bool, labels_only: bool) -> torch.Tensor:
+    """Every kind of sum over the batch: the forms of Dice, counted pixels, a masked mean; for equal shares means, and a ratio of means.
+
+    labels_only: those that ignored labels make 0, as they stand where a rank has no rows of its own.
+    """
     from losses import batch_mean, batch_sums, dice_loss, softmax_dice, supervised_loss
     logits = network(x)
+    if labels_only:
+        return supervised_loss(logits, y) + supervised_loss(logits, y, "linear") + dice_loss(logits, y, foreground_only=True)
     sure = logits.detach().amax(1) > 0.3
     masked, count = batch_sums((logits.square().sum(1) * sure).sum(), sure.sum())
     mean = logits.sigmoid().mean() + batch_mean(logits.square().mean()) / (1 + batch_mean(logits.exp().mean()))
@@ -114,7 +119,7 @@ def several_terms(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, eq
 
 def trained(rank: int = 0, shares: Any = None) -> dict[str, torch.Tensor]:
     """State of the small network after the steps, with all rows of a step or this rank's."""
-    from losses import ranks
+    from networks.sync_norm import count_rows
     from system import distributed
     network, (images, labels) = small_network(), (torch.randn(5, 1, 6, 5).double(), torch.randint(-1, 3, (5, 6, 5)) % 256)
     if shares is not None:
@@ -123,9 +128,10 @@ def trained(rank: int = 0, shares: Any = None) -> dict[str, torch.Tensor]:
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=1e-2)
     for step in SHARES:
         rows = list(step[rank]) if shares else sorted(set(step[0]) | set(step[1]))
-        ranks.without_rows(not rows)
+        count_rows(network, bool(rows))
         optimizer.zero_grad()
-        several_terms(network, images[rows or [0]], labels[rows or [0]], len(step[0]) == len(step[1])).backward()
+        truth = labels[rows] if rows else torch.full_like(labels[:1], 255)
+        several_terms(network, images[rows or [0]], truth, len(step[0]) == len(step[1]), not step[1]).backward()
         if shares:
             distributed.average_gradients(list(network.parameters()), torch.zeros(1).double())
         optimizer.step()

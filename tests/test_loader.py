@@ -1,9 +1,14 @@
 """Batches: pure functions of seed and step, whoever asks and whenever."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from test_augment import make_store
 
+from dataloaders.augmentation.augmenter import Augmenter
+from dataloaders.augmentation.frame import Fill
+from dataloaders.augmentation.recipes import RECIPES, draw
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import Store
 from dataloaders.errors import UserError
@@ -86,7 +91,9 @@ def test_ranks_share_the_same_batch():
     parts = [make_loader(batch_size=8, labeled_bs=4, rank=r, world=2).batch(2) for r in range(2)]
     assert torch.equal(torch.cat([p.labels for p in parts]), whole.labels)
     assert torch.equal(torch.cat([p.labeled for p in parts] + [p.unlabeled for p in parts]), whole.images)
-    assert parts[0].rng.random() == parts[1].rng.random()
+    assert parts[0].shared_rng.random() == parts[1].shared_rng.random() == whole.shared_rng.random()
+    own = [part.rng.random() for part in parts]  # noise must not repeat across processes
+    assert own[0] == whole.rng.random() != own[1]
     with pytest.raises(UserError, match="multiples of 2"):
         make_loader(world=2)
 
@@ -156,3 +163,40 @@ def test_gpu_gives_the_same_batches():
         assert b.images.is_cuda and c.labels.is_cuda
         for other in (b, c):
             assert torch.equal(a.images, other.images.cpu()) and torch.equal(a.labels, other.labels.cpu())
+
+
+def test_maps_are_warped_with_their_images():
+    """A map that holds the labels is the labels, in every row, under every recipe and implementation."""
+    for shapes, patch, dtype, recipe in ((SHAPES, (16, 16), np.float32, "rot_flip"), (SHAPES, (16, 16), np.uint8, "simeps_neu"),
+                                         ([(12, 10, 9)] * 24, (8, 8, 8), np.float32, "rot_flip")):
+        store = make_store(shapes, dtype=dtype)
+        begins = np.where(np.arange(24) == 3, -1, store.label_offsets)
+        store = replace(store, maps={"again": (store.labels, store.label_offsets), "some": (store.labels.astype(np.float32), begins)})
+        maps = {"again": Fill(255, 255, 0), "some": Fill(7, 8, 9), "inside": Fill(1, 0, 0)}
+        rows, drawn = np.arange(24), draw(RECIPES[recipe], np.random.default_rng(0), 24, len(patch))
+        made = {}
+        for backend in ("numba", "torch"):
+            augmenter = Augmenter(store, recipe, patch, threads=1, backend=backend)
+            _, labels = augmenter(rows, 24, drawn)
+            warped = {name: augmenter.map(name, rows, drawn, fill) for name, fill in maps.items()}
+            assert warped["again"].dtype == torch.float32 and torch.equal(warped["again"].long(), labels)
+            outside = warped["inside"] == 0
+            has = torch.arange(24) != 3
+            expected = torch.where(outside, 9, labels)
+            assert torch.equal(warped["some"][has].long(), expected[has]), "where it has the map"
+            assert torch.equal(warped["some"][3].long(), torch.where(outside[3], 8, 7)), "where it has none"
+            made[backend] = warped
+        assert all(torch.equal(made["numba"][name], made["torch"][name]) for name in maps)
+
+
+def test_further_views_and_further_draws_of_the_unlabelled_images():
+    plain, batch = make_loader().batch(3), make_loader(views=2, draws=2, maps={"inside": Fill(1, 0, 0)}).batch(3)
+    assert torch.equal(plain.images, batch.images), "what is asked for besides changes nothing"
+    (view,), (mate,) = batch.views, batch.mates
+    assert view.cases == batch.cases[batch.n_labeled:] and not torch.equal(view.images, batch.unlabeled)
+    assert mate.images.shape == view.images.shape == batch.unlabeled.shape and mate.cases != view.cases
+    assert view.maps["inside"].shape == batch.unlabeled[:, 0].shape and batch.maps["inside"].shape == batch.images[:, 0].shape
+    shares = [make_loader(batch_size=8, labeled_bs=4, views=2, draws=2, rank=r, world=2).batch(1) for r in range(2)]
+    whole = make_loader(batch_size=8, labeled_bs=4, views=2, draws=2).batch(1)
+    for kind in ("views", "mates"):
+        assert torch.equal(torch.cat([getattr(share, kind)[0].images for share in shares]), getattr(whole, kind)[0].images)

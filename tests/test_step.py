@@ -16,7 +16,7 @@ from dataloaders import catalog
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import build_store
 from engine.compiling import compiled
-from engine.optimizers import build_optimizer
+from engine.optimizers import Form
 from networks import build, ema_update, frozen_copy
 from networks.dropout import Dropout
 from system.devices import keep_freed_memory
@@ -61,7 +61,7 @@ def curve(batches, steps, *, layout=torch.channels_last, precision="32", compile
     teacher = frozen_copy(student)
     groups = [{"params": list(student.parameters())}]
     optimizer = (torch.optim.SGD(student.parameters(), 0.01, momentum=0.9, weight_decay=1e-4, foreach=False) if plain
-                 else build_optimizer("sgd", groups, 0.01, (0.9, 0.999), torch.device("cpu")))
+                 else Form("sgd").build(groups, 0.01, torch.device("cpu")))
     options = train_MeanTeacher.MeanTeacher(noise=0.0)
     losses = compiled(train_MeanTeacher.losses, precision, compile_it, torch.device("cpu"))
     rows = []

@@ -109,6 +109,10 @@ class Item:
     image: Path
     label: Path | None
     index: int | None = None
+    written: Path | None = None
+    """A label that an earlier stage wrote (a pseudo mask), trained on in place of `label`: .png or .npy, (*spatial) uint8 class ids."""
+    maps: Mapping[str, Path] = field(default_factory=dict)
+    """Named per-pixel maps that an earlier stage wrote (weights, confidence): .png or .npy, (*spatial) uint8 or float32."""
 
 
 @dataclass(frozen=True)

@@ -3,128 +3,119 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dataloaders.errors import UserError
 from losses.ranks import world
 from pictures.flat import overlay, side_by_side
 from storage.logbook import Logbook
 from system import distributed
-from system.ending import Leave
 from val_2D import Predictor, Summary, Validator
 from val_3D import VolumeValidator
 
-if TYPE_CHECKING:
-    from dataloaders.batches.loader import Loader
-    from engine.stage import Stage
-
 NEVER = 2**62
-PICTURES = 20
-"""Pictures a run at most."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The loop that is watched: a stage's name ("" for the run's own), its length, and where it began in this session."""
+
+    stage: str
+    iterations: int
+    first: int
+    began: float
+
+
+class NotFinite(Exception):
+    """A loss that is not finite: the step, and which terms."""
+
+    def __init__(self, step: int, terms: Sequence[str]):
+        super().__init__(f"step {step}: the loss is not finite ({', '.join(terms)})")
+        self.step = step
 
 
 class Monitor:
-    """The eyes of a run. One for all its stages."""
+    """The eyes of a run. One for all its stages; it looks, and changes nothing."""
 
     def __init__(self, book: Logbook, classes: tuple[str, ...]):
         self.book, self.classes = book, classes
-        self.say = book.say
-        self.validation_seconds = 0.0
-        self._offset = 0
+        self.loop: Loop | None = None
+        """The loop under way; None before the first."""
         self._first_bad: dict[tuple[str, ...], Tensor] = {}
         self._shown: dict[str, str] = {}
         self._present: set[int] = set()
         self._told: set[int] = set()
         self._maps: dict[str, Tensor] = {}
-        self._began = (0, 0.0)
         self._announced = False
-        self.stage: Stage | None = None
-        """Whose loop is running."""
 
-    def resume_at(self, offset: int) -> None:
-        """Bytes of metrics.jsonl that belong to the checkpoint."""
-        self._offset = offset
+    def say(self, text: str) -> None:
+        """A line on the screen and in log.txt, behind the name of the stage under way."""
+        stage = self.loop.stage if self.loop else ""
+        self.book.say(f"{stage}: {text}" if stage else text)
 
-    def begin(self, stage: Stage, loader: Loader) -> None:
-        """Called when the loop of a stage starts."""
-        self.stage = stage
-        self.book.total = stage.iterations
-        self.book.begin(stage.steps_done, self._offset, stage.name)
-        self.book.status("running", stage.steps_done)
-        self._began = (stage.steps_done, time.perf_counter())
-        self._first_bad = {}
+    def begin(self, stage: str, step: int, iterations: int, offset: int) -> None:
+        """Called when the loop of a stage starts at `step`; `offset` bytes of metrics.jsonl belong to its checkpoint."""
+        self.loop = Loop(stage, iterations, step, time.perf_counter())
+        self.book.total = iterations
+        self.book.begin(step, offset, stage)
+        self.book.status("running", step)
+        self._first_bad, self._maps, self._announced = {}, {}, False
+        self._present, self._told = set(), set()
 
-    def watch(self, terms: Mapping[str, Tensor], step: int, summed: Callable[[Tensor], Tensor] | None = None) -> None:
+    def watch(self, names: Sequence[str], values: Tensor, bad: Tensor, step: int) -> None:
         """Looks for terms that are not finite: at once on the CPU, by a flag on the device elsewhere (one for each set of names, since
         an adversary's update in the same step has others).
 
-        `summed` sums a vector over processes; the terms then become their means over them, in place, so that all see the same.
+        values: of the terms `names`, as this process has them; bad: above 0 where any process has one that is not finite. Raises
+        `NotFinite`, on all processes alike.
         """
-        names = tuple(name for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0)
-        values = torch.stack([terms[name].detach().float() for name in names])
-        finite = values.isfinite()
-        if summed is not None:
-            bad, sums = summed(torch.cat([(~finite).float(), values])).chunk(2)
-            finite = bad == 0
-            for name, mean in zip(names, sums / world()):
-                if terms[name].is_floating_point() and not (terms[name].is_leaf and terms[name].requires_grad):
-                    terms[name].data.copy_(mean)
         if values.device.type == "cpu":
-            if not bool(finite.all()):
-                found = distributed.gather([f"{name} = {value:g}" for name, value in zip(names, values.tolist())
-                                            if summed is None or not math.isfinite(value)])
-                raise self._not_finite(step, list(dict.fromkeys(one for rank in found for one in rank)))
+            if bool((bad > 0).any()):
+                mine = [f"{name} = {value:g}" for name, value in zip(names, values.tolist()) if not math.isfinite(value)]
+                found = distributed.gather(mine)
+                raise NotFinite(step, list(dict.fromkeys(one for rank in found for one in rank)))
             return
-        if names not in self._first_bad:
-            self._first_bad[names] = torch.full((len(names),), NEVER, device=values.device)
-        first_bad = self._first_bad[names]
-        self._first_bad[names] = torch.where(finite, first_bad, first_bad.clamp(max=step))
+        key = tuple(names)
+        if key not in self._first_bad:
+            self._first_bad[key] = torch.full((len(names),), NEVER, device=values.device)
+        first_bad = self._first_bad[key]
+        self._first_bad[key] = torch.where(bad > 0, first_bad.clamp(max=step), first_bad)
 
-    def check_finite(self, stage: Stage) -> None:
-        """Raises `UserError` when a flag on the device is set. Nothing is saved after that."""
+    def check_finite(self) -> None:
+        """Raises `NotFinite` when a flag on the device is set. Nothing is saved after that."""
         steps = [pair for names, flags in self._first_bad.items() for pair in zip(names, flags.tolist())]
         first = min((step for _, step in steps), default=NEVER)
         if first < NEVER:
-            raise self._not_finite(first, [name for name, step in steps if step == first])
+            raise NotFinite(first, [name for name, step in steps if step == first])
 
-    def _not_finite(self, step: int, terms: list[str]) -> UserError:
-        assert self.stage is not None
-        return UserError(f"step {step}: the loss is not finite ({', '.join(terms)}).\nCases of the batch: "
-                         f"{', '.join(self.stage.names_of(step))}\nThe last good checkpoint is {self.stage.file('last')}. "
-                         "Lower --base_lr, or look at these images; --fresh begins anew.", code=3)
-
-    def step(self, stage: Stage, terms: Mapping[str, Any], done: int) -> None:
-        """One step on the progress bar; every --log_every steps the losses are read and written."""
-        options = stage.options
+    def step(self, terms: Mapping[str, Any], done: int, log_every: int, further: Callable[[], Mapping[str, float]]) -> None:
+        """One step on the progress bar; every `log_every` steps the losses are read and written, with what `further` gives."""
+        assert self.loop is not None
         for name, term in terms.items():
             if isinstance(term, Tensor) and term.ndim >= 2 and name not in ("pseudo_labels", "mask"):
                 self._maps[name] = term.detach()
-        if done % options.log_every == 0 or done == stage.iterations:
-            self.check_finite(stage)
+        if done % log_every == 0 or done == self.loop.iterations:
+            self.check_finite()
             values = {name: float(term.detach()) for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0}
             if "mask" in terms:
                 values["mask_share"] = float(terms["mask"].float().mean())
             values = {name: total / world() for name, total in zip(values, distributed.sums(list(values.values())))}
-            values |= {f"lr_{name}": group.optimizer.param_groups[0]["lr"] for name, group in stage.optimizers.items()}
-            values |= self._pseudo_labels(terms)
-            values["wait_share"] = stage.waited() / max(stage.train_seconds, 1e-9)
-            self.book.record("train", done, values)
+            self.book.record("train", done, {**values, **further(), **self._pseudo_labels(terms)})
             self._shown["loss"] = f"{values.get('total', float('nan')):.4f}"
-            if stage.device.type == "cuda":
+            if torch.cuda.is_initialized():
                 self._shown["memory"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}GiB"
         self.book.advance(**self._shown)
-        first, at = self._began
-        if not self._announced and done - first == 20 and done < stage.iterations:
+        taken, left = done - self.loop.first, self.loop.iterations - done
+        if not self._announced and taken == 20 and left:
             self._announced = True
-            left = (time.perf_counter() - at) / 20 * (stage.iterations - done)
-            end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
-            rate = 20 / (time.perf_counter() - at)
-            self.say(f"{rate:.1f} steps a second: training will be done about {end}, in {duration(left)} (validation apart).")
+            pace = (time.perf_counter() - self.loop.began) / 20
+            end = time.strftime("%a %H:%M", time.localtime(time.time() + pace * left))
+            self.say(f"{1 / pace:.1f} steps a second: training will be done about {end}, in {duration(pace * left)} (validation apart).")
 
     def _pseudo_labels(self, terms: Mapping[str, Any]) -> dict[str, float]:
         """Share of each class in the pseudo-labels. A class that vanishes is said once."""
@@ -143,19 +134,18 @@ class Monitor:
                              "(see pseudo_labels in tensorboard or metrics.jsonl).")
         return values
 
-    def scored(self, name: str, done: int, score: Callable[[], Summary]) -> Summary:
-        """Runs a validation, writes its scores, shows them, and gives them back."""
+    def scored(self, name: str, done: int, score: Callable[[], Summary]) -> tuple[Summary, float]:
+        """Runs a validation, writes its scores, shows them; gives them and the seconds that it took."""
         began = time.perf_counter()
         summary = score()
         seconds = time.perf_counter() - began
-        self.validation_seconds += seconds
         values = {f"{metric}/{of}": value for of, metrics in summary.items() for metric, value in metrics.items()
                   if metric in ("dice", "iou", "hd95_vox", "missed")}
         self.book.record(f"validation/{name}", done, {**values, "seconds": seconds})
         classes = ", ".join(f"{of} {metrics['dice'] or 0:.3f}" for of, metrics in summary.items() if of != "mean")
         self.say(f"step {done}: validation Dice of {name} {summary['mean']['dice'] or 0:.4f} ({classes})")
         self._shown["val"] = f"{summary['mean']['dice'] or 0:.3f}"
-        return summary
+        return summary, seconds
 
     def picture_of(self, predictor: Predictor, validator: Validator | VolumeValidator, done: int) -> None:
         """A plane of the first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard."""
@@ -167,11 +157,11 @@ class Monitor:
             low, high = flat.min(), flat.max()
             self.book.picture(name, np.concatenate(list((flat - low) / max(high - low, 1e-9)), 1), done)
 
-    def interrupted(self, stage: Stage) -> None:
-        """Says where the run stands, and leaves."""
-        self.book.status("interrupted", stage.steps_done)
-        raise Leave(f"Interrupted at step {stage.steps_done} of {stage.iterations}; the state is saved. "
-                    "Run the same command again to go on.", 75, "interrupted")
+
+def scalars(terms: Mapping[str, Any]) -> tuple[list[str], Tensor]:
+    """The names of the terms that are scalars, and their values (N,) float32 without gradient."""
+    names = [name for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0]
+    return names, torch.stack([terms[name].detach().float() for name in names])
 
 
 def duration(seconds: float) -> str:

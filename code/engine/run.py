@@ -2,24 +2,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import nn
 
 import networks
-from dataloaders.description import DataSet
+from dataloaders.description import DataSet, Item
 from dataloaders.errors import UserError
+from engine import pseudo_masks, saving
 from engine.monitor import Monitor, duration
 from engine.options import Options
+from engine.saving import snapshot
 from engine.session import Session
 from engine.stage import Stage
 from networks.ensembles import ENSEMBLES
-from storage import checkpoint
 from storage.logbook import Logbook
 from storage.silence import Silence
 from system import distributed
-from system.devices import peak_memory
 
 
 class Run(Stage):
@@ -29,12 +32,17 @@ class Run(Stage):
         session = Session(options)
         book = Logbook(session.folder, options.max_iterations) if distributed.first() else Silence(options.max_iterations)
         super().__init__(session, Monitor(book, session.data.classes), "", options.max_iterations)
+        self.stages: list[Stage] = []
         session.resolved.ending.run = self
 
     @property
     def data(self) -> DataSet:
         """The data set's description."""
         return self.session.data
+
+    def items(self, labeled: bool) -> list[Item]:
+        """The labelled, or the unlabelled, training images (slices of volumes that are trained slice by slice), in published order."""
+        return self.session.training.items(labeled)
 
     def say(self, text: str) -> None:
         """A line on the screen and in log.txt."""
@@ -50,40 +58,55 @@ class Run(Stage):
 
         A finished stage is not run again: its `batches()` are over at once.
         """
-        return Stage(self.session, self.monitor, name, iterations)
+        if not name.isidentifier() or name in [stage.name for stage in self.stages]:
+            raise ValueError(f"a stage is named by a word that no other stage of the run has, not {name!r}")
+        self.stages.append(Stage(self.session, self.monitor, name, iterations))
+        return self.stages[-1]
 
     def best(self, stage: str, role: str) -> nn.Module:
         """A network of a finished stage at its best (at its last step where nothing was validated), rebuilt, on the device."""
-        folder = self.session.folder
-
-        def read() -> dict:
-            path = folder / f"{stage}_best.pt"
-            return checkpoint.load(path)["predictors"][role] if path.exists() else (
-                checkpoint.load(folder / f"{stage}_last.pt")["networks"][role])
-
-        found = distributed.from_first(read)
+        found = distributed.from_first(lambda: saving.result(self.session.folder, stage, role, self.monitor.say))
         network = self.shared(networks.build(found["network"]["name"], **found["network"]["arguments"]))
         network.load_state_dict(found["state"])
         return network.to(self.device)
+
+    def predict_unlabeled(self, name: str, network: nn.Module, items: Sequence[Item] | None = None,
+                          maps: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None, mirror: bool = False) -> list[Item]:
+        """Pseudo masks that `network` makes of the unlabelled training images (or of `items`), as items for `batches`.
+
+        Args:
+            name: a word for them; their files lie in the run's folder, below `pseudo_masks/<name>/`.
+            maps: by name, what is made of an image's probabilities (classes, *spatial) float32 and written beside its mask:
+                (*spatial) float32 or uint8.
+            mirror: the mean over all mirrored versions of an image.
+
+        A file that is there already and was made by the same weights is not made again, so that a kill costs one image.
+        """
+        return pseudo_masks.write(self.session, name, network, self.predictor(network), self.items(False) if items is None else items,
+                                  maps or {}, mirror, self.monitor)
 
     # What the end of the program asks (`system.ending.Running`)
 
     @property
     def began(self) -> bool:
-        return self.monitor.stage is not None
+        return self.monitor.loop is not None
 
     @property
     def checkpoint(self) -> Path:
-        return (self.monitor.stage or self).file("last")
+        return self._current().file("last")
 
     def ended(self, state: str, reason: str) -> None:
         """The run did not finish: status.json says how, and the folder is given back."""
         try:
-            self.monitor.book.status(state, (self.monitor.stage or self).steps_done, reason=reason)
+            self.monitor.book.status(state, self._current().steps_done, reason=reason)
             self.monitor.book.close()
         finally:
-            if self.session.lock:
-                self.session.lock.release()
+            self.session.release()
+
+    def _current(self) -> Stage:
+        """The stage whose loop is under way, or was last."""
+        name = self.monitor.loop.stage if self.monitor.loop else ""
+        return next((stage for stage in self.stages if stage.name == name), self)
 
     def finish(self) -> None:
         """Makes best.pt complete, scores the ensemble of the bests on validation, and says what to type next."""
@@ -91,9 +114,7 @@ class Run(Stage):
         modules = {name: network for name, network in self.evaluated.items() if isinstance(network, nn.Module)}
         if session.validator is None or session.split.selection == "last":
             # Protocols without a validation part test the last iterate.
-            for name, network in modules.items():
-                state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-                self.best_states[name] = {"score": None, "step": self.steps_done, "network": network.spec, "state": state}
+            self.best_states |= {name: snapshot(network, self.steps_done, None) for name, network in modules.items()}
         self.save_best()
         scores = {name: best["score"] for name, best in self.best_states.items() if best["score"] is not None}
         for name, how in self.evaluated.items():
@@ -103,22 +124,27 @@ class Run(Stage):
                     network.load_state_dict(self.best_states[role]["state"])
                     members.append(network)
                 together = ENSEMBLES[how](members).eval()
-                summary = self.monitor.scored(name, self.steps_done, partial(session.score, self.predictor(together)))
+                summary = self.scored(name, partial(session.score, self.predictor(together)))
                 scores[name] = summary["mean"]["dice"] or 0.0
         if self.quote_by_validation and scores and session.split.selection != "last":
             self.quoted = max(scores, key=lambda name: scores[name])
             self.save_best()
             say(f"Quoted: {self.quoted}, the best on validation cases ({scores[self.quoted]:.4f}) of {', '.join(scores)}.")
-        share = self.waited() / max(self.train_seconds, 1e-9)
-        say(f"Done: {self.steps_done} steps in {duration(self.train_seconds)}, {share:.1%} of it waiting for data; "
-            f"validation took {duration(self.monitor.validation_seconds)}.")
+        costs: list[dict[str, Any]] = [
+            {"stage": stage.name, "steps": stage.steps_done, **stage.spent_so_far().asdict()} for stage in (*self.stages, self)]
+        whole = {key: sum(cost[key] for cost in costs) for key in ("seconds", "waited", "validation_seconds")}
+        steps, peak = sum(cost["steps"] for cost in costs), max(cost["peak_memory"] for cost in costs)
+        each = ", ".join(f"{cost['stage'] or 'the last stage'} {cost['steps']}" for cost in costs)
+        parts = f" ({each})" if self.stages else ""
+        share = whole["waited"] / max(whole["seconds"], 1e-9)
+        say(f"Done: {steps} steps{parts} in {duration(whole['seconds'])}, {share:.1%} of it waiting for data; validation took "
+            f"{duration(whole['validation_seconds'])}.")
         for name, best in self.best_states.items():
             if best["score"] is not None:
                 say(f"Best validation Dice of {name}: {best['score']:.4f} at step {best['step']}.")
-        self.monitor.book.status("done", self.steps_done, seconds=self.train_seconds, waited=self.waited(),
-                                 validation_seconds=self.monitor.validation_seconds, peak_memory=peak_memory(self.device))
+        self.monitor.book.total = steps
+        self.monitor.book.status("done", steps, **whole, peak_memory=peak, stages=costs)
         say(f"Next: python code/test_{session.data.dimensions}D.py --run {os.path.relpath(session.folder)}")
         self.monitor.book.close()
-        if session.lock:
-            session.lock.release()
+        session.release()
         session.resolved.ending.run = None

@@ -1,81 +1,100 @@
-"""What of a stage lies on the disk: last.pt, best.pt, and the way back from them. Rank 0 writes and reads; all others get it from there."""
+"""The checkpoints of a stage: what a file holds, and the way back from it. Rank 0 writes and reads; all others get it from there."""
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+from torch import nn
 
 from dataloaders.errors import UserError
 from storage import checkpoint
-from system import distributed
-
-if TYPE_CHECKING:
-    from engine.stage import Stage
 
 
-def file_of(stage: Stage, kind: str) -> Path:
+class Stateful(Protocol):
+    """Anything with a state that a checkpoint can hold: plain values and tensors."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+@dataclass
+class Parts:
+    """What of a stage changes while it trains."""
+
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Any]
+    kept: dict[str, Any]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "networks": {name: {"network": network.spec, "state": network.state_dict()} for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "kept": {name: dict(thing.state_dict()) for name, thing in self.kept.items()},
+        }
+
+    def put_back(self, state: Mapping[str, Any], file: Path) -> None:
+        """Brings all parts to `state`, which was read from `file`. Raises `UserError` where it does not fit them."""
+        try:
+            for name, network in self.networks.items():
+                network.load_state_dict(state["networks"][name]["state"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            for name, thing in self.kept.items():
+                thing.load_state_dict(state["kept"][name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise UserError(f"{file}: the checkpoint does not fit the networks of this script ({type(error).__name__}: {error}). "
+                            "Begin anew with --fresh, or go back to the code that made it.", code=4) from error
+
+
+@dataclass
+class Spent:
+    """What a stage has cost so far, interrupted sessions included."""
+
+    seconds: float = 0.0
+    """Of training, validation apart."""
+    waited: float = 0.0
+    """Of these, for data."""
+    validation_seconds: float = 0.0
+    peak_memory: int = 0
+    """Bytes."""
+
+    def asdict(self) -> dict[str, float]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Spent:
+        """From a checkpoint; old ones have two numbers under "seconds"."""
+        return cls(**state["spent"]) if "spent" in state else cls(*state["seconds"])
+
+
+def file_of(folder: Path, stage: str, kind: str) -> Path:
     """last.pt and best.pt of the run, <stage>_last.pt and <stage>_best.pt of a stage."""
-    return stage.session.folder / (f"{stage.name}_{kind}.pt" if stage.name else f"{kind}.pt")
+    return folder / (f"{stage}_{kind}.pt" if stage else f"{kind}.pt")
 
 
-def save_last(stage: Stage) -> None:
-    """Writes last.pt; the one before stays as last.prev.pt."""
-    bests = {name: {"score": best["score"], "step": best["step"]} for name, best in stage.best_states.items()}
-    checkpoint.save(file_of(stage, "last"), {
-        "format": 1, "kind": "last", "stage": stage.name, "step": stage.steps_done, "iterations": stage.iterations,
-        "method": stage.session.resolved.method, "code": stage.session.config["code"], "changes": stage.session.changes,
-        "options": stage.session.config["options"],
-        "networks": {name: {"network": network.spec, "state": network.state_dict()} for name, network in stage.networks.items()},
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in stage.optimizers.items()},
-        "kept": {name: dict(thing.state_dict()) for name, thing in stage.kept.items()},
-        "best": bests, "metrics_offset": stage.monitor.book.offset, "seconds": [stage.train_seconds, stage.waited()],
-    }, keep_previous=True)
+def snapshot(network: nn.Module, step: int, score: float | None) -> dict[str, Any]:
+    """A network as it is now, as best.pt holds it: on the host, with what is needed to build it again."""
+    state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    return {"score": score, "step": step, "network": network.spec, "state": state}
 
 
-def save_best(stage: Stage) -> None:
-    """Writes best.pt: every evaluated network at its own best, and how they are combined."""
-    checkpoint.save(file_of(stage, "best"), {
-        "format": 1, "kind": "best", "stage": stage.name, "method": stage.session.resolved.method, "code": stage.session.config["code"],
-        "order": sorted(stage.evaluated, key=lambda name: name != stage.quoted), "predictors": dict(stage.best_states),
-        "ensembles": {name: how for name, how in stage.evaluated.items() if isinstance(how, str)},
-    })
-
-
-def restore(stage: Stage) -> None:
-    """Brings a stage to where its last checkpoint stands; without one, writes the first, at step 0."""
-    state, bests = distributed.from_first(lambda: _read(stage))
-    if state is None:
-        return
-    try:
-        for name, network in stage.networks.items():
-            network.load_state_dict(state["networks"][name]["state"])
-        for name, optimizer in stage.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        for name, thing in stage.kept.items():
-            thing.load_state_dict(state["kept"][name])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file_of(stage, 'last')}: the checkpoint does not fit the networks of this script ({type(error).__name__}: "
-                        f"{error}). Begin anew with --fresh, or go back to the code that made it.", code=4) from error
-    stage.steps_done = state["step"]
-    stage.train_seconds, stage.wait_seconds = state["seconds"]
-    if state["best"]:
-        stage.best_states = {name: bests[name] for name in state["best"]}
-    stage.monitor.resume_at(state["metrics_offset"])
-    if stage.steps_done < stage.iterations:
-        stage.monitor.say(f"resumed at step {stage.steps_done}")
-
-
-def _read(stage: Stage) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The state of last.pt, None where there is none yet, and the networks of best.pt."""
-    path = file_of(stage, "last")
+def read(folder: Path, stage: str, say: Callable[[str], object]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The state of a stage's last checkpoint, None where there is none yet, and the networks of its best.pt."""
+    path = file_of(folder, stage, "last")
     for leftover in path.parent.glob("*.tmp-*"):
         leftover.unlink(missing_ok=True)
     if not path.exists() and not checkpoint.previous_of(path).exists():
-        stage.monitor.resume_at(stage.monitor.book.offset)
-        try:
-            save_last(stage)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error}). Make room, or mend its permissions.") from error
         return None, {}
-    state = checkpoint.load_last(path, stage.monitor.say)
+    state = checkpoint.load_last(path, say)
     # best.pt may be of a later step than last.pt: then the run comes to that step, and to that score, again.
-    return state, checkpoint.load(file_of(stage, "best"))["predictors"] if state["best"] else {}
+    return state, checkpoint.load(file_of(folder, stage, "best"))["predictors"] if state["best"] else {}
+
+
+def result(folder: Path, stage: str, role: str, say: Callable[[str], object]) -> dict[str, Any]:
+    """A network of a finished stage at its best, at its last step where nothing was validated: {"network": ..., "state": ...}."""
+    best = file_of(folder, stage, "best")
+    if best.exists():
+        return checkpoint.load(best)["predictors"][role]
+    return checkpoint.load_last(file_of(folder, stage, "last"), say)["networks"][role]

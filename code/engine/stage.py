@@ -1,41 +1,42 @@
 """The loop's other half: what `run.update`, `run.after_step` and the rest do for a script (see code/README.md)."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import networks
+from dataloaders.augmentation.frame import Fill
 from dataloaders.batches.loader import Batch, Loader
+from dataloaders.description import Item
 from dataloaders.errors import UserError
 from engine import pretrained, saving
 from engine.compiling import compiled
-from engine.monitor import Monitor
-from engine.optimizers import ScheduledOptimizer, build_optimizer
+from engine.feeding import Fed, loader_of, told
+from engine.monitor import Monitor, NotFinite, scalars
+from engine.optimizers import Form, ScheduledOptimizer
+from engine.saving import Parts, Spent, snapshot
 from engine.session import Session
 from engine.sizes import check_network
 from losses import ranks
 from networks.folding import for_inference
-from networks.sync_norm import synchronise
+from networks.sync_norm import count_rows, synchronise
+from storage import checkpoint
 from system import distributed, faults
+from system.devices import peak_memory
+from system.ending import Leave
 from system.signals import Signals
 
 Terms = Mapping[str, Tensor]
-
-
-class Stateful(Protocol):
-    """Anything with a state that a checkpoint can hold: plain values and tensors."""
-
-    def state_dict(self) -> Mapping[str, Any]: ...
-    def load_state_dict(self, state: Any) -> Any: ...
 
 
 def seed_of(*parts: object) -> int:
@@ -50,20 +51,17 @@ class Stage:
         self.rank, self.world = distributed.rank(), ranks.world()
         self.session, self.options, self.name, self.iterations = session, session.options, name, iterations
         self.monitor, self.device = monitor, session.device
-        self.networks: dict[str, nn.Module] = {}
-        self.optimizers: dict[str, ScheduledOptimizer] = {}
-        self.kept: dict[str, Any] = {}
+        self.parts = Parts({}, {}, {})
         self.evaluated: dict[str, nn.Module | str] = {}
         self.quote_by_validation, self.quoted = False, ""
         self.best_states: dict[str, dict[str, Any]] = {}
         self.val_every = session.options.val_every
         self.steps_done = 0
-        self.train_seconds = 0.0
-        self.wait_seconds = 0.0
+        self.spent = Spent()
+        self._training: dict[nn.Module, bool] = {}
         self._loader: Loader | None = None
         self._signals: Signals | None = None
         self._step_started = 0.0
-        self._modules: list[nn.Module] = []
 
     # What a script declares before its loop
 
@@ -87,31 +85,44 @@ class Stage:
         network = self.shared(network).to(self.device)
         if self.session.data.dimensions == 2:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.networks[role] = network
+        self.parts.networks[role] = network
+        self._training[network] = True
         return network
 
     def shared(self, network: nn.Module) -> nn.Module:
         """A network as several processes train it: with --sync_bn, batch norm over the rows of all."""
         return synchronise(network) if self.options.sync_bn and self.world > 1 else network
 
-    def keep(self, name: str, thing: Any) -> Any:
-        """Anything with state_dict and load_state_dict (a teacher, a policy, a queue): saved and restored with the rest."""
-        self.kept[name] = thing
+    def keep(self, name: str, thing: Any, train: bool | None = None) -> Any:
+        """Anything with state_dict and load_state_dict (a teacher, a policy, a queue): saved and restored with the rest.
+
+        train: the mode that a network gets before every step. True: batch norm of its own rows, dropout (the published teachers);
+        False: as in a test, its statistics as they are. Raises TypeError for a network of which it is not said.
+        """
+        if isinstance(thing, nn.Module):
+            if train is None:
+                raise TypeError(f'keep("{name}", ...): say train=True (a teacher that sees batches as the student does) or train=False '
+                                "(a network that predicts as in a test)")
+            self._training[thing] = train
+        self.parts.kept[name] = thing
         return thing
 
     def optimizer(self, name: str, modules: nn.Module | Sequence[tuple[nn.Module, float]], kind: str | None = None, lr: float | None = None,
-                  schedule: str | None = None, betas: tuple[float, float] = (0.9, 0.999)) -> ScheduledOptimizer:
-        """SGD (momentum 0.9, weight decay 1e-4) or Adam over a network, or over (network, factor of the rate) pairs.
+                  schedule: str | None = None, momentum: float = 0.9, weight_decay: float | None = None, nesterov: bool = False,
+                  betas: tuple[float, float] = (0.9, 0.999), clip: float | None = None) -> ScheduledOptimizer:
+        """SGD, Adam or AdamW over a network, or over (network, factor of the rate) pairs.
 
-        `kind`, `lr` and `schedule` default to the options. A plateau schedule follows the score of the evaluated network `name`.
+        `kind`, `lr` and `schedule` default to the options, `weight_decay` to 1e-4 (sgd), 0 (adam) or 1e-2 (adamw). `clip`: largest norm of
+        the gradient. A plateau schedule follows the score of the evaluated network `name`.
         """
         pairs = [(modules, 1.0)] if isinstance(modules, nn.Module) else list(modules)
         groups = [{"params": [p for p in module.parameters() if p.requires_grad]} for module, _ in pairs]
-        base, kind = lr or self.options.base_lr, kind or self.options.optimizer
-        optimizer = build_optimizer(kind, groups, base, betas, self.device)
-        factors, schedule = [factor for _, factor in pairs], schedule or self.options.schedule
-        self.optimizers[name] = ScheduledOptimizer(optimizer, base, schedule, factors, self.options.patience)
-        return self.optimizers[name]
+        base = self.options.base_lr if lr is None else lr
+        form = Form(kind or self.options.optimizer, momentum, weight_decay, nesterov, betas)
+        made = ScheduledOptimizer(form.build(groups, base, self.device), base, schedule or self.options.schedule,
+                                  [factor for _, factor in pairs], self.options.patience, clip)
+        self.parts.optimizers[name] = made
+        return made
 
     def compiled(self, losses: Callable[..., Terms]) -> Callable[..., Terms]:
         """`losses` as it is run: under --precision inside the networks, with --compile each as a graph, floats as tensors."""
@@ -126,47 +137,57 @@ class Stage:
 
     # The loop
 
-    def batches(self, labeled_only: bool = False, augment: Any = None, recipe: str | None = None) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) from where the run stands to its end, all networks in train mode, rates set, draws of the step seeded.
+    def batches(self, labeled: Sequence[Item] | None = None, unlabeled: Sequence[Item] | None = None,
+                maps: Mapping[str, Fill | float] | None = None, batch_size: int | None = None, labeled_bs: int | None = None,
+                labeled_only: bool = False, augment: Any = None, recipe: str | None = None, views: int = 1,
+                draws: int = 1) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from where the stage stands to its end, all networks in their modes, rates set, draws of the step seeded.
 
-        labeled_only: batches of labelled images alone. augment: a learned policy (sample, apply, update), kept by `keep`; then
-        there is `batch.strong`. recipe: an augmentation in place of the data set's, a name in `augmentation.recipes.RECIPES`.
+        Args:
+            labeled, unlabeled: the images, in place of the run's own; `run.items` and `run.predict_unlabeled` give such.
+            maps: names of per-pixel maps of these (`Item.maps`), warped with the images into `batch.maps`, and what a pixel has that
+                nothing is known of: a number, or a `Fill` that tells an image without the map from what lies outside an image.
+            batch_size, labeled_bs: in place of the options.
+            labeled_only: batches of labelled images alone.
+            augment: a learned policy (sample, apply, update), kept by `keep`; then there is `batch.strong`.
+            recipe: an augmentation in place of the data set's, a name in `recipes.RECIPES`.
+            views: how often each unlabelled image is augmented; `batch.views` has all but the first.
+            draws: how many batches of unlabelled images; `batch.mates` has all but the first.
         """
+        fed = Fed(labeled, unlabeled, maps or {}, batch_size, labeled_bs, labeled_only, augment, recipe, views, draws)
+        return self._steps(fed)
+
+    def _steps(self, fed: Fed) -> Iterator[tuple[int, Batch]]:
         options, session, monitor = self.options, self.session, self.monitor
-        pretrained.refuse_unused(self.networks, options.pretrained)
-        store = session.load_data(monitor.say, labeled_only)
-        if not self.name:
-            session.say_plan(monitor.say, labeled_only)
-        data = session.data
-        with torch.random.fork_rng(devices=[]):
-            loader = self._loader = Loader(
-                store, *session.indices, batch_size=options.batch_size, labeled_bs=options.labeled_bs, patch_size=options.patch_size,
-                recipe=recipe or (data.augmentation if augment is None else "none"), seed=seed_of(options.seed, self.name, "batches"),
-                device=self.device, mean=data.mean, std=data.std, steps_per_epoch=options.steps_per_epoch,
-                labeled_only=labeled_only, policy=augment, rank=self.rank, world=self.world, threads=distributed.threads(),
-            )
+        pretrained.refuse_unused(self.parts.networks, options.pretrained)
+        self._check_plateaus()
+        state, bests = distributed.from_first(lambda: saving.read(session.folder, self.name, monitor.say))
+        if self.name and state is not None and state["step"] == self.iterations:
+            self._put_back(state, bests)
+            return
+        store, count = session.training.store(fed, monitor.say)
+        seed = seed_of(options.seed, self.name, "batches")
+        loader = self._loader = loader_of(fed, store, count, options, session.data, seed, self.device)
         if options.schedule == "plateau" and options.steps_per_epoch is None:
             self.val_every = loader.steps_per_epoch
-        saving.restore(self)
-        if self.name and self.steps_done == self.iterations:
-            loader.close()
-            return
-        monitor.begin(self, loader)
-        self._modules = modules = [*self.networks.values(), *(kept for kept in self.kept.values() if isinstance(kept, nn.Module))]
-        with Signals() as self._signals:
+        offset = self._first_save() if state is None else self._put_back(state, bests)
+        session.say_plan(monitor.book.say)
+        monitor.begin(self.name, self.steps_done, self.iterations, offset)
+        for line in told(fed, store, count, options, session.things, f"{self.iterations} steps on {session.device_name}"):
+            monitor.say(line)
+        if self.steps_done:
+            monitor.say(f"resumed at step {self.steps_done}")
+        with Signals() as self._signals, contextlib.closing(loader):
             self._step_started = time.perf_counter()
-            try:
-                for step, batch in loader.batches(self.steps_done, self.iterations):
-                    torch.manual_seed(seed_of(options.seed, self.name, step, self.rank))
-                    ranks.without_rows(batch.stands_in)
-                    for module in modules:
-                        module.train()
-                    for optimizer in self.optimizers.values():
-                        optimizer.set_rate(step, self.iterations)
-                    faults.reach("step")
-                    yield step, batch
-            finally:
-                loader.close()
+            for step, batch in loader.batches(self.steps_done, self.iterations):
+                torch.manual_seed(seed_of(options.seed, self.name, step, self.rank))
+                for module, train in self._training.items():
+                    module.train(train)
+                    count_rows(module, not batch.stands_in)
+                for optimizer in self.parts.optimizers.values():
+                    optimizer.set_rate(step, self.iterations)
+                faults.reach("step")
+                yield step, batch
 
     def update(self, optimizers: ScheduledOptimizer | Sequence[ScheduledOptimizer], terms: Terms, minimise: str = "total") -> None:
         """Differentiates terms[minimise] for the optimizers' own parameters, and steps them.
@@ -179,62 +200,74 @@ class Stage:
         if faults.due("nan", "step", self.steps_done):
             loss = loss * float("nan")
             terms = {**terms, minimise: loss}
-        if self.world == 1:
-            self.monitor.watch(terms, self.steps_done)
         parameters = [p for optimizer in several for p in optimizer.parameters]
         for optimizer in several:
             optimizer.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=parameters)
+        names, values = scalars(terms)
+        bad = (~values.isfinite()).float()
         if self.world > 1:
-            self.monitor.watch(terms, self.steps_done, partial(distributed.average_gradients, parameters))
+            bad, sums = distributed.average_gradients(parameters, torch.cat([bad, values])).chunk(2)
+            for name, mean in zip(names, sums / self.world):
+                if terms[name].is_floating_point() and not (terms[name].is_leaf and terms[name].requires_grad):
+                    terms[name].data.copy_(mean)
+        with self._explained():
+            self.monitor.watch(names, values, bad, self.steps_done)
         for optimizer in several:
-            optimizer.optimizer.step()
+            optimizer.step()
 
     def after_step(self, step: int, terms: Terms) -> None:
         """Counts the step; logs, validates, saves and leaves when it is time for that."""
         self.steps_done = done = step + 1
         options, last = self.options, done == self.iterations
-        now = time.perf_counter()
-        self.train_seconds += now - self._step_started
+        self.spent.seconds += time.perf_counter() - self._step_started
         if self.world > 1:
-            distributed.average_buffers(self._modules)
-        self.monitor.step(self, terms, done)
+            distributed.average_buffers(self._training)
+        with self._explained():
+            self.monitor.step(terms, done, options.log_every, self._rates)
         if self.session.validator is not None and (done % self.val_every == 0 or last):
             self.validate(done)
-        assert self._signals is not None and self._loader is not None
+        assert self._signals is not None
         leaving = distributed.any_of(self._signals.wanted)
         if done % options.save_every == 0 or last or leaving:
             self.save()
         if leaving and not last:
             distributed.meet()  # whoever left before the file is whole would have torchrun end the writer
-            self.monitor.interrupted(self)
+            self.monitor.book.status("interrupted", done)
+            where = f"step {done} of {self.iterations}" + (f" of the stage {self.name}" if self.name else "")
+            raise Leave(f"Interrupted at {where}; the state is saved. Run the same command again to go on.", 75, "interrupted")
         self._step_started = time.perf_counter()
 
     def validate(self, done: int) -> None:
         """Scores every evaluated network on the validation cases, keeps bests, and tells the plateau schedules."""
         validator, score = self.session.validator, self.session.score
         assert validator is not None
-        self.monitor.check_finite(self)
+        with self._explained():
+            self.monitor.check_finite()
         improved = False
         faults.reach("validation")
-        for name, network in self.evaluated.items():
-            if isinstance(network, str):
-                continue
+        modules = {name: network for name, network in self.evaluated.items() if isinstance(network, nn.Module)}
+        for name, network in modules.items():
             network.eval()
-            summary = self.monitor.scored(name, done, partial(score, self.predictor(network)))
+            summary = self.scored(name, partial(score, self.predictor(network)))
             dice = summary["mean"]["dice"] or 0.0
-            if name in self.optimizers and self.optimizers[name].plateau:
-                self.optimizers[name].plateau.see(dice)  # type: ignore[union-attr]
+            optimizer = self.parts.optimizers.get(name)
+            if optimizer is not None and optimizer.plateau:
+                optimizer.plateau.see(dice)
             if dice > self.best_states.get(name, {}).get("score", -math.inf):
                 improved = True
-                state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-                self.best_states[name] = {"score": dice, "step": done, "network": network.spec, "state": state}
-        first = next((network for network in self.evaluated.values() if isinstance(network, nn.Module)), None)
-        if first is not None and distributed.first():
-            self.monitor.picture_of(self.predictor(first), validator, done)
+                self.best_states[name] = snapshot(network, done, dice)
+        if modules and distributed.first():
+            self.monitor.picture_of(self.predictor(next(iter(modules.values()))), validator, done)
         if improved:
             self.save_best()
         faults.reach("validated")
+
+    def scored(self, name: str, score: Callable[[], Any]) -> Any:
+        """The summary of a validation, which is logged and timed."""
+        summary, seconds = self.monitor.scored(name, self.steps_done, score)
+        self.spent.validation_seconds += seconds
+        return summary
 
     def predictor(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """The network as it is now, as a tester calls it: no gradients, the precision and memory format of training."""
@@ -254,22 +287,64 @@ class Stage:
 
     def file(self, kind: str) -> Path:
         """Where a checkpoint lies: "last" or "best"."""
-        return saving.file_of(self, kind)
+        return saving.file_of(self.session.folder, self.name, kind)
 
     def save(self) -> None:
-        """Writes last.pt, if every loss was finite; the one before stays as last.prev.pt."""
-        self.monitor.check_finite(self)
-        if distributed.first():
-            saving.save_last(self)
+        """Writes last.pt, if every loss was finite; the one before stays as last.prev.pt. status.json tells the step."""
+        with self._explained():
+            self.monitor.check_finite()
+        if not distributed.first():
+            return
+        config = self.session.config
+        checkpoint.save(self.file("last"), {
+            "format": 1, "kind": "last", "stage": self.name, "step": self.steps_done, "iterations": self.iterations,
+            "method": self.session.resolved.method, "code": config["code"], "changes": config.get("changes", []),
+            "options": config["options"], **self.parts.state(),
+            "best": {name: {"score": best["score"], "step": best["step"]} for name, best in self.best_states.items()},
+            "metrics_offset": self.monitor.book.offset, "spent": self.spent_so_far().asdict(),
+        }, keep_previous=True)
+        if self.monitor.loop is not None:
+            self.monitor.book.status("running", self.steps_done)
 
     def save_best(self) -> None:
         """Writes best.pt: every evaluated network at its own best, and how they are combined."""
         if distributed.first():
-            saving.save_best(self)
+            checkpoint.save(self.file("best"), {
+                "format": 1, "kind": "best", "stage": self.name, "method": self.session.resolved.method,
+                "code": self.session.config["code"], "order": sorted(self.evaluated, key=lambda name: name != self.quoted),
+                "predictors": dict(self.best_states),
+                "ensembles": {name: how for name, how in self.evaluated.items() if isinstance(how, str)},
+            })
+
+    def _first_save(self) -> int:
+        """Writes a checkpoint at step 0, so that a disk that cannot be written is noticed; gives the bytes of metrics.jsonl before it."""
+        offset = self.monitor.book.offset
+        try:
+            self.save()
+        except OSError as error:
+            raise UserError(f"{self.file('last')}: cannot be written ({error.strerror or error}). "
+                            "Make room, or mend its permissions.") from error
+        return offset
+
+    def _put_back(self, state: Mapping[str, Any], bests: Mapping[str, Any]) -> int:
+        """Brings the stage to where its last checkpoint stands; gives the bytes of metrics.jsonl that belong to it."""
+        self.parts.put_back(state, self.file("last"))
+        self.steps_done, self.spent = state["step"], Spent.of(state)
+        if state["best"]:
+            self.best_states = {name: bests[name] for name in state["best"]}
+        return state["metrics_offset"]
+
+    # What it is asked about itself
+
+    def spent_so_far(self) -> Spent:
+        """Seconds and memory of this stage, earlier sessions of the run included."""
+        waited = self._loader.wait_seconds if self._loader else 0.0
+        peak = max(self.spent.peak_memory, peak_memory(self.device)) if self._loader else self.spent.peak_memory
+        return Spent(self.spent.seconds, self.spent.waited + waited, self.spent.validation_seconds, peak)
 
     def waited(self) -> float:
         """Seconds for which training waited for data, earlier sessions of this run included."""
-        return self.wait_seconds + (self._loader.wait_seconds if self._loader else 0.0)
+        return self.spent_so_far().waited
 
     def names_of(self, step: int) -> list[str]:
         """The cases in the batch of a step (which follow from the step alone)."""
@@ -277,3 +352,28 @@ class Stage:
         labeled, unlabeled = self._loader.sampler.at(step)
         rows = np.concatenate([self._loader.labeled[labeled], self._loader.unlabeled[unlabeled]])
         return [self._loader.store.names[row] for row in rows]
+
+    def _rates(self) -> dict[str, float]:
+        rates = {f"lr_{name}": one.optimizer.param_groups[0]["lr"] for name, one in self.parts.optimizers.items()}
+        return {**rates, "wait_share": self.waited() / max(self.spent.seconds, 1e-9)}
+
+    def _check_plateaus(self) -> None:
+        """Raises `UserError` for an optimizer whose rate would follow a score that nobody measures."""
+        scored = [name for name, one in self.evaluated.items() if isinstance(one, nn.Module)]
+        deaf = [name for name, one in self.parts.optimizers.items() if one.plateau and name not in scored]
+        if deaf:
+            raise UserError(
+                f"--schedule plateau: the optimizer {' and '.join(deaf)} would keep its rate for ever, since it follows the score of an "
+                f"evaluated network of its own name, and evaluated are {', '.join(scored) or 'none'}. Choose another --schedule; in the "
+                "script: run.optimizer(..., schedule=...), or give optimizer and evaluated network one name.")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """While open, a loss that is not finite ends the run with the cases of the batch and the way on."""
+        try:
+            yield
+        except NotFinite as error:
+            stage = f"{self.name}, " if self.name else ""
+            raise UserError(f"{stage}{error}.\nCases of the batch: {', '.join(self.names_of(error.step))}\n"
+                            f"The last good checkpoint is {self.file('last')}. Lower --base_lr, or look at these images; --fresh begins "
+                            "anew.", code=3) from error

@@ -5,7 +5,8 @@ rows only. Each process then holds the same value, and its gradients are average
 mean to be the gradient of one process with the whole batch, the backward of the sum is the sum of what comes back: the gradient of
 R equal losses, of which the mean takes the R-th part.
 
-Every process must call these functions in the same order. A process whose rows do not count (`without_rows`) adds zeros.
+Every process must call these functions in the same order. A process that has no rows in a step is given one whose labels are all
+ignored: it adds zeros.
 """
 from __future__ import annotations
 
@@ -16,8 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_rows_count = True
-
 
 class ProcessLost(RuntimeError):
     """Another process of the run has left in the middle of an exchange."""
@@ -26,16 +25,6 @@ class ProcessLost(RuntimeError):
 def world() -> int:
     """Number of processes that share the batch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def without_rows(none: bool) -> None:
-    """Whether the rows that this process has in this step only stand in for none, because the batch has fewer rows than processes."""
-    global _rows_count
-    _rows_count = not none
-
-
-def rows_count() -> bool:
-    return _rows_count
 
 
 def total(x: Tensor) -> Tensor:
@@ -51,13 +40,11 @@ def total(x: Tensor) -> Tensor:
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.counts = _rows_count
-        return total(x if ctx.counts else torch.zeros_like(x))
+        return total(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        summed = total(gradients[0])
-        return summed if ctx.counts else torch.zeros_like(summed)
+        return total(gradients[0])
 
 
 def batch_sum(x: Tensor) -> Tensor:

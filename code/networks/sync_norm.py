@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losses.ranks import rows_count, total, world
+from losses.ranks import total, world
 
 
 def synchronise(network: nn.Module) -> nn.Module:
@@ -21,14 +21,20 @@ def synchronise(network: nn.Module) -> nn.Module:
     return network
 
 
+def count_rows(network: nn.Module, counts: bool) -> None:
+    """Whether the rows that a network sees next are part of the batch; those of a process that has none only stand in for them."""
+    for module in network.modules():
+        if isinstance(module, _SyncBatchNorm):
+            module.counts = counts
+
+
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(var + eps) with mean and variance of all processes, (B, C, *sides); also gives mean (C,), variance and count."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, eps: float, counts: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         axes, channels = [0, *range(2, x.dim())], x.shape[1]
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        counts = rows_count()
         count = wide.new_full((1,), wide.numel() // channels * counts)
         variance, mean = torch.var_mean(wide, axes, correction=0)
         # Two exchanges, since sums of squares about 0 lose the digits of a variance that is small beside the mean.
@@ -44,25 +50,27 @@ class _Normalise(torch.autograd.Function):
         return normal, mean_of_all, variance, whole
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         normal, scale, whole = ctx.saved_tensors
         gradient = gradients[0]
         sums = torch.cat([gradient.sum(ctx.axes), (gradient * normal).sum(ctx.axes)])
         first, second = (part.view(ctx.shape) for part in (total(sums * ctx.counts) / whole).chunk(2))
         if ctx.counts:  # rows that do not count have no part in mean and variance
             gradient = gradient - first - normal * second
-        return (gradient * scale.view(ctx.shape)).to(ctx.kind), None
+        return (gradient * scale.view(ctx.shape)).to(ctx.kind), None, None
 
 
 class _SyncBatchNorm:
     """What a synchronised batch norm of any dimension does in train mode."""
+
+    counts = True
 
     @torch.compiler.disable
     def forward(self: Any, x: Tensor) -> Tensor:
         if not self.training or world() == 1:
             return super().forward(x)  # type: ignore[misc]
         self._check_input_dim(x)
-        normal, mean, variance, count = _Normalise.apply(x, self.eps)
+        normal, mean, variance, count = _Normalise.apply(x, self.eps, self.counts)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

@@ -33,6 +33,11 @@ def grey(image: np.ndarray) -> np.ndarray:
     return np.repeat((255 * plane).astype(np.uint8)[..., None], 3, 2)
 
 
+def palette() -> list[int]:
+    """The colours of class ids 0 to 255 as Pillow's palettes have them; 255 (ignored) is grey."""
+    return [*np.concatenate([colour_of(c) for c in range(255)]).tolist(), 150, 150, 150]
+
+
 def colour_of(c: int) -> np.ndarray:
     return COLOURS[c if c < len(COLOURS) else 1 + (c - 1) % (len(COLOURS) - 1)]
 

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: what is drawn, and the step from drawn numbers to images.
+"""Augmentation of whole batches: the step from drawn numbers to images, labels and maps.
 
 Every number is drawn on the host for the whole batch at once, a fixed number a row, so that row i depends on
 (seed, iteration, i) only. Three implementations then give the same pixels: numba on the CPU, torch on a GPU,
@@ -6,17 +6,13 @@ scipy as the reference (`scipy_reference.py`). Recipes and draws: `recipes.py`.
 """
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 
 from dataloaders.augmentation import torch_kernels
-from dataloaders.augmentation.recipes import RECIPES, Draws, rotation, turn_and_flip
+from dataloaders.augmentation.frame import LABELS, Fill, Frame
+from dataloaders.augmentation.recipes import Draws
 from dataloaders.batches.store import Store
-from dataloaders.errors import UserError
-from dataloaders.zoom import axis_indices
 
 try:
     from dataloaders.augmentation import cpu
@@ -24,79 +20,33 @@ except ImportError:  # numba is missing: torch on the CPU gives the same pixels,
     cpu = None  # type: ignore[assignment]
 
 
-class Augmenter:
+class Augmenter(Frame):
     """Makes batches of one store: `augmenter(rows, n_labeled, draws)`.
 
-    mean, std: of the pixels after division by 255, one a channel (photographs); None leaves h5 values as they are.
-    backend: 'numba', 'torch', or None for numba where the store lies in memory, torch where it lies on a device.
+    backend: 'numba', 'torch', or None for numba where the store lies in memory, torch where it lies on a device. Others: `Frame`.
     """
 
     def __init__(self, store: Store, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None, backend=None):
-        if recipe not in RECIPES:
-            raise UserError(f"There is no augmentation '{recipe}'. Choose one of {', '.join(RECIPES)}.")
-        self.store, self.recipe, self.size = store, RECIPES[recipe], tuple(int(side) for side in size)
-        self.dimensions = store.shapes.shape[1]
-        if len(self.size) != self.dimensions or min(self.size) < 1:
-            raise UserError(f"--patch_size {' '.join(map(str, size))}: expected {self.dimensions} positive sides for this data set.")
-        if self.recipe.is_photographic and (not store.is_photograph or self.dimensions != 2):
-            raise UserError(f"The augmentation '{recipe}' works on 8-bit photographs; choose 'rot_flip' or 'none' for this data set.")
-        channels = store.channels
-        largest = 255.0 if store.is_photograph else 1.0
-        std64 = np.ones(channels) if std is None else np.asarray(std, np.float64)
-        mean64 = np.zeros(channels) if mean is None else np.asarray(mean, np.float64)
-        if mean64.shape != (channels,) or std64.shape != (channels,):
-            raise UserError(f"mean and std need one value for each of the {channels} channels of the images.")
-        self.scale = (1 / (largest * std64)).astype(np.float32)
-        self.shift = (-mean64 / std64).astype(np.float32)
-        self.threads = threads or max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
-        self.pool = ThreadPoolExecutor(self.threads, "augment") if self.threads > 1 else None
+        super().__init__(store, recipe, size, mean, std, threads)
         self.backend = backend or ("torch" if store.on_device or cpu is None else "numba")
-        self.memory_format = torch.contiguous_format
-        """Of the images; the CPU kernels write `torch.channels_last` as fast."""
-        self._tables()
-
-    def _tables(self) -> None:
-        """Resizing maps of every side that occurs, as in `zoom.py`: `maps[axis][side_of[image, axis, turned]]`."""
-        if self.dimensions != 2:
-            return
-        sides, inverse = np.unique(self.store.shapes, return_inverse=True)
-        self.side_of = inverse.reshape(self.store.shapes.shape)
-        # On the device, made at the first batch.
-        self.device_maps: list[torch.Tensor] = []
-        self.maps = [np.stack([axis_indices(int(side), out, self.recipe.mapping) for side in sides]) for out in self.size]
 
     def __call__(self, rows: np.ndarray, n_labeled: int, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (len(rows), C, *size) float32 of the store's images `rows`, and int64 labels of the first `n_labeled`.
 
         The rest have no labels to hand out. Rows without a label among the first get 255 everywhere.
         """
+        store = self.store
+        images, labels = self._made(rows, draws, store.pixels, store.labels, store.label_offsets[rows[:n_labeled]], LABELS, torch.int64)
+        return images, labels
+
+    def map(self, name: str, rows: np.ndarray, draws: Draws, fill: Fill) -> torch.Tensor:
+        """(len(rows), *size) float32: the store's map `name`, warped as the images are, nearest values; `fill` where there is none."""
+        values, offsets = self.store.maps.get(name, (self.store.labels, None))
+        places = np.full(len(rows), -1, np.int64) if offsets is None else offsets[rows]
+        return self._made(rows, draws, None, values, places, fill, torch.float32)[1]
+
+    def _made(self, rows, draws, pixels, values, places, fill, dtype) -> tuple[torch.Tensor, torch.Tensor]:
         implementation = torch_kernels if self.backend == "torch" else cpu
-        if self.dimensions == 3:
-            return implementation.crop_3d(self, rows, n_labeled, draws)
-        if self.recipe.is_photographic:
-            return implementation.photo(self, rows, n_labeled, draws)
-        return implementation.warp(self, rows, n_labeled, draws)
-
-    def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-
-    def geometry(self, rows: np.ndarray, draws: Draws) -> np.ndarray:
-        """(B, 6) float64: the affine map from the transformed image (before resizing) to the stored one."""
-        table = np.empty((len(rows), 6))
-        for i, (height, width) in enumerate(self.store.shapes[rows, :2].tolist()):
-            if draws["rotate"][i]:
-                table[i] = rotation(int(draws["angle"][i]), height, width)
-            else:
-                table[i] = turn_and_flip(int(draws["turns"][i]), int(draws["flip"][i]), height, width)
-        return table
-
-    def sides(self, rows: np.ndarray, draws: Draws) -> np.ndarray:
-        """(B, 2) which map of each axis to use: a quarter turn exchanges height and width."""
-        sides = self.side_of[rows]
-        turned = (draws["turns"] % 2 == 1) & ~draws["rotate"]
-        return np.where(turned[:, None], sides[:, ::-1], sides)
-
-    def turns(self, draws: Draws) -> np.ndarray:
-        """(B,) quarter turns of the resized picture; only halves where it is not square."""
-        return draws["turns"] if self.size[0] == self.size[1] else draws["turns"] // 2 * 2
+        kernel = implementation.crop_3d if self.dimensions == 3 else (
+            implementation.photo if self.recipe.is_photographic else implementation.warp)
+        return kernel(self, rows, draws, pixels, values, places, fill, dtype)

@@ -6,57 +6,61 @@ parallel code in another thread, which its default threading layer would not sur
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 
+from dataloaders.augmentation.frame import Fill, Frame
 from dataloaders.augmentation.recipes import Draws, brightness_tables, crop_plan, normal_quantiles
 
-if TYPE_CHECKING:
-    from dataloaders.augmentation.augmenter import Augmenter
-
-IGNORED = 255
+Made = tuple[torch.Tensor, torch.Tensor]
+"""Images (B, C, *size) float32, none of them (C = 0) where no pixels are asked for; and (labelled rows, *size) of the values."""
 
 
-def warp(augmenter: Augmenter, rows: np.ndarray, n_labeled: int, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+def warp(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any, places: np.ndarray, fill: Fill,
+         dtype: torch.dtype) -> Made:
     """Turns and flips, or rotations, then resizing: one read and one write a pixel."""
-    sides = augmenter.sides(rows, draws)
-    table, rotate = augmenter.geometry(rows, draws), draws["rotate"]
-    return _run(augmenter, _warp, rows, n_labeled, table, rotate, augmenter.maps[0], augmenter.maps[1], sides)
+    sides = frame.sides(rows, draws)
+    table, rotate = frame.geometry(rows, draws), draws["rotate"]
+    return _run(frame, _warp, rows, pixels, values, places, fill, dtype, table, rotate, frame.maps[0], frame.maps[1], sides)
 
 
-def crop_3d(augmenter: Augmenter, rows: np.ndarray, n_labeled: int, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+def crop_3d(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any, places: np.ndarray, fill: Fill,
+            dtype: torch.dtype) -> Made:
     """Turns and a flip in the first two axes, then a crop."""
-    start = crop_plan(augmenter.size, augmenter.store.shapes[rows], draws)
-    table = augmenter.geometry(rows, draws).astype(np.int64)
-    return _run(augmenter, _crop_3d, rows, n_labeled, table, start)
+    start = crop_plan(frame.size, frame.store.shapes[rows], draws)
+    table = frame.geometry(rows, draws).astype(np.int64)
+    return _run(frame, _crop_3d, rows, pixels, values, places, fill, dtype, table, start)
 
 
-def photo(augmenter: Augmenter, rows: np.ndarray, n_labeled: int, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+def photo(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any, places: np.ndarray, fill: Fill,
+          dtype: torch.dtype) -> Made:
     """Resize, flips, brightness and contrast, blur, quarter turns, noise; then normalise."""
-    flags = np.stack([draws["h_flip"], draws["v_flip"], augmenter.turns(draws), draws["blur"], draws["noise_seed"]], 1).astype(np.int64)
-    sides, tables = augmenter.side_of[rows], brightness_tables(draws)
+    flags = np.stack([draws["h_flip"], draws["v_flip"], frame.turns(draws), draws["blur"], draws["noise_seed"]], 1).astype(np.int64)
+    sides, tables = frame.side_of[rows], brightness_tables(draws)
     sigma = draws["noise"].astype(np.float32)
-    maps = augmenter.maps
-    return _run(augmenter, _photo, rows, n_labeled, maps[0], maps[1], sides, flags, sigma, tables, normal_quantiles())
+    return _run(frame, _photo, rows, pixels, values, places, fill, dtype, frame.maps[0], frame.maps[1], sides, flags, sigma, tables,
+                normal_quantiles())
 
 
-def _run(augmenter: Augmenter, kernel, rows, n_labeled, *arguments) -> tuple[torch.Tensor, torch.Tensor]:
-    store = augmenter.store
-    images = torch.empty((len(rows), store.channels, *augmenter.size), dtype=torch.float32, memory_format=augmenter.memory_format)
-    labels = torch.empty((n_labeled, *augmenter.size), dtype=torch.int64)
-    common = (store.pixels, store.labels, store.offsets[rows], store.label_offsets[rows[:n_labeled]], store.shapes[rows])
-    out = (augmenter.scale, augmenter.shift, images.numpy(), labels.numpy())
-    if augmenter.pool is None:
+def _run(frame: Frame, kernel, rows, pixels, values, places, fill, dtype, *arguments) -> Made:
+    """Runs a kernel over a share of the rows a thread. Without `pixels` it makes the values alone, by the same geometry."""
+    store = frame.store
+    channels = 0 if pixels is None else store.channels
+    images = torch.empty((len(rows), channels, *frame.size), dtype=torch.float32, memory_format=frame.memory_format)
+    warped = torch.empty((len(places), *frame.size), dtype=dtype)
+    common = (store.pixels, values, store.offsets[rows], places, store.shapes[rows])
+    out = (frame.scale, frame.shift, np.asarray(fill, np.float32), images.numpy(), warped.numpy())
+    if frame.pool is None:
         kernel(*common, *arguments, *out, 0, 1)
     else:
-        step = augmenter.threads
+        step = frame.threads
         share = partial(kernel, *common, *arguments, *out)
-        for _ in augmenter.pool.map(share, range(step), [step] * step):
+        for _ in frame.pool.map(share, range(step), [step] * step):
             continue
-    return images, labels
+    return images, warped
 
 
 def _compiled(function):
@@ -68,7 +72,7 @@ def _compiled(function):
 
 @_compiled
 def _warp(
-    pixels, labels, offsets, label_offsets, shapes, table, rotate, row_maps, column_maps, sides, scale, shift, images,
+    pixels, labels, offsets, label_offsets, shapes, table, rotate, row_maps, column_maps, sides, scale, shift, fill, images,
     out_labels, first, step,
 ):  # fmt: skip
     batch, channels, height, width = images.shape
@@ -111,15 +115,15 @@ def _warp(
                 line_of_labels, start = out_labels[b, i], label_offsets[b]
                 for j in range(width):
                     if start < 0:
-                        line_of_labels[j] = IGNORED
+                        line_of_labels[j] = fill[0] if source[j] >= 0 else fill[1]
                     elif source[j] >= 0:
                         line_of_labels[j] = labels[start + source[j]]
                     else:
-                        line_of_labels[j] = 0
+                        line_of_labels[j] = fill[2]
 
 
 @_compiled
-def _crop_3d(pixels, labels, offsets, label_offsets, shapes, table, begin, scale, shift, images, out_labels, first, step):
+def _crop_3d(pixels, labels, offsets, label_offsets, shapes, table, begin, scale, shift, fill, images, out_labels, first, step):
     batch, channels, size0, size1, size2 = images.shape
     for b in range(first, batch, step):
         n0, n1, n2 = shapes[b]
@@ -141,16 +145,18 @@ def _crop_3d(pixels, labels, offsets, label_offsets, shapes, table, begin, scale
                             line[k] = pixels[start + k] * scale[c] + shift[c]
                 if b < len(label_offsets):
                     line_of_labels = out_labels[b, i, j]
-                    line_of_labels[:] = 0 if label_offsets[b] >= 0 else IGNORED
+                    line_of_labels[:] = fill[2] if label_offsets[b] >= 0 else fill[1]
                     if inside and label_offsets[b] >= 0:
                         for k in range(low, high):
                             line_of_labels[k] = labels[label_offsets[b] + source + k]
+                    elif inside:
+                        line_of_labels[low:high] = fill[0]
 
 
 @_compiled
 def _photo(
-    pixels, labels, offsets, label_offsets, shapes, row_maps, column_maps, sides, flags, sigma, tables, quantiles, scale, shift, images,
-    out_labels, first, step,
+    pixels, labels, offsets, label_offsets, shapes, row_maps, column_maps, sides, flags, sigma, tables, quantiles, scale, shift, fill,
+    images, out_labels, first, step,
 ):  # fmt: skip
     batch, channels, height, width = images.shape
     plane = np.empty((height, width), np.uint8)
@@ -196,7 +202,10 @@ def _photo(
             for i in range(height):
                 out_line, at = out_labels[b, i], label_offsets[b] + down[i]
                 for j in range(width):
-                    out_line[j] = labels[at + across[j]] if label_offsets[b] >= 0 else IGNORED
+                    if label_offsets[b] >= 0:
+                        out_line[j] = labels[at + across[j]]
+                    else:
+                        out_line[j] = fill[0]
 
 
 @_compiled

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,13 +16,17 @@ import numpy as np
 import torch
 
 from dataloaders.augmentation.augmenter import Augmenter
-from dataloaders.augmentation.recipes import draw, rows_of
-from dataloaders.batches.sampling import AUGMENTATION, METHOD, POLICY, LabeledOnly, TwoStream, generator
+from dataloaders.augmentation.frame import Fill
+from dataloaders.augmentation.recipes import Draws, draw, rows_of
+from dataloaders.batches.sampling import AUGMENTATION, METHOD, POLICY, SHARED, LabeledOnly, TwoStream, generator
 from dataloaders.batches.store import Store
 from dataloaders.errors import UserError
 
 AHEAD = 2
 """Batches that wait ready; each holds a batch's memory once."""
+IGNORED = 255
+MATES = 2**20
+"""Streams of further images lie beyond those of further views."""
 
 
 class Policy(Protocol):
@@ -39,6 +43,17 @@ class Policy(Protocol):
 
 
 @dataclass(slots=True)
+class Rows:
+    """Further unlabelled rows of a step: another view of the same images, or other images."""
+
+    images: torch.Tensor
+    """(U, C, *spatial) float32."""
+    maps: dict[str, torch.Tensor]
+    """By name: (U, *spatial) float32."""
+    cases: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class Batch:
     """Rows [0, n_labeled) are labelled. There are no labels of the others."""
 
@@ -52,13 +67,22 @@ class Batch:
     cases: tuple[str, ...]
     """Names of the rows."""
     rng: np.random.Generator
-    """For what a method draws on the host; a function of (seed, step), the same on every rank."""
+    """For what a method draws on the host for its rows (noise, boxes, mixes); a function of (seed, step, rank)."""
+    shared_rng: np.random.Generator = field(default_factory=lambda: generator(0, SHARED, 0))
+    """For what must be the same on every rank (a decision for the whole batch, a learned policy); a function of (seed, step)."""
+    maps: dict[str, torch.Tensor] = field(default_factory=dict)
+    """By name: (B, *spatial) float32, warped as the images are."""
+    views: tuple[Rows, ...] = ()
+    """Further views of the unlabelled rows: the same images under other draws of the augmentation."""
+    mates: tuple[Rows, ...] = ()
+    """Further draws of the unlabelled stream: as many other images."""
     strong: torch.Tensor | None = None
     """(B, C, *spatial): the strong views of a learned policy."""
     plans: list[Any] = field(default_factory=list)
     """What the policy did to each row."""
     stands_in: bool = False
-    """True where the batch has fewer rows than processes and none for this one, which was given the first row; it must not count."""
+    """True where the batch has fewer rows than processes and none for this one: it was given the first row, all of whose labels are
+    ignored."""
 
     @property
     def n_labeled(self) -> int:
@@ -81,6 +105,8 @@ class Loader:
     labeled_indices, unlabeled_indices: positions in the store. batch_size and labeled_bs count the rows of all `world`
     processes; each gets its share of either part. labeled_only: whole batches of labelled rows, the last of an epoch
     smaller; shares then differ by one row at most. steps_per_epoch: what `batch.epoch` counts; None for the sampler's own passes.
+    maps: per-pixel maps of the store by name, and what they have where nothing is known. views, draws: how many views of the
+    unlabelled images and how many draws of their stream a batch has; one of each is `batch.unlabeled`.
     """
 
     def __init__(
@@ -104,8 +130,12 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         threads: int | None = None,
+        maps: Mapping[str, Fill] | None = None,
+        views: int = 1,
+        draws: int = 1,
     ):
         self.store, self.seed, self.device, self.policy = store, seed, torch.device(device), policy
+        self.maps, self.views, self.draws = dict(maps or {}), views, draws
         self.labeled = np.asarray(labeled_indices, np.int64)
         self.unlabeled = np.asarray(unlabeled_indices, np.int64)
         if not store.has_label[self.labeled].all():
@@ -188,24 +218,28 @@ class Loader:
         labeled, unlabeled = self.sampler.at(t)
         n_labeled, n = len(labeled), len(labeled) + len(unlabeled)
         rows = np.concatenate([self.labeled[labeled], self.unlabeled[unlabeled]])
-        # Drawn for the batch of all ranks, so that the number of ranks changes nothing.
-        draws = draw(self.augmenter.recipe, generator(self.seed, AUGMENTATION, t), n, self.augmenter.dimensions)
-        mine_labeled = np.array_split(np.arange(n_labeled), self.world)[self.rank]
-        mine = np.concatenate([mine_labeled, np.array_split(np.arange(n_labeled, n), self.world)[self.rank]])
+        draws = self._drawn(t, n)
+        mine_labeled = self._share(np.arange(n_labeled))
+        mine = np.concatenate([mine_labeled, self._share(np.arange(n_labeled, n))])
         stands_in = len(mine) == 0  # networks take no empty batch
         if stands_in:
             mine_labeled = mine = np.zeros(1, np.int64)
-        rows, names = rows[mine], tuple(self.store.names[row] for row in rows[mine])
+        names = tuple(self.store.names[row] for row in rows[mine])
         try:
-            images, labels = self.augmenter(rows, len(mine_labeled), rows_of(draws, mine))
+            drawn = rows_of(draws, mine)
+            images, labels = self.augmenter(rows[mine], len(mine_labeled), drawn)
             batch = Batch(
                 images=images,
-                labels=labels,
+                labels=labels.fill_(IGNORED) if stands_in else labels,
                 step=t,
                 epoch=t // self.steps_per_epoch,
                 last_of_epoch=(t + 1) % self.steps_per_epoch == 0,
                 cases=names,
-                rng=generator(self.seed, METHOD, t),
+                rng=generator(self.seed, METHOD, t, self.rank),
+                shared_rng=generator(self.seed, SHARED, t),
+                maps=self._maps(rows[mine], drawn),
+                views=tuple(self._further(t, self.unlabeled[unlabeled], place) for place in range(1, self.views)),
+                mates=tuple(self._further(t, self.unlabeled[self.sampler.at(t, draw)[1]], MATES + draw) for draw in range(1, self.draws)),
                 stands_in=stands_in,
             )
             if self.policy is not None:
@@ -214,6 +248,23 @@ class Loader:
             error.add_note(f"while batch {t} was made of {', '.join(names)}")
             raise
         return batch
+
+    def _drawn(self, t: int, n: int, place: int = 0) -> Draws:
+        """Augmentation of n rows, drawn for the batch of all ranks, so that the number of ranks changes nothing."""
+        return draw(self.augmenter.recipe, generator(self.seed, AUGMENTATION, t, place), n, self.augmenter.dimensions)
+
+    def _share(self, places: np.ndarray) -> np.ndarray:
+        """This rank's part of the rows of all."""
+        return np.array_split(places, self.world)[self.rank]
+
+    def _maps(self, rows: np.ndarray, draws: Draws) -> dict[str, torch.Tensor]:
+        return {name: self.augmenter.map(name, rows, draws, fill) for name, fill in self.maps.items()}
+
+    def _further(self, t: int, rows: np.ndarray, place: int) -> Rows:
+        mine = self._share(np.arange(len(rows)))
+        draws = rows_of(self._drawn(t, len(rows), place), mine)
+        images, _ = self.augmenter(rows[mine], 0, draws)
+        return Rows(images, self._maps(rows[mine], draws), tuple(self.store.names[row] for row in rows[mine]))
 
     def _apply(self, policy: Policy, batch: Batch, places: np.ndarray) -> None:
         batch.strong = torch.empty_like(batch.images)
@@ -229,6 +280,10 @@ class Loader:
         batch.images, batch.labels = self._moved(batch.images), self._moved(batch.labels)
         if batch.strong is not None:
             batch.strong = self._moved(batch.strong)
+        batch.maps = {name: values.to(self.device, non_blocking=True) for name, values in batch.maps.items()}
+        for rows in (*batch.views, *batch.mates):
+            rows.images = self._moved(rows.images)
+            rows.maps = {name: values.to(self.device, non_blocking=True) for name, values in rows.maps.items()}
         return batch
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:

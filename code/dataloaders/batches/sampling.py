@@ -8,7 +8,7 @@ import numpy as np
 
 from dataloaders.errors import UserError
 
-AUGMENTATION, METHOD, POLICY, LABELED, UNLABELED = range(1, 6)
+AUGMENTATION, METHOD, POLICY, LABELED, UNLABELED, SHARED = range(1, 7)
 """What a random stream is for; streams of one seed never meet."""
 
 
@@ -42,7 +42,8 @@ def epoch_length(n_labeled: int, labeled_bs: int) -> int:
 class TwoStream:
     """Rows of the batch: `labeled_bs` labelled ones, then `unlabeled_bs` unlabelled ones; one labelled permutation an epoch.
 
-    The unlabelled stream is begun anew each epoch (as published), so within an epoch use counts differ by at most one.
+    The unlabelled stream is begun anew each epoch (as published), so within an epoch use counts differ by at most one. Further
+    draws of it are streams of their own.
     """
 
     def __init__(self, n_labeled: int, n_unlabeled: int, labeled_bs: int, unlabeled_bs: int, seed: int):
@@ -59,17 +60,17 @@ class TwoStream:
         self.labeled_bs, self.unlabeled_bs = labeled_bs, unlabeled_bs
         self.seed = seed
         self.length = epoch_length(n_labeled, labeled_bs)
-        self._kept: tuple[int, list[tuple[np.ndarray, np.ndarray]]] = (-1, [])
+        self._kept: dict[int, tuple[int, list[tuple[np.ndarray, np.ndarray]]]] = {}
 
-    def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, t: int, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Positions (labeled_bs,) in the labelled list and (unlabeled_bs,) in the unlabelled list for iteration t (from 0)."""
         epoch, position = divmod(t, self.length)
-        kept, batches = self._kept
+        kept, batches = self._kept.get(draw, (-1, []))
         if epoch != kept:
             labeled = permutations(self.n_labeled, generator(self.seed, LABELED, epoch))
-            unlabeled = permutations(self.n_unlabeled, generator(self.seed, UNLABELED, epoch))
+            unlabeled = permutations(self.n_unlabeled, generator(self.seed, UNLABELED, epoch, draw))
             batches = list(two_stream_epoch(labeled, unlabeled, self.length, self.labeled_bs, self.unlabeled_bs))
-            self._kept = (epoch, batches)
+            self._kept[draw] = (epoch, batches)
         return batches[position]
 
 
@@ -83,7 +84,7 @@ class LabeledOnly:
         self.length = -(-n_labeled // batch_size)
         self._kept: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, t: int, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Positions (<= batch_size,) in the labelled list, and none in the unlabelled one."""
         epoch, position = divmod(t, self.length)
         kept, order = self._kept

@@ -6,13 +6,15 @@ is ever needed, or read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from dataloaders.batches.cache import Values, cache_folder, identity, one_type, read_cache, write_cache
@@ -20,6 +22,8 @@ from dataloaders.description import Item, Source
 from dataloaders.errors import Problems, UserError
 
 Cache = Literal["auto", "disk", "ram", "device"]
+
+
 @dataclass(frozen=True)
 class Store:
     """N training images of `channels` channels; the values of image i begin at `offsets[i]`, (C, *shapes[i]) in C order.
@@ -40,7 +44,9 @@ class Store:
     place: str
     """Where the values lie, in words: "disk cache", "RAM", "cuda:0"."""
     memory: int
-    """Bytes of pixels and labels."""
+    """Bytes of pixels, labels and maps."""
+    maps: Mapping[str, tuple[Any, np.ndarray]] = field(default_factory=dict)
+    """By name: flat values (uint8 or float32) of a map beside the pixels, and (N,) where each image's begin in them; -1: it has none."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,26 +86,30 @@ def build_store(
     device: torch.device | str = "cpu",
     progress: bool = True,
     remark: Callable[[str], object] = print,
+    maps: Sequence[str] = (),
 ) -> Store:
     """Reads every image, and the labels of those that `labeled` marks, once; later runs map the cache.
 
     cache: 'disk' maps files; 'ram' decodes into memory and writes nothing; 'device' holds tensors on `device`; 'auto' is
     'device' on a GPU where a quarter of its free memory is enough, else 'disk'. `remark` gets a sentence where the cache
-    cannot be written. Raises `UserError` with every unreadable file.
+    cannot be written. `maps`: names of maps (`Item.maps`) to read too. What a stage has written (labels, maps) is held in
+    RAM, never cached. Raises `UserError` with every unreadable file.
     """
     if len(items) != len(labeled):
         raise ValueError(f"{len(items)} items, but {len(labeled)} marks")
     if not items:
         raise UserError(f"{source.data.name}: there is no training image in {source.root}.")
     wanted = [item for item, is_labeled in zip(items, labeled) if is_labeled]
-    without = [item.name for item in wanted if item.label is None]
+    without = [item.name for item in wanted if item.label is None and item.written is None]
     if without:
         raise UserError(f"{source.data.name}: {len(without)} of the cases chosen as labelled have no label, for example {without[0]}.")
 
     problems = Problems()
     said = lru_cache(remark)
     images = _values(source, "pixels", items, [item.image for item in items], source.image, cache, progress, problems, said)
-    masks = _values(source, "labels", wanted, [item.label for item in wanted], source.label, cache, progress, problems, said)
+    kept: Cache = "ram" if any(item.written for item in wanted) else cache
+    files = [item.written or item.label for item in wanted]
+    masks = _values(source, "labels", wanted, files, partial(label_of, source), kept, progress, problems, said)
     shapes = np.array([shape[1:] for shape in images.shapes] if not problems.messages else [], np.int64)
     if not problems.messages:
         _check(items, labeled, images.shapes, masks.shapes, problems)
@@ -112,12 +122,49 @@ def build_store(
     label_sizes = np.where(marks, sizes, 0)
     label_offsets = np.where(marks, np.cumsum(label_sizes) - label_sizes, -1).astype(np.int64)
     pixels, labels, place = images.values, masks.values, images.place
-    memory = pixels.nbytes + labels.nbytes
+    further: dict[str, tuple[Any, np.ndarray]] = {name: _map(items, name, shapes) for name in maps}
+    memory = pixels.nbytes + labels.nbytes + sum(values.nbytes for values, _ in further.values())
     names = tuple(item.name for item in items)
     device = torch.device(device)
     if cache == "device" or (cache == "auto" and device.type == "cuda" and memory <= torch.cuda.mem_get_info(device)[0] // 4):
-        return Store(names, _sent(pixels, device), _sent(labels, device), shapes, offsets, label_offsets, channels, str(device), memory)
-    return Store(names, pixels, labels, shapes, offsets, label_offsets, channels, place, memory)
+        further = {name: (_sent(values, device), begins) for name, (values, begins) in further.items()}
+        return Store(names, _sent(pixels, device), _sent(labels, device), shapes, offsets, label_offsets, channels, str(device), memory,
+                     further)
+    return Store(names, pixels, labels, shapes, offsets, label_offsets, channels, place, memory, further)
+
+
+def label_of(source: Source, item: Item) -> np.ndarray | None:
+    """The label that an item is trained on: the one that a stage wrote for it, else the source's."""
+    if item.written is None:
+        return source.label(item)
+    label = read_written(item.written)
+    if label.dtype != np.uint8:
+        raise UserError(f"{item.written}: {label.dtype} values; a label that a stage writes holds class ids, uint8.")
+    return label
+
+
+def read_written(file: Path) -> np.ndarray:
+    """The array of a .npy or .png file that a stage wrote: uint8 or float32. Raises `UserError`."""
+    try:
+        array = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.asarray(Image.open(file))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{file}: cannot be read ({error}). Remove the folder {file.parent}: the same command writes it again.") from error
+    return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+
+def _map(items: Sequence[Item], name: str, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat values of the map `name` of all items that have it, and where each item's begin (-1: it has none)."""
+    begins, arrays, end = np.full(len(items), -1, np.int64), [], 0
+    for k, item in enumerate(items):
+        if name not in item.maps:
+            continue
+        array = read_written(item.maps[name])
+        if array.shape != tuple(shapes[k]):
+            raise UserError(f"{item.maps[name]}: the map {name} of {item.name} is {_words(array.shape)}, its image {_words(shapes[k])}.")
+        begins[k], end = end, end + array.size
+        arrays.append(array.ravel())
+    one_type({array.dtype.name for array in arrays})
+    return _frozen(np.concatenate(arrays) if arrays else np.empty(0, np.float32)), begins
 
 
 def _values(source, kind, items, files, read, cache, progress, problems, remark) -> Values:

@@ -1,0 +1,143 @@
+"""A run's folder: made or taken over, locked, and compared with what lies there already."""
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataloaders.errors import UserError
+from storage import checkpoint
+from storage.checkpoint import write_json
+from storage.folders import model_folder
+from storage.logbook import Lock
+from system.ending import Leave
+
+ROOM = 64 * 2**20
+"""Bytes that must be free before the first step; the first checkpoint, written at step 0, is the real test."""
+
+
+@dataclass
+class Claim:
+    """A folder that is this process's until it is released."""
+
+    lock: Lock
+    changes: list[str] = field(default_factory=list)
+    """What of the configuration was changed on the way and accepted; said in every result."""
+    remarks: list[str] = field(default_factory=list)
+
+
+def claim(folder: Path, config: dict[str, Any], defaults: Mapping[str, object], fresh: bool, accept_changes: bool) -> Claim:
+    """Makes or takes over `folder` for the run that `config` describes, and writes config.json, completed by its history.
+
+    defaults: what an option that an old configuration lacks had as its value. Raises `Leave` where the run is finished, `UserError` for
+    another run's folder, a lock, a full disk.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}). Mend the permissions of {model_folder()}.") from error
+    if shutil.disk_usage(folder).free < ROOM:
+        raise UserError(f"{folder}: less than {ROOM // 2**20} MiB are free on this disk. Make room before training.")
+    lock = Lock(folder)
+    if fresh and (folder / "config.json").exists():
+        lock = _moved_aside(folder, lock)
+    taken = Claim(lock)
+    if (folder / "config.json").exists():
+        _compare(folder, config, defaults, accept_changes, taken)
+    try:
+        write_json(folder / "config.json", config)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). Make room, or mend its permissions.") from error
+    return taken
+
+
+def _moved_aside(folder: Path, lock: Lock) -> Lock:
+    stem = aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    for count in itertools.count(2):
+        if not aside.exists():
+            break
+        aside = stem.with_name(f"{stem.name}-{count}")
+    lock.release()
+    folder.rename(aside)
+    print(f"The old run was moved to {aside}", flush=True)
+    folder.mkdir(parents=True)
+    return Lock(folder)
+
+
+def differences(old: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, object]) -> list[str]:
+    """What of an earlier configuration is not as now, a line each; the code's digest is not among them."""
+    lines = [f"{key}: {old.get(key)} then, {now[key]} now" for key in ("method", "data_set", "root") if old.get(key) != now[key]]
+    for key in sorted(set(old.get("options", {})) | set(now["options"])):
+        # An option that came after that run was made had the value that is the default now.
+        then = old.get("options", {}).get(key, defaults.get(key))
+        if then != now["options"].get(key):
+            lines.append(f"--{key}: {then} then, {now['options'].get(key)} now")
+    if old.get("split") != now["split"]:
+        lines.append("the cases of the split (labelled, unlabelled or validation) are not the same")
+    return lines
+
+
+def _compare(folder: Path, config: dict[str, Any], defaults: Mapping[str, object], accept_changes: bool, taken: Claim) -> None:
+    path = folder / "config.json"
+    try:
+        old = json.loads(path.read_text())
+        status = json.loads((folder / "status.json").read_text()) if (folder / "status.json").exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: this is no readable JSON ({error}). Begin anew with --fresh (the folder is moved aside).", 4) from error
+    done = status.get("state") == "done"
+    lines = differences(old, config, defaults)
+    code_changed = old.get("code") != config["code"]
+    if code_changed and not done:
+        lines.append(f"the code that shapes a run: {old.get('code')} then, {config['code']} now")
+    if lines and not done and _untrained(folder):
+        return
+    if lines and not (accept_changes and not done):
+        raise UserError("\n".join([
+            f"{folder}: a {'finished' if done else 'begun'} run with another configuration lies here:",
+            *(f"  - {line}" for line in lines),
+            "Begin anew with --fresh (the old folder is moved aside), choose another place by --exp NAME"
+            + (", or go on all the same with --accept_changes." if not done else "."),
+        ]))
+    if done:
+        made = f" It was made by code {old.get('code')}, which has changed since." if code_changed else ""
+        raise Leave(f"This run is finished: {folder}{made}\n"
+                    f"Test it: python code/test_{config['dimensions']}D.py --run {folder}", 0, "done")
+    _remark_processes(old, status, config, taken)
+    # Accepted changes are said in every result of this run from here on.
+    config["changes"] = taken.changes = [*old.get("changes", []), *lines]
+    if code_changed or "first_code" in old:
+        config["first_code"] = old.get("first_code", old.get("code"))
+
+
+def _untrained(folder: Path) -> bool:
+    """True, and the folder cleared of its first checkpoint, where no step was trained: a script that failed at once may be mended."""
+    path = folder / "last.pt"
+    files = {file.name for file in folder.glob("*.pt")}
+    if files - {path.name, checkpoint.previous_of(path).name}:
+        return False
+    try:
+        if path.name in files and checkpoint.load(path)["step"]:
+            return False
+    except UserError:
+        return False
+    for file in (path, checkpoint.previous_of(path)):
+        file.unlink(missing_ok=True)
+    return True
+
+
+def _remark_processes(old: Mapping[str, Any], status: Mapping[str, Any], config: dict[str, Any], taken: Claim) -> None:
+    """Says, in every result too, that a run goes on with another number of processes than it had."""
+    before, now = old.get("processes_before", []), config["processes"]
+    if old.get("processes", 1) != now and status.get("step"):
+        before = [*before, [old.get("processes", 1), status["step"]]]
+    if before:
+        config["processes_before"] = before
+        history = ", ".join(f"{count} until about step {step}" for count, step in before)
+        taken.remarks.append(f"Number of processes: {history}, then {now}. Not bitwise what one number throughout would give.")
+        config["remarks"] = [*config["remarks"], taken.remarks[-1]]
+        print(taken.remarks[-1], flush=True)

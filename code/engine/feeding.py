@@ -1,0 +1,128 @@
+"""What a stage is fed: which training images, with whose labels, with which maps beside them; read once, and dealt in batches."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dataloaders.augmentation.frame import Fill
+from dataloaders.batches.loader import Loader
+from dataloaders.batches.store import Store, build_store
+from dataloaders.description import Case, Item, Source
+from dataloaders.errors import Problems, UserError
+from dataloaders.splits.protocols import Split
+from engine.options import Options
+from losses.ranks import world
+from system import distributed
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What `Stage.batches` was asked for. None: as the run has it."""
+
+    labeled: Sequence[Item] | None = None
+    unlabeled: Sequence[Item] | None = None
+    maps: Mapping[str, Fill | float] = field(default_factory=dict)
+    batch_size: int | None = None
+    labeled_bs: int | None = None
+    labeled_only: bool = False
+    policy: Any = None
+    recipe: str | None = None
+    views: int = 1
+    draws: int = 1
+
+
+class Training:
+    """The training images of a run: its items, and stores of them, each read once."""
+
+    def __init__(self, source: Source, split: Split, options: Options, device: torch.device, check_validation: Callable[[], object]):
+        self.source, self.split, self.options, self.device = source, split, options, device
+        self._check_validation = check_validation
+        self._items: dict[bool, list[Item]] = {}
+        self._stores: list[tuple[tuple[Any, ...], Store]] = []
+
+    def items(self, labeled: bool) -> list[Item]:
+        """The labelled, or the unlabelled, training images in published order. Raises `UserError`."""
+        if labeled not in self._items:
+            self._items[labeled] = self.source.items(list(self.split.labeled if labeled else self.split.unlabeled))
+        return self._items[labeled]
+
+    def store(self, fed: Fed, say: Say) -> tuple[Store, int]:
+        """All images that a stage is fed, the labelled first, and how many these are; all problems are raised together.
+
+        Of several processes the first reads, and writes the cache; the others map it.
+        """
+        return distributed.in_turn(lambda: self._read(fed, say))
+
+    def _read(self, fed: Fed, say: Say) -> tuple[Store, int]:
+        try:
+            labeled = list(self.items(True) if fed.labeled is None else fed.labeled)
+            unlabeled: list[Item] = []
+            if not fed.labeled_only:
+                unlabeled = list(self.items(False) if fed.unlabeled is None else fed.unlabeled)
+            key = (tuple(labeled), tuple(unlabeled), tuple(fed.maps))
+            store = next((store for known, store in self._stores if known == key), None)
+            if store is None:
+                marks = [True] * len(labeled) + [False] * len(unlabeled)
+                store = build_store(self.source, [*labeled, *unlabeled], marks, self.options.cache, self.device,
+                                    progress=distributed.first(), remark=say, maps=tuple(fed.maps))
+                self._stores = [(key, store)]  # one at a time: the one before may hold gigabytes
+            self._check_validation()
+        except UserError:
+            self._raise_all_problems(fed.labeled_only)
+            raise
+        return store, len(labeled)
+
+    def _raise_all_problems(self, labeled_only: bool) -> None:
+        """Reads every file of the run once more, and raises all that is wrong at once."""
+        problems = Problems()
+
+        def look(of: Case | Item, with_label: bool) -> None:
+            try:
+                self.source.image(of)
+                if with_label:
+                    self.source.label(of)
+            except UserError as error:
+                problems.add(error)
+
+        for cases, with_label in ((self.split.labeled, True), (() if labeled_only else self.split.unlabeled, False)):
+            for case in cases:
+                try:
+                    items = self.source.items([case])
+                except UserError as error:
+                    problems.add(error)
+                    continue
+                for item in items:
+                    look(item, with_label)
+        for case in self.split.val:
+            look(case, True)
+        problems.raise_any(f"{self.source.data.name} in {self.source.root}")
+
+
+def loader_of(fed: Fed, store: Store, labeled: int, options: Options, data: Any, seed: int, device: torch.device) -> Loader:
+    """The batches of a stage from its store, whose first `labeled` images are the labelled ones."""
+    fills = {name: fill if isinstance(fill, Fill) else Fill(fill, fill, fill) for name, fill in fed.maps.items()}
+    batch_size, labeled_bs = fed.batch_size or options.batch_size, fed.labeled_bs or options.labeled_bs
+    recipe = fed.recipe or (data.augmentation if fed.policy is None else "none")
+    with torch.random.fork_rng(devices=[]):
+        return Loader(
+            store, range(labeled), range(labeled, len(store)), batch_size=batch_size, labeled_bs=labeled_bs,
+            patch_size=options.patch_size, recipe=recipe, seed=seed, device=device, mean=data.mean, std=data.std,
+            steps_per_epoch=options.steps_per_epoch, labeled_only=fed.labeled_only, policy=fed.policy, rank=distributed.rank(),
+            world=world(), threads=distributed.threads(), maps=fills, views=fed.views, draws=fed.draws)
+
+
+def told(fed: Fed, store: Store, labeled: int, options: Options, things: str, where: str) -> list[str]:
+    """The lines that tell what a stage is fed. `things`: images or volumes; `where`: for how long, and on what."""
+    batch_size, labeled_bs = fed.batch_size or options.batch_size, fed.labeled_bs or options.labeled_bs
+    rows = f"batch {batch_size}, all labelled (--labeled_bs is not used)" if fed.labeled_only else (
+        f"batch {labeled_bs} labelled + {batch_size - labeled_bs} unlabelled")
+    lines = [f"{labeled} labelled and {len(store) - labeled} unlabelled {things} ({store.memory / 2**20:.0f} MiB, {store.place}); {rows}, "
+             f"{'x'.join(map(str, options.patch_size))}, {where}."]
+    if not fed.labeled_only and labeled < labeled_bs:
+        lines.append(f"There are fewer labelled {things} ({labeled}) than labelled rows in a batch ({labeled_bs}): rows repeat.")
+    return lines

@@ -1,0 +1,111 @@
+"""Masks that a network makes of training images, as files that a later stage is fed: written one by one, so that a kill costs one image."""
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dataloaders.description import Item
+from dataloaders.zoom import resize_nearest
+from engine.monitor import Monitor
+from engine.session import Session
+from pictures.flat import palette
+from storage.checkpoint import write_atomically, write_json
+from system import distributed, faults
+from val_2D import main_output, to_training_size
+from val_3D import sliding_window_scores, window_stride
+
+Maps = Mapping[str, Callable[[np.ndarray], np.ndarray]]
+
+
+def write(session: Session, name: str, network: nn.Module, predictor: Callable[[Tensor], Tensor], items: Sequence[Item], maps: Maps,
+          mirror: bool, monitor: Monitor) -> list[Item]:
+    """The items with `written` and `maps`; see `Run.predict_unlabeled`. Of several processes each makes its share."""
+    if not name.isidentifier():
+        raise ValueError(f"pseudo masks are named by a word, not {name!r}")
+    folder = session.folder / "pseudo_masks" / name
+    made_by = {"weights": digest(network), "mirror": mirror, "maps": sorted(maps), "patch_size": list(session.options.patch_size)}
+    distributed.on_first(lambda: _begin(folder, made_by))
+    network.eval()
+    todo = [item for item in items if not all(file.exists() for file in _files(folder, item, maps, session.data.dimensions).values())]
+    if todo:
+        there = f", {len(items) - len(todo)} are there" if len(todo) < len(items) else ""
+        monitor.say(f"{name}: {len(todo)} pseudo masks to write{there} ({folder})")
+    for item in tqdm(distributed.dealt(todo), name, leave=False, disable=None):
+        probabilities = _probabilities(session, predictor, session.source.image(item), mirror)
+        files = _files(folder, item, maps, session.data.dimensions)
+        for key, make in maps.items():
+            _put(files[key], np.ascontiguousarray(make(probabilities)))
+        _put(files[""], probabilities.argmax(0).astype(np.uint8))
+        faults.reach("pseudo_mask")
+    distributed.meet()
+    found = []
+    for item in items:
+        files = _files(folder, item, maps, session.data.dimensions)
+        found.append(replace(item, written=files[""], maps={**item.maps, **{key: files[key] for key in maps}}))
+    return found
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 of all that a network's prediction depends on: its parameters and buffers, by name."""
+    sha = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        sha.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _begin(folder: Path, made_by: Mapping[str, object]) -> None:
+    """Makes the folder; masks of other weights that lie there are removed first."""
+    record = folder / "made_by.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if record.exists() and json.loads(record.read_text()) == made_by:
+        return
+    record.unlink(missing_ok=True)
+    for file in folder.iterdir():
+        file.unlink()
+    write_json(record, made_by)
+
+
+def _files(folder: Path, item: Item, maps: Maps, dimensions: int) -> dict[str, Path]:
+    """By map, "" for the mask: where it lies. Names that differ in odd letters alone are told apart by a digest."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", item.name)
+    if stem != item.name:
+        stem += "-" + hashlib.sha256(item.name.encode()).hexdigest()[:8]
+    return {"": folder / f"{stem}.{'png' if dimensions == 2 else 'npy'}", **{key: folder / f"{stem}.{key}.npy" for key in maps}}
+
+
+def _put(file: Path, array: np.ndarray) -> None:
+    """A mask as a picture of a palette, which anybody can look at; maps and volumes as NumPy's own."""
+    buffer = io.BytesIO()
+    if file.suffix == ".png":
+        picture = Image.fromarray(array, "P")
+        picture.putpalette(palette())
+        picture.save(buffer, "PNG")
+    else:
+        np.save(buffer, array if array.dtype == np.uint8 else array.astype(np.float32), allow_pickle=False)
+    write_atomically(file, buffer.getvalue())
+
+
+@torch.no_grad()
+def _probabilities(session: Session, predictor: Callable[[Tensor], Tensor], pixels: np.ndarray, mirror: bool) -> np.ndarray:
+    """(classes, *spatial) float32 of an image (C, *spatial), at its own size."""
+    data, options = session.data, session.options
+    if data.dimensions == 3:
+        stride = window_stride(options.stride, options.patch_size)
+        return sliding_window_scores(predictor, torch.from_numpy(pixels), data.num_classes, options.patch_size, stride,
+                                     device=session.device, mirror=mirror).numpy()
+    image = to_training_size(pixels[:, None], data, options.patch_size).to(session.device)
+    flips: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3)) if mirror else ((),)
+    each = [main_output(predictor(image.flip(axes))).float().softmax(1).flip(axes) for axes in flips]
+    height, width = pixels.shape[1:]
+    return resize_nearest(torch.stack(each).mean(0)[0], (height, width), data.resizing).cpu().numpy()
