@@ -41,8 +41,8 @@ SIMEPS = dict(schedule="plateau", pseudo_loss="hybrid", cps_on_labelled=True)
 PRESETS: Presets = {
     "2D": dict(schedule="poly_next"),
     "3D": dict(schedule="poly_next", init="kaiming_xavier"),
-    "LA": dict(schedule="step", consistency_rampup=40.0),
-    "Pancreas-CT": dict(schedule="step", consistency_rampup=40.0),
+    "LA": dict(schedule="step"),
+    "Pancreas-CT": dict(schedule="step"),
     **dict.fromkeys(("NEU-Seg", "DAGM", "MT"), SIMEPS),
     "Phantom": dict(consistency_rampup=2.0),
 }

@@ -30,8 +30,6 @@ class DAN(Options):
 
 
 PRESETS: Presets = {
-    "LA": dict(consistency_rampup=40.0),
-    "Pancreas-CT": dict(consistency_rampup=40.0),
     "NEU-Seg": dict(max_iterations=35341, patience=40),
     "Phantom": dict(consistency_rampup=1.0),
 }

@@ -31,8 +31,6 @@ class DCT(Options):
 
 
 PRESETS: Presets = {
-    "LA": dict(consistency_rampup=40.0),
-    "Pancreas-CT": dict(consistency_rampup=40.0),
     "NEU-Seg": dict(gradient="full", max_iterations=35341, patience=40),
     "DAGM": dict(gradient="full"),
     "MT": dict(gradient="full"),

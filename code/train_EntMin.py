@@ -28,8 +28,6 @@ class EntMin(Options):
 
 
 PRESETS: Presets = {
-    "LA": dict(consistency_rampup=40.0),
-    "Pancreas-CT": dict(consistency_rampup=40.0),
     "Phantom": dict(consistency_rampup=1.0),
 }
 

@@ -32,8 +32,6 @@ class ICT(Options):
 
 
 PRESETS: Presets = {
-    "LA": dict(consistency_rampup=40.0),
-    "Pancreas-CT": dict(consistency_rampup=40.0),
     "NEU-Seg": dict(ict_alpha=0.1, max_iterations=35341, patience=40),
     "DAGM": dict(ict_alpha=0.1),
     "MT": dict(ict_alpha=0.1),

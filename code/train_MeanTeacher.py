@@ -35,8 +35,6 @@ class MeanTeacher(Options):
 
 PRESETS: Presets = {
     "3D": dict(consistency_start=0),
-    "LA": dict(consistency_rampup=40.0),
-    "Pancreas-CT": dict(consistency_rampup=40.0),
     "NEU-Seg": dict(max_iterations=35341, patience=40),
     "Phantom": dict(consistency_start=0, consistency_rampup=1.0),
     "cross_val_dev": dict(consistency_start=0),

@@ -42,8 +42,8 @@ class RDrop(Options):
 PRESETS: Presets = {
     "2D": dict(schedule="poly_next"),
     "3D": dict(schedule="poly_next", init="kaiming_xavier"),
-    "LA": dict(schedule="step", consistency_rampup=40.0),
-    "Pancreas-CT": dict(schedule="step", consistency_rampup=40.0),
+    "LA": dict(schedule="step"),
+    "Pancreas-CT": dict(schedule="step"),
     **dict.fromkeys(("NEU-Seg", "DAGM", "MT"), dict(schedule="plateau")),
     "Phantom": dict(consistency_rampup=1.0),
     "published_code": dict(rdrop_models=2, rdrop_axis="last"),

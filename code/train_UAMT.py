@@ -41,8 +41,7 @@ class UAMT(Options):
 
 
 PRESETS: Presets = {
-    "LA": dict(labeled_num="16", consistency_rampup=40.0),
-    "Pancreas-CT": dict(consistency_rampup=40.0),
+    "LA": dict(labeled_num="16"),
     "Phantom": dict(consistency_rampup=1.0),
 }
 

@@ -33,8 +33,8 @@ class URPC(Options):
 PRESETS: Presets = {
     "2D": dict(model="unet_urpc"),
     "3D": dict(model="unet_3D_dv_semi", base_lr=0.1),
-    "LA": dict(consistency_rampup=40.0, base_lr=0.01),
-    "Pancreas-CT": dict(consistency_rampup=40.0, base_lr=0.01),
+    "LA": dict(base_lr=0.01),
+    "Pancreas-CT": dict(base_lr=0.01),
     "Phantom": dict(consistency_rampup=1.0),
     "published_code_3D": dict(consistency_rampup=400.0),
 }

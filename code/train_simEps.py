@@ -41,8 +41,6 @@ class SimEps(Options):
 PRESETS: Presets = {
     "2D": dict(sim_weight=10.0, dice="linear", passes="apart"),
     "3D": dict(sim_weight=10.0, dice="linear", passes="apart"),
-    "LA": dict(consistency_rampup=40.0),
-    "Pancreas-CT": dict(consistency_rampup=40.0),
     "NEU-Seg": dict(sim_weight=50.0),
     "DAGM": dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),
     "MT": dict(sim_weight=200.0, combine="mean", rampup_unit=50),

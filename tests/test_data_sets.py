@@ -1,13 +1,21 @@
 """What a data set says of itself, in fields: nobody guesses it from its layout, its family or the type of its arrays."""
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+import train_MeanTeacher
+import train_Supervised
 from tiny import write_acdc, write_folder
+from train_MeanTeacher import MeanTeacher
+from train_Supervised import Supervised
 
 from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.catalog import DATA_SETS, VOLUME_FOLDER, open_source
+from dataloaders.errors import UserError
+from engine.options import parse
 from val_2D import to_training_size
 
 ALL = [*DATA_SETS.values(), VOLUME_FOLDER]
@@ -34,3 +42,33 @@ def test_stored_whole_numbers_are_no_photograph():
     assert to_training_size(pixels, DATA_SETS["ACDC"], (4, 4)).unique().tolist() == [51]
     grey = to_training_size(pixels, DATA_SETS["DAGM"], (4, 4))
     assert torch.allclose(grey, torch.tensor((0.2 - 0.5314) / 0.1357))
+
+
+def test_an_option_of_one_data_set_is_refused_for_another(tmp_path):
+    words = ["--dataset", "ACDC", "--root_path", str(tmp_path), "--dagm_classes", "1", "2"]
+    with pytest.raises(UserError, match="--dagm_classes: an option of DAGM; it means nothing for ACDC"):
+        parse(MeanTeacher, {}, words)
+    assert parse(MeanTeacher, {}, ["--dataset", "DAGM", *words[2:]]).dagm_classes == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["LA", "Pancreas-CT"])
+def test_the_ramp_of_a_data_set_serves_the_methods_that_have_one(name, tmp_path):
+    words = ["--dataset", name, "--root_path", str(tmp_path)]
+    assert parse(MeanTeacher, train_MeanTeacher.PRESETS, words).consistency_rampup == 40
+    assert parse(MeanTeacher, {name: {"consistency_rampup": 7.0}}, words).consistency_rampup == 7, "a method's own value is more special"
+    assert not hasattr(parse(Supervised, train_Supervised.PRESETS, words), "consistency_rampup")
+
+
+def test_presets_may_be_those_of_a_family(tmp_path):
+    def patience(name, presets):
+        return parse(MeanTeacher, presets, ["--dataset", name, "--root_path", str(tmp_path)]).patience
+
+    assert [patience(name, {"defect": {"patience": 3}}) for name in ("MT", "ISIC")] == [3, 50]
+    assert patience("MT", {"defect": {"patience": 3}, "MT": {"patience": 4}}) == 4
+
+
+@pytest.mark.parametrize("data", ALL, ids=lambda data: f"{data.name}-{data.layout}")
+def test_defaults_of_a_data_set_name_options_that_some_script_has(data):
+    known = {field.name for field in dataclasses.fields(MeanTeacher)}
+    given = {*data.defaults, *data.options, *(name for values in data.protocol_defaults.values() for name in values)}
+    assert given <= known, "a value that nothing takes is silently left out"

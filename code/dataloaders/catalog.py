@@ -61,13 +61,15 @@ DATA_SETS = {data.name: data for data in (
             family="defect", options=("mask_threshold", "include_free"), strata="class of the defect, by the folder",
             defaults=simeps(steps_per_epoch=29, max_iterations=17371, base_lr=2e-3, labeled_num="40%")),
     DataSet("LA", "la", ("background", "atrium"), dimensions=3, evaluation=WINDOWS,
-            defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "dice": "foreground"},
+            defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "dice": "foreground",
+                                "consistency_rampup": 40.0},
             note="LA: the published preparation crops every volume around its reference label, test volumes too."),
     DataSet("BraTS2019", "brats", ("background", "whole tumour"), dimensions=3, evaluation=WINDOWS,
             defaults=VOLUMES | {"model": "unet_3D", "labeled_num": "25", "patch_size": (96, 96, 96), "stride": (64, 64, 64),
                                 "max_iterations": 30000, "schedule": "poly", "val_every": 200}),
     DataSet("Pancreas-CT", "pancreas", ("background", "pancreas"), dimensions=3, evaluation=WINDOWS,
-            defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "dice": "foreground"},
+            defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "dice": "foreground",
+                                "consistency_rampup": 40.0},
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
     DataSet("PROMISE12", "promise12", ("background", "prostate"), unit="patient", special=True, defaults=SSL4MIS | {"labeled_num": "2"},
             note="PROMISE12: nobody has published the lists of its 35/5/10 cases; ours are drawn, compare figures with care."),
@@ -101,6 +103,15 @@ def named(name: str) -> DataSet:
         if loose(data.name) == loose(name):
             return data
     raise UserError(f"--dataset {name}: not known; the data sets are {', '.join(DATA_SETS)}.")
+
+
+def own_options() -> dict[str, list[str]]:
+    """Common options that belong to some data sets: the names of these, by option."""
+    owners: dict[str, list[str]] = {}
+    for data in DATA_SETS.values():
+        for name in data.options:
+            owners.setdefault(name, []).append(data.name)
+    return owners
 
 
 def default_place(data: DataSet, repository: Path) -> Path:

@@ -72,7 +72,8 @@ class DataSet:
     options: tuple[str, ...] = ()
     """Common options that mean something here, and nothing for data sets that do not name them."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """Published values of the common options (patch_size, batch_size, labeled_bs, max_iterations, ...)."""
+    """What its authors do alike in all methods: values of the common options (patch_size, batch_size, ...), and of options that several
+    methods have (consistency_rampup), for those that have them."""
     protocol_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """By protocol: values that it brings in place of `defaults`."""
     note: str = ""

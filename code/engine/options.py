@@ -160,9 +160,9 @@ Presets = Mapping[str, Mapping[str, object]]
 def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = None) -> Kind:
     """Options of a script: command line, then method x data set (`presets`), then protocol, then data set, then class.
 
-    `presets` may have the keys 2D, 3D, Phantom (all of them), names of data sets, of protocols, and values of the script's --variant,
-    alone or with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for values that cannot be;
-    unknown options end the program with code 2 and the nearest known ones.
+    `presets` may have the keys 2D, 3D, families of data sets, Phantom (all of them), names of data sets, of protocols, and values of
+    the script's --variant, alone or with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for
+    values that cannot be; unknown options end the program with code 2 and the nearest known ones.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     names = [field.name for field in dataclasses.fields(kind)]
@@ -177,12 +177,13 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
 
     root = _value_of(words, "root_path")
     data, place, why = catalog.resolve(_value_of(words, "dataset"), Path(root) if root else None, REPOSITORY)
-    values = dict(data.defaults)
+    values = {name: value for name, value in data.defaults.items() if name in names}
     protocol = _value_of(words, "protocol") or data.protocols[0]
     values.update(data.protocol_defaults.get(protocol, {}))
     values["protocol"] = data.protocols[0]
     variant, sides = _value_of(words, "variant") or "", f"{data.dimensions}D"
-    for key in (sides, "Phantom" if data.name.startswith("Phantom") else "", data.name, protocol, variant, f"{variant}_{sides}"):
+    phantom = "Phantom" if data.name.startswith("Phantom") else ""
+    for key in (sides, data.family, phantom, data.name, protocol, variant, f"{variant}_{sides}"):
         values.update(presets.get(key, {}))
     default = kind(**values)  # type: ignore[arg-type]
     options = tyro.cli(
@@ -246,6 +247,10 @@ def check(options: Options, data: DataSet) -> None:
         options.protocol in data.protocols,
         f"--protocol {options.protocol}: {data.name} has {' and '.join(data.protocols)}.",
     )
+    for name, owners in catalog.own_options().items():
+        given, default = getattr(options, name), getattr(Options, name)
+        need(data.name in owners or given == default,
+             f"--{name}: an option of {' and '.join(owners)}; it means nothing for {data.name}. Leave it out.")
     need(options.folds >= 2, f"--folds {options.folds}: at least 2 are needed.")
     if options.fold is not None:
         need(0 <= options.fold < options.folds, f"--fold {options.fold}: folds are counted from 0 to {options.folds - 1}.")

@@ -39,8 +39,8 @@ def uamt_terms(golden: Golden, options: train_UAMT.UAMT, prefix: str, steps: lis
 
 
 def uamt(golden: Golden, preset: str) -> Computed:
-    dice = DATA_SETS[preset].defaults.get("dice", "squared")
-    values = {**train_UAMT.PRESETS.get(preset, {}), "max_iterations": golden["par_max_iterations"].item(), "dice": dice}
+    of_the_data = {name: DATA_SETS[preset].defaults[name] for name in ("dice", "consistency_rampup") if name in DATA_SETS[preset].defaults}
+    values = {**of_the_data, **train_UAMT.PRESETS.get(preset, {}), "max_iterations": golden["par_max_iterations"].item()}
     options = train_UAMT.UAMT(**values)
     steps = golden["par_iters"].tolist()
     run, student = uamt_terms(golden, options, "in_", steps)
