@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from functools import partial
 from types import SimpleNamespace
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 import train_MeanTeacher
+from harness import SHORT
 from torch import nn
 
 from dataloaders import catalog
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import build_store
+from engine import Run, parse
 from engine.compiling import compiled
-from engine.optimizers import Form
+from engine.optimizers import Form, ScheduledOptimizer
 from networks import build, ema_update, frozen_copy
 from networks.dropout import Dropout
 from system.devices import keep_freed_memory
@@ -193,3 +196,42 @@ def test_losses_of_a_stub_batch_have_no_host_synchronisation():
     terms["total"].backward()
     ema_update(teacher, student, 3, 0.99)
     assert terms["total"].device.type == "meta"
+
+
+def test_optimizers_take_all_their_arguments():
+    """A rate of 0 is a rate; decay, momentum and clip are as said; without a word the published ones."""
+    layer = torch.nn.Linear(3, 3)
+    plain = Form("sgd").build([{"params": list(layer.parameters())}], 0.0, torch.device("cpu")).param_groups[0]
+    assert (plain["lr"], plain["momentum"], plain["weight_decay"], plain["nesterov"]) == (0.0, 0.9, 1e-4, False)
+    form = Form("sgd", momentum=0.5, weight_decay=0.0, nesterov=True)
+    other = form.build([{"params": list(layer.parameters())}], 1.0, torch.device("cpu")).param_groups[0]
+    assert (other["momentum"], other["weight_decay"], other["nesterov"]) == (0.5, 0.0, True)
+    decays = [Form(kind).build([{"params": list(layer.parameters())}], 1.0, torch.device("cpu")).param_groups[0]["weight_decay"]
+              for kind in ("adam", "adamw")]
+    assert decays == [0.0, 1e-2]
+    clipped = ScheduledOptimizer(Form("sgd", 0.0, 0.0).build([{"params": list(layer.parameters())}], 1.0, torch.device("cpu")), 1.0,
+                                 "constant", [1.0], clip=0.5)
+    before = torch.cat([p.detach().flatten() for p in layer.parameters()])
+    (100 * layer(torch.ones(1, 3)).sum()).backward()
+    clipped.step()
+    moved = torch.cat([p.detach().flatten() for p in layer.parameters()]) - before
+    assert moved.norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_rate_of_0_is_no_default_and_a_kept_network_has_the_mode_that_was_said(tiny_acdc, tmp_path, monkeypatch):
+    for name in ("MODEL", "RESULTS", "CACHE"):
+        monkeypatch.setenv(f"SEMISEG_{name}", str(tmp_path / name))
+    run = Run(parse(train_MeanTeacher.MeanTeacher, {}, ["--root_path", str(tiny_acdc), *SHORT]))
+    network = run.network("network")
+    optimizer = run.optimizer("network", network, lr=0.0)
+    with pytest.raises(TypeError, match="train=True"):
+        run.keep("teacher", frozen_copy(network))
+    twin = run.keep("twin", frozen_copy(network), train=False)
+    run.evaluates(network=network)
+    loop = run.batches()
+    next(loop)
+    assert network.training and not twin.training and optimizer.base == optimizer.optimizer.param_groups[0]["lr"] == 0.0
+    loop.close()
+    run.ended("interrupted", "the test is over")
+    status = json.loads((run.session.folder / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("interrupted", "the test is over")
