@@ -121,7 +121,8 @@ class Logbook:
 
     def status(self, state: str, step: int, **more: Any) -> None:
         """status.json: running, done, interrupted or failed (launchers hide exit codes)."""
-        write_json(self.folder / "status.json", {"state": state, "step": step, "of": self.total, "pid": os.getpid(), **more})
+        stage = {"stage": self._stage} if self._stage and state != "done" else {}
+        write_json(self.folder / "status.json", {"state": state, **stage, "step": step, "of": self.total, "pid": os.getpid(), **more})
 
     def close(self) -> None:
         for thing in (self._bar, self._board, self._lines, self._text):
