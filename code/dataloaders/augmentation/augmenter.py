@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from dataloaders.augmentation import torch_kernels
-from dataloaders.augmentation.frame import LABELS, Fill, Frame
+from dataloaders.augmentation.frame import LABELS, Fill, Frame, Images
 from dataloaders.augmentation.recipes import Draws
-from dataloaders.batches.store import Store
 
 try:
     from dataloaders.augmentation import cpu
@@ -26,7 +25,7 @@ class Augmenter(Frame):
     backend: 'numba', 'torch', or None for numba where the store lies in memory, torch where it lies on a device. Others: `Frame`.
     """
 
-    def __init__(self, store: Store, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None, backend=None):
+    def __init__(self, store: Images, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None, backend=None):
         super().__init__(store, recipe, size, mean, std, threads)
         self.backend = backend or ("torch" if store.on_device or cpu is None else "numba")
 

@@ -2,16 +2,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from dataloaders.augmentation.recipes import RECIPES, Draws, rotation, turn_and_flip
-from dataloaders.batches.store import Store
 from dataloaders.errors import UserError
 from dataloaders.zoom import axis_indices
+
+
+class Images(Protocol):
+    """What is augmented: images of any size as flat arrays, as `batches.store.Store` holds them."""
+
+    @property
+    def pixels(self) -> Any: ...
+    @property
+    def labels(self) -> Any: ...
+    @property
+    def shapes(self) -> np.ndarray: ...
+    @property
+    def offsets(self) -> np.ndarray: ...
+    @property
+    def label_offsets(self) -> np.ndarray: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def on_device(self) -> bool: ...
+    @property
+    def is_photograph(self) -> bool: ...
+    @property
+    def maps(self) -> Mapping[str, tuple[Any, np.ndarray]]: ...
 
 
 class Fill(NamedTuple):
@@ -30,12 +53,12 @@ LABELS = Fill(255, 255, 0)
 
 
 class Frame:
-    """A store, a recipe and a size: all that the kernels need beside the draws.
+    """Images, a recipe and a size: all that the kernels need beside the draws.
 
     mean, std: of the pixels after division by 255, one a channel (photographs); None leaves h5 values as they are.
     """
 
-    def __init__(self, store: Store, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None):
+    def __init__(self, store: Images, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None):
         if recipe not in RECIPES:
             raise UserError(f"There is no augmentation '{recipe}'. Choose one of {', '.join(RECIPES)}.")
         self.store, self.recipe, self.size = store, RECIPES[recipe], tuple(int(side) for side in size)
