@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from dataloaders import catalog
-from dataloaders.splits.protocols import test_cases
+from dataloaders.splits.split import SplitRequest, test_cases
 from engine.options import REPOSITORY, Options
 from evaluation import results
 from networks.ensembles import MeanLogits
@@ -150,7 +150,7 @@ def averaged(runs: list[Path]) -> tuple[float, float]:
     config = json.loads((runs[0] / "config.json").read_text())
     data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
     source, settings = catalog.open_source(data, root), config["options"]
-    cases = test_cases(source, settings["protocol"], settings["fold"], settings["folds"], settings["split_seed"])
+    cases = test_cases(source, SplitRequest.of(settings))
     device = torch.device("cpu")
     members = [results.predictors(results.TestedRun(run, {}, {}), "best", device)["network"] for run in runs]
     with torch.no_grad():

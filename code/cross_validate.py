@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import tyro
 
@@ -125,17 +126,17 @@ def main(words: Sequence[str]) -> None:
     common = ["--dataset", data.name, "--root_path", str(root.resolve())]
     screen = sys.stderr if options.print_slurm else sys.stdout
     print(f"Asking {len({one.method for one in wanted})} scripts about {len(wanted)} runs ...", file=screen, flush=True)
-    jobs, remarks = plan(wanted, common, others, options.folds, name, os.cpu_count() or 1)
-    for remark in remarks:
+    planned = plan(wanted, common, others, options.folds, name, os.cpu_count() or 1)
+    for remark in planned.remarks:
         print(remark, file=screen, flush=True)
-    shaping = [*common, *(word for option in others for word in option), *(["--folds", str(options.folds)] if options.folds else [])]
-    write_splits(results_folder() / name / "splits.json", shaping, [(one.fold, one.draw, one.labeled) for one in wanted])
+    source = catalog.open_source(data, root, SimpleNamespace(**planned.reader))
+    write_splits(results_folder() / name / "splits.json", source, planned.splits)
     if options.print_slurm:
         log = (model_folder() / name).resolve()
         log.mkdir(parents=True, exist_ok=True)  # SLURM makes no folder for its output
-        print(slurm.script(name, jobs, log, Path.cwd(), settings(None), options.jobs, options.cpus_per_run, options.gpus_per_run))
+        print(slurm.script(name, planned.jobs, log, Path.cwd(), settings(None), options.jobs, options.cpus_per_run, options.gpus_per_run))
         return
-    conduct(name, jobs, options)
+    conduct(name, planned.jobs, options)
 
 
 def conduct(name: str, jobs: Sequence[Job], options: CrossValidate) -> None:

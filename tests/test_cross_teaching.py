@@ -17,7 +17,8 @@ from train_CrossTeaching import CrossTeaching
 from dataloaders import catalog
 from dataloaders.description import Case
 from dataloaders.errors import UserError
-from dataloaders.splits import protocols as splits
+from dataloaders.splits import split as splits
+from dataloaders.splits.split import SplitRequest
 from engine.schedules import SCHEDULES
 from losses import dice_per_class
 
@@ -135,12 +136,12 @@ class Lists:
 
 def test_the_protocol_of_the_paper_tests_thirty_patients_at_the_last_step() -> None:
     lists = Lists()
-    split = splits.make_split(lists, "ctct", None, 5, 0, "7", "first", 0, hold_out=False)  # type: ignore[arg-type]
+    split = splits.make_split(lists, SplitRequest(protocol="ctct", labeled_num="7"))  # type: ignore[arg-type]
     assert (split.name, split.selection, len(split.val)) == ("ctct", "last", 0)
     assert (len(split.labeled), len(split.unlabeled)) == (14, 126) and set(lists.opened) <= {"train", "val"}
-    tested = splits.test_cases(lists, "ctct", None, 5, 0)  # type: ignore[arg-type]
+    tested = splits.test_cases(lists, SplitRequest(protocol="ctct"))  # type: ignore[arg-type]
     assert len({case.group for case in tested}) == 30 and not {case.name for case in tested} & {case.name for case in split.unlabeled}
-    official = splits.make_split(lists, "official", None, 5, 0, "7", "first", 0)  # type: ignore[arg-type]
+    official = splits.make_split(lists, SplitRequest(protocol="official", labeled_num="7"))  # type: ignore[arg-type]
     assert [case.name for case in official.labeled] == [case.name for case in split.labeled]
 
 

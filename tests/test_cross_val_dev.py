@@ -17,7 +17,8 @@ from dataloaders.catalog import DATA_SETS
 from dataloaders.description import Case
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import AcdcSource
-from dataloaders.splits import protocols as splits
+from dataloaders.splits import split as splits
+from dataloaders.splits.split import SplitRequest
 from engine import parse
 from engine.schedules import consistency_weight
 from storage.folders import result_path
@@ -37,13 +38,13 @@ def acdc() -> Listed:
 
 
 def made(fold=0, folds=5, budget="1/8", choice="first", split_seed=0):
-    return splits.make_split(acdc(), PROTOCOL, fold, folds, split_seed, budget, choice, 0)
+    return splits.make_split(acdc(), SplitRequest(PROTOCOL, fold, folds, split_seed, budget, choice))
 
 
 def test_a_fold_is_twenty_patients_of_one_diagnosis():
     tested = []
     for fold, diagnosis in enumerate(("dilated", "hypertrophic", "infarct", "normal", "right ventricle")):
-        test, split = splits.test_cases(acdc(), PROTOCOL, fold, 5, 0), made(fold)
+        test, split = splits.test_cases(acdc(), SplitRequest(protocol=PROTOCOL, fold=fold)), made(fold)
         assert Counter(case.stratum for case in test) == {diagnosis: 40} and len(groups(test)) == 20
         assert [case.name for case in test] == sorted(case.name for case in test) == [case.name for case in split.val]
         assert not groups(test) & groups(split.labeled + split.unlabeled) and len(split.labeled + split.unlabeled) == 160
@@ -80,7 +81,7 @@ def test_what_the_scheme_does_not_have_is_refused(change, words):
 @pytest.mark.parametrize("protocol, fold", [(None, None), (None, 0), ("ctct", None)])
 def test_every_nth_volume_is_refused_elsewhere(protocol, fold):
     with pytest.raises(UserError, match="--labeled_num 1/8: every N-th volume is a budget of --protocol cross_val_dev alone"):
-        splits.make_split(acdc(), protocol, fold, 5, 0, "1/8", "first", 0)
+        splits.make_split(acdc(), SplitRequest(protocol=protocol, fold=fold, labeled_num="1/8"))
 
 
 def options_of(script, kind, *words):

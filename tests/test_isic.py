@@ -11,7 +11,8 @@ from PIL import Image
 from dataloaders.catalog import DATA_SETS, open_source, resolve
 from dataloaders.errors import UserError
 from dataloaders.layouts.isic import SIDE, folders
-from dataloaders.splits import protocols as splits
+from dataloaders.splits import split as splits
+from dataloaders.splits.split import SplitRequest
 from preparation.check import check_folder
 from system.ending import finish_with
 
@@ -39,7 +40,7 @@ def write_isic(root: Path, train: int = 12, val: int = 2, test: int = 3) -> Path
 
 
 def make_split(source, protocol=None, labeled_num="2", **more):
-    return splits.make_split(source, protocol, None, 5, 0, labeled_num, "first", 0, **more)
+    return splits.make_split(source, SplitRequest(protocol=protocol, labeled_num=labeled_num, **more))
 
 
 def said(call, *arguments):
@@ -86,25 +87,25 @@ def test_the_official_split_has_the_published_numbers(tmp_path):
         (images_in / f"ISIC_{number:07d}.jpg").touch()
         (masks_in / f"ISIC_{number:07d}_segmentation.png").touch()
     source = open_source(ISIC, tmp_path)
-    split = make_split(source, labeled_num="181", hold_out=False)
-    test = splits.test_cases(source, "official", None, 5, 0)
+    split = make_split(source, labeled_num="181")
+    test = splits.test_cases(source, SplitRequest(protocol="official"))
     assert (len(split.labeled), len(split.unlabeled), len(test), len(split.val)) == (181, 1657, 756, 0)
     names = {case.name for case in (*split.labeled, *split.unlabeled)}
     assert len(names) == 1838 and not names & {case.name for case in test}
     assert split.selection == "last" and "lists" in " ".join(split.remarks) and not source.remarks
     numbers = [int(case.name[5:]) for case in split.labeled]
     assert numbers != sorted(numbers), "drawn, not the first by number"
-    fewer = make_split(source, labeled_num="55", hold_out=False)
+    fewer = make_split(source, labeled_num="55")
     assert [c.name for c in fewer.labeled] == [c.name for c in split.labeled[:55]]
-    assert len(splits.test_cases(source, "official", None, 5, 1)) == 756 != len(
-        {c.name for c in splits.test_cases(source, "official", None, 5, 1)} & {c.name for c in test})
+    assert len(splits.test_cases(source, SplitRequest(protocol="official", split_seed=1))) == 756 != len(
+        {c.name for c in splits.test_cases(source, SplitRequest(protocol="official", split_seed=1))} & {c.name for c in test})
 
 
 def test_the_challenges_own_parts(root):
     source = open_source(ISIC, root)
     split = make_split(source, "challenge")
     assert (len(split.labeled), len(split.unlabeled), len(split.val), split.selection) == (2, 10, 2, "validation")
-    assert len(splits.test_cases(source, "challenge", None, 5, 0)) == 3
+    assert len(splits.test_cases(source, SplitRequest(protocol="challenge"))) == 3
     assert any("12 images; the published Training part has 2594" in remark for remark in source.remarks)
 
 
@@ -121,7 +122,7 @@ def test_training_needs_no_test_image(own):
         folder.rename(folder.with_name(f"hidden_{folder.name}"))
     source = open_source(ISIC, own)
     assert len(make_split(source, "challenge").val) == 1
-    assert "ISIC2018_Task1-2_Test_Input" in said(splits.test_cases, source, "challenge", None, 5, 0)
+    assert "ISIC2018_Task1-2_Test_Input" in said(splits.test_cases, source, SplitRequest("challenge"))
 
 
 def test_an_image_without_a_mask_is_unlabelled_and_never_tested(own):
@@ -131,8 +132,8 @@ def test_an_image_without_a_mask_is_unlabelled_and_never_tested(own):
         file.unlink()
     source = open_source(ISIC, own)
     names = {file.name[:12] for file in hidden}
-    split = make_split(source, labeled_num="1", hold_out=False)
-    assert names <= {case.name for case in split.unlabeled} and not names & {c.name for c in splits.test_cases(source, None, None, 5, 0)}
+    split = make_split(source, labeled_num="1")
+    assert names <= {case.name for case in split.unlabeled} and not names & {c.name for c in splits.test_cases(source, SplitRequest())}
 
 
 def first(folder, pattern="*"):

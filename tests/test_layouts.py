@@ -18,7 +18,8 @@ from dataloaders.layouts import problems
 from dataloaders.layouts.common import checked_label, read_list
 from dataloaders.layouts.mt import tiles
 from dataloaders.layouts.neu import piece
-from dataloaders.splits import protocols as splits
+from dataloaders.splits import split as splits
+from dataloaders.splits.split import SplitRequest
 
 ACDC = DATA_SETS["ACDC"]
 DEPTH, SIZE = 3, (12, 10)
@@ -55,7 +56,7 @@ def write_acdc(root, train=4, val=1, test=1):
 
 
 def make_split(source, labeled_num="1", fold=None):
-    return splits.make_split(source, None, fold, 3, 0, labeled_num, "first", 0)
+    return splits.make_split(source, SplitRequest(fold=fold, folds=3, labeled_num=labeled_num))
 
 
 def save(file, values, **options):
@@ -143,7 +144,7 @@ def test_official_training_opens_no_test_file(tmp_path):
     source = open_source(ACDC, tmp_path)
     split = make_split(source)
     problems(source, split.labeled, split.val, split.unlabeled)
-    assert "test.list" in said(splits.test_cases, source, None, None, 5, 0)
+    assert "test.list" in said(splits.test_cases, source, SplitRequest())
 
 
 def test_a_patient_in_two_parts(tmp_path):
@@ -400,7 +401,7 @@ def test_own_folder(tmp_path):
     source = open_source(named("folder"), write_folder(tmp_path))
     assert source.data.classes == ("background", "class 1", "class 2") and source.data.channels == 3 and source.data.ignored is None
     split = make_split(source, "all")
-    test = splits.test_cases(source, None, None, 5, 0)
+    test = splits.test_cases(source, SplitRequest())
     assert (len(split.labeled), len(split.unlabeled), len(split.val), len(test)) == (14, 3, 2, 4)
     assert len({c.name for c in (*split.labeled, *split.unlabeled, *split.val, *test)}) == 23
     assert sum("held out" in remark for remark in split.remarks) == 2
@@ -416,9 +417,9 @@ def test_own_folder_with_parts(tmp_path):
     source = open_source(named("folder"), tmp_path)
     split = make_split(source, "5")
     assert [c.name for c in split.val] == ["val/teil 0", "val/teil 1"] and len(split.labeled) == 5 and len(split.unlabeled) == 18
-    assert not split.remarks and source.data.channels == 1 and len(splits.test_cases(source, None, None, 5, 0)) == 2
+    assert not split.remarks and source.data.channels == 1 and len(splits.test_cases(source, SplitRequest())) == 2
     (tmp_path / "test" / "masks" / "teil 1.png").unlink()
-    assert "teil 1.tif" in said(splits.test_cases, open_source(named("folder"), tmp_path), None, None, 5, 0)
+    assert "teil 1.tif" in said(splits.test_cases, open_source(named("folder"), tmp_path), SplitRequest())
     make_split(open_source(named("folder"), tmp_path), "5")
 
 

@@ -17,8 +17,8 @@ from dataloaders.errors import UserError
 from dataloaders.geometry import place, reversed_axes
 from dataloaders.layouts.nifti import read_header, read_volume
 from dataloaders.layouts.volume_files import normalised
-from dataloaders.splits.protocols import make_split
-from dataloaders.splits.protocols import test_cases as cases_of_test
+from dataloaders.splits.split import SplitRequest, make_split
+from dataloaders.splits.split import test_cases as cases_of_test
 from preparation.check import check_folder
 
 CODE = Path(__file__).resolve().parent.parent / "code"
@@ -78,7 +78,7 @@ def opened(root, name="nnunet"):
 
 
 def split_of(source):
-    return make_split(source, None, None, 5, 0, "all", "first", 0)
+    return make_split(source, SplitRequest(labeled_num="all"))
 
 
 def test_nnunet_in_three_dimensions(whole, tmp_path):
@@ -87,7 +87,7 @@ def test_nnunet_in_three_dimensions(whole, tmp_path):
     assert (data.name, data.dimensions) == ("nnunet", 3) and "recognised" in why
     assert source.data.classes == ("background", "liver", "tumour") and source.data.channels == 2 and source.data.ignored is None
     split = split_of(source)
-    assert [case.name for case in cases_of_test(source, None, None, 5, 0)] == ["ts_000", "ts_001"]
+    assert [case.name for case in cases_of_test(source, SplitRequest())] == ["ts_000", "ts_001"]
     assert {case.name for case in split.unlabeled} == {"tr_005", "un_000"} and (len(split.labeled), len(split.val)) == (4, 1)
     assert any("1 of 3 test cases have no label" in remark for remark in source.remarks)
     case = next(case for case in source.cases("train") if case.name == "tr_001")
@@ -134,7 +134,7 @@ def test_version_1_and_names_without_channels(tmp_path):
     assert source.data.classes == ("background", "liver", "tumour") and source.image(source.cases("train")[3]).shape == (1, *SHAPE)
     split = split_of(source)
     assert len(split.labeled) == 2 and len(split.val) == 1 and any("no test part of its own" in remark for remark in split.remarks)
-    assert len(cases_of_test(source, None, None, 5, 0)) == 1
+    assert len(cases_of_test(source, SplitRequest())) == 1
 
 
 def test_ignored_voxels(own):
@@ -188,7 +188,7 @@ def test_folder_of_pairs(tmp_path, ending):
     np.testing.assert_allclose(source.affine(case), affine, atol=1e-4)
     split = split_of(source)
     assert [c.name for c in split.unlabeled] == ["case 4"] and {c.name for c in split.val} == {"val/case 0", "val/case 1"}
-    assert len(cases_of_test(source, None, None, 5, 0)) == 2 and source.label(split.unlabeled[0]) is None
+    assert len(cases_of_test(source, SplitRequest())) == 2 and source.label(split.unlabeled[0]) is None
 
 
 def test_binary_masks_and_named_classes(tmp_path):

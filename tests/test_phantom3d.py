@@ -12,7 +12,8 @@ from dataloaders.errors import UserError
 from dataloaders.layouts import phantom3d as layout
 from dataloaders.phantoms import phantom3d
 from dataloaders.phantoms.phantom3d import Canvas, Dice, Ellipsoid, Tube, draw_volume
-from dataloaders.splits import protocols as splits
+from dataloaders.splits import split as splits
+from dataloaders.splits.split import SplitRequest
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_layout_is_that_of_la(tmp_path, small, volumes):
     root = tmp_path / "on" / "the" / "way" / "Phantom3D"
     data = DATA_SETS["Phantom3D"]
     source = open_source(data, root)
-    split = splits.make_split(source, None, None, 5, 0, "1", "first", 0)
+    split = splits.make_split(source, SplitRequest(labeled_num="1"))
     assert [c.name for c in split.labeled] == ["volume001"] and [c.name for c in split.val] == ["volume003"]
     assert split.selection == "validation" and not source.remarks
     image, label, spacing, affine = volumes[2]

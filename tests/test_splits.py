@@ -15,8 +15,9 @@ from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.description import Case, DataSet
 from dataloaders.errors import UserError
 from dataloaders.layouts.common import read_list
-from dataloaders.splits import protocols as splits
+from dataloaders.splits import split as splits
 from dataloaders.splits.draws import budget, groups_of, patients_to_slices, published_split, stratified_order
+from dataloaders.splits.split import SplitRequest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LISTS = REPOSITORY / "code" / "dataloaders" / "lists" / "ACDC"
@@ -59,6 +60,11 @@ SIZES = st.lists(st.integers(1, 6), min_size=10, max_size=40)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
+def drawn(budget: str, seed: int, fold: int | None = None) -> SplitRequest:
+    """A random draw of the labelled ones."""
+    return SplitRequest(fold=fold, labeled_num=budget, labeled_choice="random", labeled_seed=seed)
+
+
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(2, 5), SEEDS, SEEDS, st.sampled_from(["first", "random"]), st.sampled_from(["patient", "image"]),
        st.integers(1, 7))
@@ -66,8 +72,8 @@ def test_folds_never_leak_and_cover_everything(sizes, folds, split_seed, labeled
     source = make_source(sizes, unit=unit, strata=strata, unlabeled=3)
     tested, counts = [], []
     for k in range(folds):
-        split = splits.make_split(source, None, k, folds, split_seed, "2", choice, labeled_seed)
-        test = splits.test_cases(source, None, k, folds, split_seed)
+        split = splits.make_split(source, SplitRequest(None, k, folds, split_seed, "2", choice, labeled_seed))
+        test = splits.test_cases(source, SplitRequest(fold=k, folds=folds, split_seed=split_seed))
         parts = [groups(split.labeled + split.unlabeled + split.left_out), groups(split.val), groups(test)]
         assert all(parts) and not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
         assert not groups(split.labeled) & groups(split.unlabeled)
@@ -84,9 +90,9 @@ def test_folds_never_leak_and_cover_everything(sizes, folds, split_seed, labeled
 @given(SIZES, SEEDS, SEEDS, SEEDS, st.sampled_from(["first", "random"]))
 def test_splits_do_not_depend_on_the_listing(sizes, split_seed, labeled_seed, shuffle, choice):
     source = make_source(sizes, unit="image")
-    arguments = (None, 1, 5, split_seed, "30%", choice, labeled_seed)
-    assert splits.make_split(source, *arguments) == splits.make_split(shuffled(source, shuffle), *arguments)
-    assert splits.test_cases(source, None, 1, 5, split_seed) == splits.test_cases(shuffled(source, shuffle), None, 1, 5, split_seed)
+    request = SplitRequest(None, 1, 5, split_seed, "30%", choice, labeled_seed)
+    assert splits.make_split(source, request) == splits.make_split(shuffled(source, shuffle), request)
+    assert splits.test_cases(source, request) == splits.test_cases(shuffled(source, shuffle), request)
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,7 +102,7 @@ def test_random_draws_are_nested_and_stratified(sizes, seed, unit, data):
     train = source.cases("train")
     available = len(groups(train)) if unit == "patient" else len(train)
     small, large = sorted(data.draw(st.lists(st.integers(1, available), min_size=2, max_size=2)))
-    draws = [splits.make_split(source, None, None, 5, 0, str(n), "random", seed).labeled for n in (small, large)]
+    draws = [splits.make_split(source, drawn(str(n), seed)).labeled for n in (small, large)]
     assert {c.name for c in draws[0]} <= {c.name for c in draws[1]}
     order = stratified_order(train, seed)
     stratum = {c.group: c.stratum for c in train}
@@ -108,16 +114,16 @@ def test_random_draws_are_nested_and_stratified(sizes, seed, unit, data):
 
 def test_draws_and_folds_follow_their_seed():
     source = make_source([2] * 40)
-    drawn = {tuple(c.name for c in splits.make_split(source, None, None, 5, 0, "3", "random", s).labeled) for s in range(10)}
-    tested = {tuple(c.name for c in splits.test_cases(source, None, 0, 5, s)) for s in range(10)}
-    assert len(drawn) >= 8 and len(tested) >= 8
-    first = splits.make_split(source, None, None, 5, 0, "3", "first", 0)
-    assert first == splits.make_split(source, None, None, 5, 7, "3", "first", 9)
+    labeled = {tuple(c.name for c in splits.make_split(source, drawn("3", s)).labeled) for s in range(10)}
+    tested = {tuple(c.name for c in splits.test_cases(source, SplitRequest(fold=0, split_seed=s))) for s in range(10)}
+    assert len(labeled) >= 8 and len(tested) >= 8
+    first = splits.make_split(source, SplitRequest(labeled_num="3"))
+    assert first == splits.make_split(source, SplitRequest(split_seed=7, labeled_num="3", labeled_seed=9))
 
 
 def test_a_budget_of_images_cuts_the_last_group_and_leaves_its_copies_out():
     source = make_source([4] * 12, unit="image", parts=("train", "train", "val"))
-    split = splits.make_split(source, None, None, 5, 0, "6", "random", 3)
+    split = splits.make_split(source, drawn("6", 3))
     assert len(split.labeled) == 6 and len(split.left_out) == 2 and len(split.unlabeled) == 24
     assert groups(split.left_out) < groups(split.labeled)
     assert any("left out" in remark for remark in split.remarks)
@@ -149,23 +155,23 @@ def test_split_refused(change, words):
     arguments = {"protocol": None, "fold": None, "folds": 5, "split_seed": 0, "labeled_num": "2", "labeled_choice": "first",
                  "labeled_seed": 0} | change
     with pytest.raises(UserError) as error:
-        splits.make_split(make_source([2] * 20), **arguments)
+        splits.make_split(make_source([2] * 20), SplitRequest(**arguments))
     assert words in str(error.value)
 
 
 def test_official_training_asks_for_no_test_part():
     source = make_source([2] * 20)
-    splits.make_split(source, None, None, 5, 0, "2", "first", 0)
+    splits.make_split(source, SplitRequest(labeled_num="2"))
     assert source.asked == ["train", "val"]
 
 
 def test_a_split_without_validation_holds_a_share_out_for_schedules():
     source = make_source([4] * 20, layout="mt", unit="image", parts=("train",))
-    held = splits.make_split(source, "official", None, 5, 0, "40%", "first", 0)
-    free = splits.make_split(source, "official", None, 5, 0, "40%", "first", 0, hold_out=False)
+    held = splits.make_split(source, SplitRequest(protocol="official", labeled_num="40%", hold_out=True))
+    free = splits.make_split(source, SplitRequest(protocol="official", labeled_num="40%"))
     assert held.selection == free.selection == "last" and not free.val and held.val
     assert not groups(held.val) & groups(held.labeled + held.unlabeled)
-    assert len(free.labeled) + len(free.unlabeled) == 64 and len(splits.test_cases(source, "official", None, 5, 0)) == 16
+    assert len(free.labeled) + len(free.unlabeled) == 64 and len(splits.test_cases(source, SplitRequest(protocol="official"))) == 16
 
 
 def test_published_split_is_that_of_scikit_learn():
@@ -195,14 +201,14 @@ def test_acdc_counts():
     source = open_source(DATA_SETS["ACDC"], root)
     if len(source.cases("train")) < 140:
         pytest.skip("only a part of ACDC is there")
-    split = splits.make_split(source, None, None, 5, 0, "7", "first", 0)
+    split = splits.make_split(source, SplitRequest(labeled_num="7"))
     assert list(groups_of(split.labeled)) == [f"patient{n:03d}" for n in (99, 38, 50, 100, 58, 21, 49)]
     assert (len(source.items(list(split.labeled))), len(source.items(list(split.unlabeled))), len(split.val)) == (136, 1176, 20)
-    assert len(splits.test_cases(source, None, None, 5, 0)) == 40
+    assert len(splits.test_cases(source, SplitRequest())) == 40
     for k in range(5):
-        test = splits.test_cases(source, None, k, 5, 0)
+        test = splits.test_cases(source, SplitRequest(fold=k))
         assert Counter(c.stratum for c in test) == dict.fromkeys(Counter(c.stratum for c in test), 8) and len(groups(test)) == 20
-        assert len({c.stratum for c in splits.make_split(source, None, k, 5, 0, "7", "random", 1).labeled}) == 5
+        assert len({c.stratum for c in splits.make_split(source, drawn("7", 1, fold=k)).labeled}) == 5
 
 
 def test_neu_counts():
@@ -211,13 +217,13 @@ def test_neu_counts():
         pytest.skip("only a part of NEU-Seg is there")
     for asked, labeled, unlabeled in (("1%", 30, 3055), ("5%", 154, 2931), ("10%", 308, 2777), ("20%", 617, 2468), ("30%", 925, 2160),
                                       ("50%", 1542, 1543)):
-        split = splits.make_split(source, "official", None, 5, 0, asked, "first", 0)
+        split = splits.make_split(source, SplitRequest(protocol="official", labeled_num=asked))
         assert (len(split.labeled), len(split.unlabeled), len(split.val)) == (labeled, unlabeled, 545)
-    assert len(splits.test_cases(source, "official", None, 5, 0)) == 840
-    test = splits.test_cases(source, None, None, 5, 0)
+    assert len(splits.test_cases(source, SplitRequest(protocol="official"))) == 840
+    test = splits.test_cases(source, SplitRequest())
     seen = [*range(1, 11), *range(201, 211), *range(509, 512), 516, *range(523, 527), 528, 529, *range(601, 841)]
     assert [int(c.name.split("/")[1]) for c in test] == seen and len(seen) == 270
-    split = splits.make_split(source, None, None, 5, 0, "10%", "first", 0)
+    split = splits.make_split(source, SplitRequest(labeled_num="10%"))
     assert split.name == "clean" and len(split.labeled) == 308 and len(groups(source.cases("train"))) == 1590
     parts = [groups(split.labeled), groups(split.unlabeled), groups(split.val), groups(test)]
     assert sum(len(p) for p in parts) == len(set().union(*parts))
@@ -230,11 +236,42 @@ def test_mt_counts():
         pytest.skip("only a part of MT is there")
     assert Counter(g.split("/")[0] for g in groups(cases)) == {"Blowhole": 22, "Break": 18, "Crack": 12, "Fray": 9, "Uneven": 18}
     for asked, labeled, unlabeled in (("10%", 31, 279), ("20%", 62, 248), ("40%", 124, 186), ("50%", 155, 155)):
-        split = splits.make_split(source, "official", None, 5, 0, asked, "first", 0, hold_out=False)
+        split = splits.make_split(source, SplitRequest(protocol="official", labeled_num=asked))
         assert (len(split.labeled), len(split.unlabeled), len(split.val)) == (labeled, unlabeled, 0)
-    assert len(splits.test_cases(source, "official", None, 5, 0)) == 78
-    split, test = splits.make_split(source, None, None, 5, 0, "40%", "first", 0), splits.test_cases(source, None, None, 5, 0)
+    assert len(splits.test_cases(source, SplitRequest(protocol="official"))) == 78
+    split, test = splits.make_split(source, SplitRequest(labeled_num="40%")), splits.test_cases(source, SplitRequest())
     assert split.selection == "validation"
     assert {c.stratum for c in split.val} == {c.stratum for c in test} == {"Blowhole", "Break", "Crack", "Fray", "Uneven"}
     parts = [groups(split.labeled), groups(split.unlabeled), groups(split.val), groups(test)]
     assert sum(len(p) for p in parts) == len(set().union(*parts)) == 79
+
+
+def overlapping(groups: dict[str, str], parts: dict[str, str]) -> Listed:
+    """A source of these cases: name -> group, name -> part (a name may stand in two, joined by '+')."""
+    cases = [Case(name, Path(name), Path(name), group, "", part)
+             for name, group in groups.items() for part in parts[name].split("+")]  # type: ignore[arg-type]
+    return Listed(DataSet("made", "acdc", unit="patient"), cases)
+
+
+def test_a_case_in_two_parts_is_refused_by_whatever_reader_has_it():
+    source = overlapping({name: name for name in "abcd"},
+                         {"a": "train", "b": "train+val", "c": "val", "d": "train+test"})
+    with pytest.raises(UserError, match="b stands in training and in validation; a case belongs to one part, once"):
+        splits.make_split(source, SplitRequest())
+    assert "test" not in source.asked, "training does not look into the test part"
+    with pytest.raises(UserError) as error:
+        splits.test_cases(source, SplitRequest())
+    assert "b stands in training and in validation" in str(error.value) and "d stands in training and in test" in str(error.value)
+
+
+def test_a_patient_in_two_parts_is_refused_where_groups_are_whole():
+    source = overlapping({"a1": "a", "a2": "a", "b1": "b", "c1": "c"}, {"a1": "train", "a2": "test", "b1": "train", "c1": "val"})
+    splits.make_split(source, SplitRequest())
+    with pytest.raises(UserError, match="a: a1 stands in training and a2 in test; what shows one patient or piece belongs to one part"):
+        splits.test_cases(source, SplitRequest())
+
+
+def test_a_case_that_is_named_twice_is_refused():
+    source = overlapping({"a": "a", "b": "b", "c": "c"}, {"a": "train", "b": "val", "c": "train+train"})
+    with pytest.raises(UserError, match="c stands twice in training"):
+        splits.make_split(source, SplitRequest())

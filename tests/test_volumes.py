@@ -19,7 +19,8 @@ from dataloaders.catalog import DATA_SETS, open_source, resolve
 from dataloaders.errors import UserError
 from dataloaders.layouts import problems
 from dataloaders.layouts.common import read_list
-from dataloaders.splits import protocols as splits
+from dataloaders.splits import split as splits
+from dataloaders.splits.split import SplitRequest
 
 LA, BRATS, PANCREAS = DATA_SETS["LA"], DATA_SETS["BraTS2019"], DATA_SETS["Pancreas-CT"]
 LISTS = Path(__file__).resolve().parent.parent / "code" / "dataloaders" / "lists"
@@ -58,7 +59,7 @@ def write_la(root, train=4, test=2, file=la_file, lists=".", entry="{}", suffix=
 
 
 def la_split(source, labeled_num="2", fold=None, choice="first", seed=0):
-    return splits.make_split(source, None, fold, 3, seed, labeled_num, choice, seed, hold_out=False)
+    return splits.make_split(source, SplitRequest(None, fold, 3, seed, labeled_num, choice, seed))
 
 
 def said(call, *arguments, **options):
@@ -81,7 +82,7 @@ def test_la_as_people_have_it(tmp_path, folder, lists, entry):
     split = la_split(source)
     assert [c.name for c in split.labeled] == ["A", "B"] and [c.name for c in split.unlabeled] == ["C", "D"]
     assert split.val == () and split.selection == "last"
-    assert [c.name for c in splits.test_cases(source, None, None, 5, 0)] == ["T0", "T1"]
+    assert [c.name for c in splits.test_cases(source, SplitRequest())] == ["T0", "T1"]
     image, label = volume(1)
     item = source.items(list(split.labeled))[1]
     np.testing.assert_array_equal(source.image(item), image[None])
@@ -151,7 +152,7 @@ def test_training_opens_no_test_list(tmp_path):
     (tmp_path / "test.list").write_bytes(b"\xff\xfe\x00")
     source = open_source(LA, tmp_path)
     la_split(source)
-    assert "UTF-8" in said(splits.test_cases, source, None, None, 5, 0)
+    assert "UTF-8" in said(splits.test_cases, source, SplitRequest())
 
 
 # Geometry
@@ -288,8 +289,8 @@ def test_folds_and_draws_of_volumes(tmp_path_factory, train, test, folds, seed, 
     source = open_source(LA, root)
     tested = []
     for fold in range(folds):
-        split = splits.make_split(source, None, fold, folds, seed, "1", "random", seed)
-        test_part = splits.test_cases(source, None, fold, folds, seed)
+        split = splits.make_split(source, SplitRequest(None, fold, folds, seed, "1", "random", seed))
+        test_part = splits.test_cases(source, SplitRequest(fold=fold, folds=folds, split_seed=seed))
         names = [c.name for c in (*split.labeled, *split.unlabeled, *split.val, *test_part)]
         assert len(names) == len(set(names)) == train + test and split.val and test_part and split.selection == "validation"
         tested += [c.name for c in test_part]

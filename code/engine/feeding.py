@@ -12,7 +12,7 @@ from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import Store, build_store
 from dataloaders.description import Case, Item, Source
 from dataloaders.errors import Problems, UserError
-from dataloaders.splits.protocols import Split
+from dataloaders.splits.split import Split
 from engine.options import Options
 from losses.ranks import world
 from system import distributed

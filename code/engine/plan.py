@@ -17,12 +17,11 @@ from typing import Any
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from dataloaders.splits.protocols import make_split
+from dataloaders.splits.split import SplitRequest, make_split
 from engine.options import HARMLESS, REPLACED, Kind, Options, Presets, Resolved, parse
 from storage.folders import model_folder, run_name
 
-OF_THE_SPLIT = ("protocol", "fold", "folds", "split_seed", "labeled_num", "labeled_choice", "labeled_seed")
-OF_THE_RUN = (*OF_THE_SPLIT, "seed", "exp")
+OF_THE_RUN = (*(field.name for field in dataclasses.fields(SplitRequest)), "seed", "exp")
 """What differs between the runs of a sweep; none of it decides which files a data set reads."""
 
 
@@ -50,7 +49,7 @@ def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             options = parse(kind, presets, words)
-            _check_split(options, known)
+            request = _request(options, known)
     except UserError as error:
         return {"error": str(error)}
     except SystemExit as end:  # tyro has said what is wrong; --help ends with 0
@@ -59,7 +58,8 @@ def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[
     folder = (model_folder() / run_name(options, resolved)).resolve()
     if others := _finished_otherwise(folder, options):
         return {"error": f"a finished run with other options lies in its folder ({'; '.join(others)}). Choose another place by --exp NAME."}
-    return {"folder": str(folder), "dimensions": resolved.data.dimensions, "steps": options.max_iterations, "device": options.device}
+    return {"folder": str(folder), "dimensions": resolved.data.dimensions, "steps": options.max_iterations, "device": options.device,
+            "split": dataclasses.asdict(request), "reader": {name: getattr(options, name) for name in resolved.data.options}}
 
 
 def _finished_otherwise(folder: Path, options: Options) -> list[str]:
@@ -75,15 +75,16 @@ def _finished_otherwise(folder: Path, options: Options) -> list[str]:
             if name not in (*HARMLESS, "device") and name in old and old[name] != value]
 
 
-def _check_split(options: Options, known: dict[str, Any]) -> None:
-    """Makes the run's split, which refuses budgets and folds that cannot be; sources and splits of several runs are made once (`known`)."""
+def _request(options: Options, known: dict[str, Any]) -> SplitRequest:
+    """The request of the run's split, which is made: that refuses budgets and folds that cannot be. Sources and splits that several runs
+    share are made once (`known`)."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     source_key = json.dumps({name: value for name, value in values.items() if name not in OF_THE_RUN}, default=str)
     if source_key not in known:
         resolved = options.resolved  # type: ignore[attr-defined]
         known[source_key] = catalog.open_source(resolved.data, resolved.root, options)
-    split_key = source_key + json.dumps([values[name] for name in OF_THE_SPLIT])
+    request = SplitRequest.of(values)
+    split_key = f"{source_key} {request}"
     if split_key not in known:
-        known[split_key] = make_split(
-            known[source_key], options.protocol, options.fold, options.folds, options.split_seed, options.labeled_num,
-            options.labeled_choice, options.labeled_seed, hold_out=options.schedule == "plateau")
+        known[split_key] = make_split(known[source_key], request)
+    return request

@@ -11,7 +11,7 @@ from typing import Any
 
 from dataloaders import catalog
 from dataloaders.description import Case
-from dataloaders.splits.protocols import make_split
+from dataloaders.splits.split import SplitRequest, make_split
 from engine.claim import Claim, claim
 from engine.feeding import Training
 from engine.options import HARMLESS, Options, Resolved
@@ -41,10 +41,7 @@ class Session:
             print(resolved.data.note, flush=True)
         self.source = distributed.in_turn(lambda: catalog.open_source(resolved.data, resolved.root, options))
         self.data = self.source.data
-        self.split = make_split(
-            self.source, options.protocol, options.fold, options.folds, options.split_seed, options.labeled_num,
-            options.labeled_choice, options.labeled_seed, hold_out=options.schedule == "plateau",
-        )
+        self.split = make_split(self.source, SplitRequest.of(vars(options)))
         remarks = [*getattr(self.source, "remarks", []), *self.split.remarks]
         for remark in remarks:
             print(remark, flush=True)

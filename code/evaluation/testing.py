@@ -18,7 +18,7 @@ from dataloaders import catalog
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
 from dataloaders.reading import EvaluationCase, load_cases
-from dataloaders.splits.protocols import test_cases
+from dataloaders.splits.split import SplitRequest, test_cases
 from engine.options import REPOSITORY
 from evaluation import results
 from evaluation.export import write_prediction
@@ -85,7 +85,7 @@ def open_run(options: TestOptions, dimensions: int) -> Opened:
     settings = config["options"]
     data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
     source = catalog.open_source(data, root, SimpleNamespace(**settings))
-    cases = test_cases(source, settings["protocol"], settings["fold"], settings["folds"], settings["split_seed"])
+    cases = test_cases(source, SplitRequest.of(settings))
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
     loaded = load_cases(source, tqdm(cases, "reading test cases", leave=False, disable=None, delay=1), "test cases")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dataloaders import catalog
-from dataloaders.splits.protocols import make_split
+from dataloaders.splits.split import SplitRequest, make_split
 from engine.options import REPOSITORY
 from reporting.records import METRICS, Record, read
 from storage.folders import budget_word, model_folder, results_folder
@@ -88,8 +88,7 @@ def split_differences(record: Record, root: Path) -> list[str]:
     """What of the recorded split is otherwise in the data that lie there now. Opens lists and folders alone. Raises `UserError`."""
     options = record.options
     source = catalog.open_source(catalog.resolve(record.data_set, root, REPOSITORY)[0], root, SimpleNamespace(**options))
-    split = make_split(source, options["protocol"], options["fold"], options["folds"], options["split_seed"], record.labeled_num,
-                       options["labeled_choice"], options["labeled_seed"], hold_out=options["schedule"] == "plateau")
+    split = make_split(source, SplitRequest.of({**options, "labeled_num": record.labeled_num}))
     lines = []
     for what, then, cases in (("labelled", record.run["split"]["labeled"], split.labeled),
                               ("validation", record.run["split"]["val"], split.val)):

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dataloaders.errors import UserError
+from dataloaders.splits.split import SplitRequest
 from storage.folders import result_path
 from sweeps.grid import Combination
 from sweeps.work import Job
@@ -24,9 +26,22 @@ def scripts() -> list[str]:
     return [path.stem.removeprefix("train_") for path in sorted(CODE.glob("train_*.py"))]
 
 
+@dataclass
+class Plan:
+    """What a sweep will do."""
+
+    jobs: list[Job]
+    remarks: list[str]
+    """For the screen."""
+    splits: set[SplitRequest]
+    """What the runs ask of their splits, their methods' presets included."""
+    reader: dict[str, Any]
+    """The options of the data set's own that they read it with."""
+
+
 def plan(combinations: Sequence[Combination], common: Sequence[str], extra: Sequence[list[str]], folds: int | None, name: str,
-         at_once: int) -> tuple[list[Job], list[str]]:
-    """(the runs, remarks for the screen). One process a method, `at_once` at a time.
+         at_once: int) -> Plan:
+    """Asks all scripts: one process a method, `at_once` at a time.
 
     `common` are words for every run; `extra` are options, each with its values, for those scripts that have them. Raises `UserError`
     for an option that no script has, and with every sentence with which a script would refuse a run.
@@ -47,7 +62,11 @@ def plan(combinations: Sequence[Combination], common: Sequence[str], extra: Sequ
     if refused:
         raise UserError("\n".join(f"{titles[0]}{f' and {len(titles) - 1} more' if len(titles) > 1 else ''}: {sentence}"
                                   for sentence, titles in refused.items()))
-    return [found[one] for one in combinations], remarks
+    lines = [line for answer in answers.values() for line in answer[1:]]
+    for name in lines[0]["reader"]:
+        if len({str(line["reader"][name]) for line in lines}) > 1:
+            raise UserError(f"--{name}: the methods read the data set with different values by default; give one for all.")
+    return Plan([found[one] for one in combinations], remarks, {SplitRequest(**line["split"]) for line in lines}, lines[0]["reader"])
 
 
 def _ask(method: str, runs: Sequence[Combination], common: Sequence[str], extra: Sequence[list[str]], folds: int | None,

@@ -8,39 +8,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from dataloaders import catalog
 from dataloaders.description import Case, Part, Source
 from dataloaders.errors import UserError
 from dataloaders.splits.draws import groups_of
-from dataloaders.splits.protocols import Choice, make_split, parts_of
-from engine.options import REPOSITORY
+from dataloaders.splits.split import SplitRequest, make_split, parts_of
 from storage.checkpoint import write_json
 from storage.folders import split_name
 
 SCHEMA = 1
-Run = tuple[int | None, int | None, str]
-"""(fold, draw, label budget)."""
-
-
-@dataclass
-class Shaping:
-    """The options of a training script that shape a split (`engine.options.Options` describes them)."""
-
-    root_path: Path | None = None
-    dataset: str | None = None
-    protocol: str | None = None
-    folds: int = 5
-    split_seed: int = 0
-    schedule: str | None = None
-    mask_threshold: int = 0
-    include_free: bool = False
-    dagm_classes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 
 class ListedOnce:
@@ -58,47 +36,41 @@ class ListedOnce:
         return getattr(self.source, name)
 
 
-def write_splits(path: Path, words: Sequence[str], runs: Iterable[Run]) -> None:
+def write_splits(path: Path, source: Source, requests: Iterable[SplitRequest]) -> None:
     """Writes the splits of a sweep into `path` (results/NAME/splits.json), beside those that are there already, atomically.
 
-    `words`: options as the training scripts get them (`--dataset ACDC --folds 5 --split_seed 0 --max_iterations 100`); those that
-    shape no split are passed over. `runs`: (fold, draw, label budget) of every run, in any order, repeated or not; fold None is the
-    split of --protocol, draw None labels the first of the list (--labeled_choice first), a number is --labeled_seed of
-    --labeled_choice random; the budget is --labeled_num.
+    `requests`: those of its runs as the scripts resolve them (`sweeps.planning`), in any order, repeated or not. Where a protocol has no
+    validation part, methods whose schedule follows a score hold training images out, and the others do not: it then has two splits.
 
-        write_splits(results_folder() / "ACDC" / "splits.json", ["--dataset", "ACDC"], [(0, None, "7"), (None, 3, "10%")])
+        write_splits(results_folder() / "ACDC" / "splits.json", source, [SplitRequest("official", fold=0, labeled_num="7")])
 
     Opens lists and folders of all parts, test lists too, but no test image. The file of the same splits is the same to the byte, whatever
     the order of the calls. Raises `UserError` where a split cannot be made, and where the file holds another split under the same
     name (the data set, or its lists, have changed), with the difference; then nothing is written.
     """
-    options, _ = tyro.cli(Shaping, args=list(words), use_underscores=True, return_unknown_args=True)
-    data, root, _ = catalog.resolve(options.dataset, options.root_path, REPOSITORY)
-    source: Any = ListedOnce(catalog.open_source(data, root, options))
-    hold_out = (options.schedule or data.defaults.get("schedule")) == "plateau"
-    value = described(source, options, runs, hold_out)
+    value = described(ListedOnce(source), requests)
     if path.exists():
         value = merged(path, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, value)
 
 
-def described(source: Source, options: Shaping, runs: Iterable[Run], hold_out: bool) -> dict[str, Any]:
-    """The content of the file for these runs. `hold_out`: as `make_split` takes it."""
-    protocol = options.protocol or source.data.protocols[0]
+def described(source: Any, requests: Iterable[SplitRequest]) -> dict[str, Any]:
+    """The content of the file for these requests."""
     splits: dict[str, dict[str, Any]] = {}
-    for fold, draw, budget in sorted(set(runs), key=str):
-        name = split_name(protocol, source.data.protocols[0], fold, options.folds, options.split_seed)
-        choice: Choice = "first" if draw is None else "random"
-        split = make_split(source, protocol, fold, options.folds, options.split_seed, budget, choice, draw or 0, hold_out)
+    for request in sorted(set(requests), key=str):
+        protocol, fold, folds = request.protocol or source.data.protocols[0], request.fold, request.folds
+        split = make_split(source, request)
+        name = split_name(protocol, source.data.protocols[0], fold, folds, request.split_seed) + ("_held_out" if split.held_out else "")
         if name not in splits:
-            parts = parts_of(source, protocol, fold, options.folds, options.split_seed, with_test=True)
+            parts = parts_of(source, request, with_test=True)
             members = {case.name for case in (*split.labeled, *split.unlabeled, *split.left_out)}
             splits[name] = {
-                "fold": fold, "folds": None if fold is None else options.folds, "split_seed": options.split_seed, "protocol": protocol,
+                "fold": fold, "folds": None if fold is None else folds, "split_seed": request.split_seed, "protocol": protocol,
                 "selection": split.selection, "train": listed([case for case in parts.train if case.name in members]),
                 "val": listed(split.val), "test": listed(sorted(parts.test or [], key=lambda case: case.name)), "labeled": {}}
-        splits[name]["labeled"].setdefault(budget, {})[choice if draw is None else f"draw{draw}"] = {
+        draw = "first" if request.labeled_choice == "first" else f"draw{request.labeled_seed}"
+        splits[name]["labeled"].setdefault(request.labeled_num, {})[draw] = {
             **listed(split.labeled), "left_out": [case.name for case in split.left_out],
             "unlabeled": len(split.unlabeled), "unlabeled_digest": digest([case.name for case in split.unlabeled])}
     return {"schema": SCHEMA, "data_set": source.data.name, "budget_counts": f"{source.data.unit}s",

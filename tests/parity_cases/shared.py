@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dataloaders.batches.sampling import legacy_two_stream_batches
 from dataloaders.catalog import DATA_SETS
 from dataloaders.layouts.acdc import AcdcSource
-from dataloaders.splits.protocols import label_budget
+from dataloaders.splits.split import label_budget
 from engine.schedules import SCHEDULES, consistency_weight, cosine_rampdown, linear_rampup, poly, sigmoid_rampup
 from engine.stage import ScheduledOptimizer
 from losses import (

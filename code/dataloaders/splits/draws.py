@@ -105,6 +105,28 @@ def published_split(names: Sequence[str], share: float, seed: int) -> tuple[list
     return [names[i] for i in permuted[held_out:]], [names[i] for i in permuted[:held_out]]
 
 
+def permuted(cases: list[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """`published_split` of cases, sorted by name first."""
+    by_name = {case.name: case for case in cases}
+    kept, held_out = published_split(sorted(by_name), share, seed)
+    return [by_name[name] for name in kept], [by_name[name] for name in held_out]
+
+
+def last_first(cases: list[Case], seed: int) -> list[Case]:
+    """An order of which the first N are what train_test_split labels, whatever N: it holds the beginning of a permutation out."""
+    return [cases[i] for i in np.random.RandomState(seed).permutation(len(cases))[::-1]]
+
+
+def by_group(cases: list[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """(drawn, rest): whole groups, stratified, until they hold `share` of the cases (at least one group, never all)."""
+    groups, order = groups_of(cases), stratified_order(cases, seed)
+    wanted, taken, count = ceil(Fraction(str(share)) * len(cases)), 0, 0
+    while taken < len(order) - 1 and (count < wanted or not taken):
+        count += len(groups[order[taken]])
+        taken += 1
+    return in_order(cases, order[:taken]), in_order(cases, order[taken:])
+
+
 def patients_to_slices(entries: Sequence[str], patients: int) -> int:
     """How many leading entries of train_slices.list belong to its first `patients` patients (`7` -> 136 in ACDC's list)."""
     groups = list(dict.fromkeys(re.sub(r"_frame.*$", "", entry.strip()) for entry in entries if entry.strip()))

@@ -1,43 +1,17 @@
-"""Which cases are trained, labelled, validated and tested: official splits, splits without leaks, folds, label budgets.
+"""What the parts of a split are: official splits, splits without leaks, folds.
 
-Everything here is computed from lists of `Case` alone. Draws depend on names and seeds, never on the order of a listing.
 Sources: simEps's and SSL4MIS's published splits; `code/README.md` says where ours differ.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil
-from typing import Literal
 
 import numpy as np
 
-from dataloaders.description import Case, Parts, Source, Unit
+from dataloaders.description import Case, Parts, Source
 from dataloaders.errors import UserError
 from dataloaders.splits import cross_val_dev
-from dataloaders.splits.draws import budget, check_fold, groups_of, in_order, published_split, strata_of, stratified_order
-
-Choice = Literal["first", "random"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """The cases of one training run; test cases come from `test_cases`."""
-
-    name: str
-    """official, clean or fold<k>of<n>: as in a run's folder."""
-    labeled: tuple[Case, ...]
-    unlabeled: tuple[Case, ...]
-    val: tuple[Case, ...]
-    remarks: tuple[str, ...] = ()
-    """Sentences for the screen and every result."""
-    left_out: tuple[Case, ...] = ()
-    """Copies of labelled images, kept out of the unlabelled pool."""
-    selection: Literal["validation", "last", "test"] = "validation"
-    """What is tested: the best on validation cases, the last iterate where the split has none of its own, or the best on the test cases."""
-    unit: Unit = "image"
-    """What the label budget counts."""
+from dataloaders.splits.draws import by_group, check_fold, groups_of, in_order, last_first, permuted, strata_of, stratified_order
 
 
 def fold_parts(cases: list[Case], fold: int, folds: int, seed: int) -> Parts:
@@ -64,33 +38,6 @@ def fold_parts(cases: list[Case], fold: int, folds: int, seed: int) -> Parts:
     held_out = test | set(val)
     train += sorted((c for c in cases if c.label is None and c.group not in held_out), key=lambda case: case.name)
     return Parts(f"fold{fold}of{folds}", train, in_order(rest, val), in_order(labeled, sorted(test)))
-
-
-def label_budget(train: list[Case], grouped: bool, unit: str, asked: str, choice: Choice,
-                 seed: int) -> tuple[list[Case], list[Case], list[Case]]:
-    """(labelled, unlabelled, left out) of the training cases: the first of them, or those of a stratified draw by `seed`.
-
-    A patient is labelled whole. A budget of images takes whole groups of copies and cuts the last one; what is cut off is left out.
-    """
-    order = train
-    if choice == "random":
-        order = in_order(train, stratified_order(train, seed))
-    elif choice != "first":
-        raise UserError(f"--labeled_choice {choice}: write first or random.")
-    candidates = [case for case in order if case.label is not None]
-    if not candidates:
-        raise UserError("No training case has a label; at least one is needed.")
-    if unit == "image":
-        labeled = candidates[: budget(asked, len(candidates), unit)]
-    else:
-        groups = groups_of(candidates)
-        chosen = set(list(groups)[: budget(asked, len(groups), unit)])
-        labeled = [case for case in candidates if case.group in chosen]
-    names, groups_labeled = {case.name for case in labeled}, {case.group for case in labeled}
-    others = [case for case in train if case.name not in names]
-    copies = [case for case in others if grouped and case.group in groups_labeled]
-    left_out = {case.name for case in copies}
-    return labeled, [case for case in others if case.name not in left_out], copies
 
 
 def listed_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
@@ -194,28 +141,6 @@ def has_part(source: Source, part: str) -> bool:
     return own(part) if own else (source.root / part).is_dir()
 
 
-def permuted(cases: list[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """`published_split` of cases, sorted by name first."""
-    by_name = {case.name: case for case in cases}
-    kept, held_out = published_split(sorted(by_name), share, seed)
-    return [by_name[name] for name in kept], [by_name[name] for name in held_out]
-
-
-def last_first(cases: list[Case], seed: int) -> list[Case]:
-    """An order of which the first N are what train_test_split labels, whatever N: it holds the beginning of a permutation out."""
-    return [cases[i] for i in np.random.RandomState(seed).permutation(len(cases))[::-1]]
-
-
-def by_group(cases: list[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """(drawn, rest): whole groups, stratified, until they hold `share` of the cases (at least one group, never all)."""
-    groups, order = groups_of(cases), stratified_order(cases, seed)
-    wanted, taken, count = ceil(Fraction(str(share)) * len(cases)), 0, 0
-    while taken < len(order) - 1 and (count < wanted or not taken):
-        count += len(groups[order[taken]])
-        taken += 1
-    return in_order(cases, order[:taken]), in_order(cases, order[taken:])
-
-
 PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
     ("acdc", "official"): listed_parts,
     ("acdc", "ctct"): acdc_ctct,
@@ -242,46 +167,3 @@ PROTOCOLS: dict[tuple[str, str], Callable[[Source, int, bool], Parts]] = {
 
 FOLDS = {("acdc", "cross_val_dev"): cross_val_dev.volume_blocks}
 """By layout and protocol: folds other than `fold_parts`."""
-
-
-def parts_of(source: Source, protocol: str | None, fold: int | None, folds: int, split_seed: int, with_test: bool) -> Parts:
-    """The parts of a run before labels are dealt out. A fold pools the groups of all official parts."""
-    name = protocol or source.data.protocols[0]
-    if fold is not None:
-        pool = [case for part in ("train", "val", "test") for case in source.cases(part)]
-        return FOLDS.get((source.data.layout, name), fold_parts)(pool, fold, folds, split_seed)
-    if (source.data.layout, name) not in PROTOCOLS:
-        raise UserError(f"--protocol {name}: {source.data.name} has {' and '.join(source.data.protocols)}.")
-    return PROTOCOLS[source.data.layout, name](source, split_seed, with_test)
-
-
-def make_split(source: Source, protocol: str | None, fold: int | None, folds: int, split_seed: int, labeled_num: str,
-               labeled_choice: Choice, labeled_seed: int, hold_out: bool = True) -> Split:
-    """The labelled, unlabelled and validation cases of a run; opens no test list or folder of an official split.
-
-    `protocol` None takes the data set's default; `fold` (from 0) replaces the protocol. Where a protocol has no validation part,
-    `hold_out` takes 15 % of the training images by group for schedules that follow a score; without it `val` is empty.
-    Raises `UserError` for an unknown protocol, fold or budget, and for parts that would be empty.
-    """
-    parts = parts_of(source, protocol, fold, folds, split_seed, with_test=False)
-    train, val, remarks = parts.train, parts.val, list(parts.remarks)
-    selection: Literal["validation", "last", "test"] = "test" if parts.val_is_test else "validation" if val else "last"
-    if not val and hold_out:
-        val, rest = by_group(train, 0.15, split_seed)
-        kept = {case.name for case in rest}
-        train = [case for case in train if case.name in kept]
-        remarks.append(f"This split has no validation part: {len(val)} training images (15 %, by group) are held out for the schedule, "
-                       "and the last iterate is tested.")
-    if parts.every_nth:
-        labeled, unlabeled, said = cross_val_dev.every_nth(train, labeled_num, labeled_choice)
-        return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), (*remarks, said), (), selection, "volume")
-    labeled, unlabeled, left_out = label_budget(train, parts.grouped, source.data.unit, labeled_num, labeled_choice, labeled_seed)
-    if left_out:
-        remarks.append(f"{len(left_out)} images that show a labelled piece again are left out of the unlabelled ones.")
-    return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), tuple(remarks), tuple(left_out), selection, source.data.unit)
-
-
-def test_cases(source: Source, protocol: str | None, fold: int | None, folds: int, split_seed: int) -> list[Case]:
-    """The test cases of the split that `make_split` makes with the same arguments, sorted by name."""
-    parts = parts_of(source, protocol, fold, folds, split_seed, with_test=True)
-    return sorted(parts.test or [], key=lambda case: case.name)

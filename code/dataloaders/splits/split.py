@@ -1,0 +1,158 @@
+"""The cases of a run: which are trained, labelled, validated and tested.
+
+Everything here is computed from lists of `Case` alone. What the parts are is the protocol's (`protocols.py`), the order of draws is
+`draws.py`'s; a draw depends on names and seeds, never on the order of a listing.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from dataloaders.description import Case, Parts, Source, Unit
+from dataloaders.errors import Problems, UserError
+from dataloaders.splits import cross_val_dev
+from dataloaders.splits.draws import budget, by_group, groups_of, in_order, stratified_order
+from dataloaders.splits.protocols import FOLDS, PROTOCOLS, fold_parts
+
+Choice = Literal["first", "random"]
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """What was asked of a split. The options of the same names say what each means (`engine.options.Options`)."""
+
+    protocol: str | None = None
+    """None: the data set's first."""
+    fold: int | None = None
+    """From 0, in place of the protocol's parts."""
+    folds: int = 5
+    split_seed: int = 0
+    labeled_num: str = "all"
+    labeled_choice: Choice = "first"
+    labeled_seed: int = 0
+    hold_out: bool = False
+    """Where a protocol has no validation part: whether 15 % of the training images, by group, are held out for a schedule that follows
+    a score."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> SplitRequest:
+        """The request of a run, from its resolved options by name (`vars(options)`, or those of its config.json)."""
+        asked = {field.name: options[field.name] for field in fields(cls) if field.name in options}
+        return cls(**asked, hold_out=options["schedule"] == "plateau")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cases of one training run; test cases come from `test_cases`."""
+
+    name: str
+    """official, clean or fold<k>of<n>: as in a run's folder."""
+    labeled: tuple[Case, ...]
+    unlabeled: tuple[Case, ...]
+    val: tuple[Case, ...]
+    remarks: tuple[str, ...] = ()
+    """Sentences for the screen and every result."""
+    left_out: tuple[Case, ...] = ()
+    """Copies of labelled images, kept out of the unlabelled pool."""
+    selection: Literal["validation", "last", "test"] = "validation"
+    """What is tested: the best on validation cases, the last iterate where the split has none of its own, or the best on the test cases."""
+    unit: Unit = "image"
+    """What the label budget counts."""
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the validation cases are training cases of the protocol, held out for the schedule."""
+        return self.selection == "last" and bool(self.val)
+
+
+def parts_of(source: Source, request: SplitRequest, with_test: bool) -> Parts:
+    """The parts of a run before labels are dealt out; the test part is not opened unless it is wanted. A fold pools all official parts.
+
+    Raises `UserError` for a protocol or fold that is not there, and for parts that share a case or a group.
+    """
+    name = request.protocol or source.data.protocols[0]
+    if request.fold is not None:
+        pool = [case for part in ("train", "val", "test") for case in source.cases(part)]
+        parts = FOLDS.get((source.data.layout, name), fold_parts)(pool, request.fold, request.folds, request.split_seed)
+    elif (source.data.layout, name) not in PROTOCOLS:
+        raise UserError(f"--protocol {name}: {source.data.name} has {' and '.join(source.data.protocols)}.")
+    else:
+        parts = PROTOCOLS[source.data.layout, name](source, request.split_seed, with_test)
+    check_disjoint(parts, source)
+    return parts
+
+
+def check_disjoint(parts: Parts, source: Source) -> None:
+    """Raises `UserError` where a case stands in two parts, or twice in one; and, where groups are whole, a group."""
+    members = {"training": parts.train, "validation": [] if parts.val_is_test else parts.val, "test": parts.test or []}
+    problems, names, groups = Problems(), dict[str, str](), dict[str, tuple[str, str]]()
+    for part, cases in members.items():
+        for case in cases:
+            if case.name in names:
+                where = f"twice in {part}" if names[case.name] == part else f"in {names[case.name]} and in {part}"
+                problems.add(f"{case.name} stands {where}; a case belongs to one part, once. Mend the lists or folders.")
+                continue
+            names[case.name] = part
+            other, first = groups.setdefault(case.group, (part, case.name))
+            if parts.grouped and other != part:
+                problems.add(f"{case.group}: {first} stands in {other} and {case.name} in {part}; what shows one patient or piece belongs "
+                             "to one part. Mend the lists or folders.")
+    problems.raise_any(f"{source.data.name} in {source.root}, {parts.name} split")
+
+
+def label_budget(train: list[Case], grouped: bool, unit: str, asked: str, choice: Choice,
+                 seed: int) -> tuple[list[Case], list[Case], list[Case]]:
+    """(labelled, unlabelled, left out) of the training cases: the first of them, or those of a stratified draw by `seed`.
+
+    A patient is labelled whole. A budget of images takes whole groups of copies and cuts the last one; what is cut off is left out.
+    """
+    order = train
+    if choice == "random":
+        order = in_order(train, stratified_order(train, seed))
+    elif choice != "first":
+        raise UserError(f"--labeled_choice {choice}: write first or random.")
+    candidates = [case for case in order if case.label is not None]
+    if not candidates:
+        raise UserError("No training case has a label; at least one is needed.")
+    if unit == "image":
+        labeled = candidates[: budget(asked, len(candidates), unit)]
+    else:
+        groups = groups_of(candidates)
+        chosen = set(list(groups)[: budget(asked, len(groups), unit)])
+        labeled = [case for case in candidates if case.group in chosen]
+    names, groups_labeled = {case.name for case in labeled}, {case.group for case in labeled}
+    others = [case for case in train if case.name not in names]
+    copies = [case for case in others if grouped and case.group in groups_labeled]
+    left_out = {case.name for case in copies}
+    return labeled, [case for case in others if case.name not in left_out], copies
+
+
+def make_split(source: Source, request: SplitRequest) -> Split:
+    """The labelled, unlabelled and validation cases of a run; opens no test list or folder of an official split.
+
+    Raises `UserError` for an unknown protocol, fold or budget, and for parts that overlap or would be empty.
+    """
+    parts = parts_of(source, request, with_test=False)
+    train, val, remarks = parts.train, parts.val, list(parts.remarks)
+    selection: Literal["validation", "last", "test"] = "test" if parts.val_is_test else "validation" if val else "last"
+    if not val and request.hold_out:
+        val, rest = by_group(train, 0.15, request.split_seed)
+        kept = {case.name for case in rest}
+        train = [case for case in train if case.name in kept]
+        remarks.append(f"This split has no validation part: {len(val)} training images (15 %, by group) are held out for the schedule, "
+                       "and the last iterate is tested.")
+    if parts.every_nth:
+        labeled, unlabeled, said = cross_val_dev.every_nth(train, request.labeled_num, request.labeled_choice)
+        return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), (*remarks, said), (), selection, "volume")
+    labeled, unlabeled, left_out = label_budget(
+        train, parts.grouped, source.data.unit, request.labeled_num, request.labeled_choice, request.labeled_seed)
+    if left_out:
+        remarks.append(f"{len(left_out)} images that show a labelled piece again are left out of the unlabelled ones.")
+    return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), tuple(remarks), tuple(left_out), selection, source.data.unit)
+
+
+def test_cases(source: Source, request: SplitRequest) -> list[Case]:
+    """The test cases of the split that `make_split` makes of the same request, sorted by name."""
+    parts = parts_of(source, request, with_test=True)
+    return sorted(parts.test or [], key=lambda case: case.name)
