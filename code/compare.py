@@ -20,9 +20,9 @@ from typing import Any, Literal
 import torch
 import tyro
 
+from command_line.options import REPOSITORY, Options
 from dataloaders import catalog
 from dataloaders.splits.split import SplitRequest, test_cases
-from engine.options import REPOSITORY, Options
 from evaluation import results
 from networks.ensembles import MeanLogits
 from storage.folders import model_folder, result_path

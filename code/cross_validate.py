@@ -20,9 +20,9 @@ from types import SimpleNamespace
 
 import tyro
 
+from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.options import REPOSITORY
 from storage.folders import data_name, model_folder, results_folder
 from sweeps import slurm
 from sweeps.board import Board

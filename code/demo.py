@@ -16,8 +16,8 @@ import nibabel
 import numpy as np
 import tyro
 
+from command_line.options import REPOSITORY
 from dataloaders import catalog
-from engine.options import REPOSITORY
 from pictures.flat import grey, informative_slice, legend, overlay, plt, read_curves, save_figure
 from storage.folders import model_folder, result_path
 from system.ending import finish_with

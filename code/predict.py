@@ -23,9 +23,9 @@ from typing import Any, Literal, cast
 import torch
 import tyro
 
+from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.options import REPOSITORY
 from evaluation import results
 from prediction.confidence import profile
 from prediction.files import sheet

@@ -133,7 +133,7 @@ def convert(command: str, raw: Path, out: Path, workers: int) -> int:
 def weights(given: argparse.Namespace) -> int:
     """Makes the run, prints remarks and the next command; returns the exit code."""
     # Here alone: torch takes seconds to load, in each process of a conversion too.
-    from engine.options import Options, parse
+    from command_line.options import Options, parse
     from evaluation.foreign_weights import make_run
 
     words: list[str] = []

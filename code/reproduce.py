@@ -23,9 +23,9 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from command_line.options import HARMLESS, REPOSITORY
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.options import HARMLESS, REPOSITORY
 from reporting import reproduction
 from reporting.records import Record, Skipped, read_one
 from storage import provenance

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from command_line.options import HARMLESS, Options
 from dataloaders.catalog import DATA_SETS
-from engine.options import HARMLESS, Options
 from metrics import summarize
 
 

@@ -12,10 +12,10 @@ from tiny import write_acdc, write_folder
 from train_MeanTeacher import MeanTeacher
 from train_Supervised import Supervised
 
+from command_line.options import parse
 from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.catalog import DATA_SETS, VOLUME_FOLDER, open_source
 from dataloaders.errors import UserError
-from engine.options import parse
 from val_2D import to_training_size
 
 ALL = [*DATA_SETS.values(), VOLUME_FOLDER]

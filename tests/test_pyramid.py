@@ -8,9 +8,9 @@ from parity_tools import Stub, drive, golden_batch, gradient
 from test_methods import batch_of, discs, hard_dice
 from torch.utils.flop_counter import FlopCounterMode
 
+from command_line.options import Options, parse
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from engine.options import Options, parse
 from engine.sizes import check_network
 from losses import supervised_loss
 from networks import build, names

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.options import REPLACED, Options, parse
+from command_line.options import REPLACED, Options, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / name / "README.md" for name in ("code", "data", "results"))})

@@ -15,9 +15,9 @@ import test_2D
 import train_MeanTeacher
 from harness import Bench, child, server
 
+from command_line.options import HARMLESS, Options
 from dataloaders.errors import UserError
 from engine import parse
-from engine.options import HARMLESS, Options
 from reporting import reproduction
 from reporting.records import Record
 from reporting.reproduction import Spread

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from command_line.options import Options
 from dataloaders.augmentation.frame import Fill
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import Store, build_store
 from dataloaders.description import Case, Item, Source
 from dataloaders.errors import Problems, UserError
 from dataloaders.splits.split import Split
-from engine.options import Options
 from losses.ranks import world
 from system import distributed
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.options import Kind, Main, Presets, parse
+from command_line.options import Kind, Main, Presets, parse
 from engine.plan import answer
 from system import distributed
 from system.ending import Ending, finish_with

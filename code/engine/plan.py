@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from command_line.options import HARMLESS, REPLACED, Kind, Options, Presets, Resolved, parse
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest, make_split
-from engine.options import HARMLESS, REPLACED, Kind, Options, Presets, Resolved, parse
 from storage.folders import model_folder, run_name
 
 OF_THE_RUN = (*(field.name for field in dataclasses.fields(SplitRequest)), "seed", "exp")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
+from command_line.options import Options
 from dataloaders.errors import UserError
-from engine.options import Options
 from networks import Network
 from storage.weight_files import read
 

@@ -11,11 +11,11 @@ import numpy as np
 from torch import nn
 
 import networks
+from command_line.options import Options
 from dataloaders.description import DataSet, Item
 from dataloaders.errors import UserError
 from engine import pseudo_masks, saving
 from engine.monitor import Monitor, duration
-from engine.options import Options
 from engine.saving import snapshot
 from engine.session import Session
 from engine.stage import Stage

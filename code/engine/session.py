@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from command_line.options import HARMLESS, Options, Resolved
 from dataloaders import catalog
 from dataloaders.description import Case
 from dataloaders.splits.split import SplitRequest, make_split
 from engine.claim import Claim, claim
 from engine.feeding import Training
-from engine.options import HARMLESS, Options, Resolved
 from losses.ranks import world
 from storage import provenance
 from storage.folders import model_folder, run_name

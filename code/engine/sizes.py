@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import networks
+from command_line.options import Options
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from engine.options import Options
 from losses.ranks import world
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import networks
+from command_line.options import REPOSITORY, Options, Resolved
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.options import REPOSITORY, Options, Resolved
 from engine.sizes import check_network
 from storage import checkpoint, provenance
 from storage.checkpoint import write_json

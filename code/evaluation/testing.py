@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
 from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.splits.split import SplitRequest, test_cases
-from engine.options import REPOSITORY
 from evaluation import results
 from evaluation.export import write_prediction
 from metrics import score_case, summarize

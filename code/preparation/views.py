@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from command_line.options import REPOSITORY
 from dataloaders.augmentation.augmenter import Augmenter
 from dataloaders.augmentation.ctaugment import CTAugment
 from dataloaders.augmentation.recipes import draw
@@ -17,7 +18,6 @@ from dataloaders.batches.store import Store, build_store
 from dataloaders.catalog import open_source, resolve
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from engine.options import REPOSITORY
 from pictures.flat import COLOURS, overlay, plt
 
 LOOKED_AT = 64

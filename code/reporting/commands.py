@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from engine.options import Options
+from command_line.options import Options
 from reporting.records import Record
 from reporting.rows import draw_key
 from reporting.scores import Key

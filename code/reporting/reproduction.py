@@ -8,9 +8,9 @@ from statistics import mean, stdev
 from types import SimpleNamespace
 from typing import Any
 
+from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.splits.split import SplitRequest, make_split
-from engine.options import REPOSITORY
 from reporting.records import METRICS, Record, read
 from storage.folders import budget_word, model_folder, results_folder
 

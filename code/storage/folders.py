@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from command_line.options import HARMLESS, NAMED, REPOSITORY, Options, Resolved
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from engine.options import HARMLESS, NAMED, REPOSITORY, Options, Resolved
 
 NOT_IN_NAME = (*HARMLESS, *NAMED, "device", "compile", "val_every", "deterministic")
 """Not in the folder's name. What of these can still change a result is compared when a run goes on."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from engine.options import REPOSITORY
+from command_line.options import REPOSITORY
 
-SHAPING = ("engine", "storage", "system", "dataloaders", "networks", "losses")
+SHAPING = ("engine", "command_line", "storage", "system", "dataloaders", "networks", "losses")
 
 
 def code_digest(script: Path) -> str:

@@ -20,7 +20,7 @@ Choice = Literal["first", "random"]
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What was asked of a split. The options of the same names say what each means (`engine.options.Options`)."""
+    """What was asked of a split. The options of the same names say what each means (`command_line.options.Options`)."""
 
     protocol: str | None = None
     """None: the data set's first."""
