@@ -1,16 +1,18 @@
-"""CCT: cross-consistency training (Ouali, Hudelot, Tami, CVPR 2020, arXiv 2003.09005), in the form of SSL4MIS.
+"""CCT: cross-consistency training (Ouali et al., CVPR 2020, arXiv 2003.09005), as SSL4MIS has it.
 
-One encoder feeds four decoders. The auxiliary ones a_1, a_2, a_3 read its feature maps h perturbed: by noise, by dropout, and
-without the most active places. All four learn from the labels; on the unlabelled images they must agree with the main one g:
+One encoder feeds four decoders. The auxiliary ones a_1, a_2, a_3 read its feature maps h perturbed:
+by noise, by dropout, and without the most active places. All four learn from the labels; on the
+unlabelled images they must agree with the main one g:
 
-    L = mean_{g, a_k} (CE + Dice)(x_l, y_l) / 2 + w(t) * mean_k mean |softmax g(h(x_u)) - softmax a_k(perturbed_k h(x_u))|^2
+    L = mean_{d in g, a_k} S(d(h(x_l)), y_l)
+        + w(t) * mean_k mean |softmax g(h(x_u)) - softmax a_k(perturbed_k h(x_u))|^2
+    S = (CE + Dice) / 2
 
-Page: docs/methods/cct.md          python code/train_CCT.py --dataset ACDC --labeled_num 7
+Page: docs/methods/cct.md      python code/train_CCT.py --dataset ACDC
 """
 from dataclasses import dataclass
 
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight
 from losses import softmax_mse, supervised_loss
 from networks import logits_of
 
@@ -18,17 +20,18 @@ from networks import logits_of
 @dataclass
 class CCT(Options):
     consistency: float = 0.1
-    """Weight of the consistency term once ramped up, 0 or more."""
+    """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: float = 200.0
-    """Length of the ramp, in units of 150 steps."""
+    """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     stop_grad_main: bool = False
-    """Draw the auxiliary decoders to the main one only, as in the paper (published code: both ways)."""
+    """Draw the auxiliary decoders to the main one only, as in the paper (published code: both)."""
     feature_noise: float = 0.3
     """First auxiliary decoder: largest relative change of a feature, 0 or more."""
     feature_rate: float = 0.3
     """Second auxiliary decoder: share of the features that are set to 0, 0 to 1."""
     feature_attention: tuple[float, float] = (0.7, 0.9)
-    """Third auxiliary decoder: places as active as this share of the largest activation are set to 0; drawn between the two."""
+    """Third auxiliary decoder: places as active as this share of the largest activation are set to
+    0; drawn between the two."""
 
 
 PRESETS: Presets = {
@@ -41,33 +44,41 @@ PERTURBED = ("noise", "dropout", "attention")
 
 def losses(network, batch, weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    n = batch.n_labeled
-    outputs = logits_of(network, batch.labeled, batch.unlabeled, options.passes)
-    main, *auxiliary = (logits[n:] for logits in outputs)
+    logits_l, logits_u = logits_of(network, batch.labeled, batch.unlabeled, options.passes)
+    main, *auxiliary = logits_u
     target = main.detach() if options.stop_grad_main else main
-    parts = {f"consistency_{name}": softmax_mse(logits, target).mean() for name, logits in zip(PERTURBED, auxiliary)}
+    parts = {f"consistency_{name}": softmax_mse(logits, target).mean()
+             for name, logits in zip(PERTURBED, auxiliary)}
 
-    supervised = sum(supervised_loss(logits[:n], batch.labels, options.dice) for logits in outputs) / len(outputs)
+    each = [supervised_loss(logits, batch.labels, options.dice) for logits in logits_l]
+    supervised = sum(each) / len(each)
     consistency = sum(parts.values()) / len(parts)
-    return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency, **parts}
+    total = supervised + weight * consistency
+    return {"total": total, "supervised": supervised, "consistency": consistency, **parts}
 
 
 def main(options: CCT) -> None:
     run = Run(options)
-    run.refuse(run.data.dimensions == 3, f"CCT has no network for volumes, and {run.data.name} has volumes; nobody has published one. "
-               "URPC (code/train_URPC.py) also asks several predictions of one network to agree, and takes volumes.")
-    run.refuse(options.model != "unet_cct", f"--model {options.model}: CCT needs auxiliary decoders, which unet_cct alone has.")
-    run.refuse(options.feature_noise < 0, f"--feature_noise {options.feature_noise}: 0 or more is needed.")
-    run.refuse(not 0 <= options.feature_rate < 1, f"--feature_rate {options.feature_rate}: a share from 0 to below 1 is needed.")
+    run.refuse(run.data.dimensions == 3, f"CCT has no network for volumes, and {run.data.name} has "
+               "volumes; nobody has published one. URPC (code/train_URPC.py) also asks several "
+               "predictions of one network to agree, and takes volumes.")
+    run.refuse(options.model != "unet_cct", f"--model {options.model}: CCT needs auxiliary "
+               "decoders, which unet_cct alone has.")
+    run.refuse(options.feature_noise < 0, f"--feature_noise {options.feature_noise}: 0 or more is "
+               "needed.")
+    run.refuse(not 0 <= options.feature_rate < 1, f"--feature_rate {options.feature_rate}: a share "
+               "from 0 to below 1 is needed.")
     low, high = options.feature_attention
-    run.refuse(not 0 <= low <= high, f"--feature_attention {low} {high}: two shares are needed, 0 or more, the smaller first.")
-    network = run.network("network", several_heads=True, noise=options.feature_noise, rate=options.feature_rate, attention=(low, high))
+    run.refuse(not 0 <= low <= high, f"--feature_attention {low} {high}: two shares are "
+               "needed, 0 or more, the smaller first.")
+    network = run.network("network", several_heads=True, noise=options.feature_noise,
+                          rate=options.feature_rate, attention=(low, high))
     optimizer = run.optimizer("network", network)
     step_losses = run.compiled(losses)
     run.evaluates(network=network)
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
+        weight = options.consistency * run.ramp(step, options.consistency_rampup)
         terms = step_losses(network, batch, weight, options)
         run.update(optimizer, terms)
         run.after_step(step, terms)

@@ -1,13 +1,12 @@
 """CPS: cross pseudo supervision (Chen et al., CVPR 2021, arXiv 2106.01226).
 
-Two networks of one architecture, with different initial weights, see the same images. What one predicts for an unlabelled image,
-as hard labels, is what the other learns from:
+Two networks of one architecture, with different initial weights, see the same images. What one
+predicts for an unlabelled image, as hard labels, is what the other learns from:
 
-    L = S(f_1(x_l), y_l) + S(f_2(x_l), y_l) + w(t) * [CE(f_1(x_u), argmax f_2(x_u)) + CE(f_2(x_u), argmax f_1(x_u))]
+    L = S(f_1(x_l), y_l) + S(f_2(x_l), y_l) + w(t) * [CE(f_1(x_u), q_2) + CE(f_2(x_u), q_1)]
+    q_k = argmax f_k(x_u),   S = (CE + Dice) / 2
 
-with S = (CE + Dice) / 2.
-
-Page: docs/methods/cps.md          python code/train_CPS.py --dataset ACDC --labeled_num 7
+Page: docs/methods/cps.md      python code/train_CPS.py --dataset ACDC
 """
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +14,6 @@ from typing import Literal
 import torch
 
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight
 from losses import cross_entropy, supervised_loss
 from networks import logits_of
 from networks.initial import start_apart
@@ -24,15 +22,15 @@ from networks.initial import start_apart
 @dataclass
 class CPS(Options):
     consistency: float = 0.1
-    """Weight of the pseudo-labels once ramped up, 0 or more (the paper: constant, 1.5 on VOC and 6 on Cityscapes)."""
+    """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: float = 200.0
-    """Length of the ramp, in units of 150 steps; 0 for a constant weight."""
+    """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     pseudo_loss: Literal["ce", "hybrid"] = "ce"
-    """How a network learns from pseudo-labels: cross-entropy, or half of it and half of Dice (simEps's authors)."""
+    """How a network learns from pseudo-labels: cross-entropy, or S (simEps's authors)."""
     cps_on_labelled: bool = False
-    """Pseudo-labels on labelled images too, beside their labels (the paper, and simEps's authors)."""
+    """Pseudo-labels on labelled images too, beside their labels (the paper, simEps's authors)."""
     init: Literal["default", "kaiming_xavier"] = "default"
-    """Initial weights: the architecture's own for both, or Kaiming-normal and Xavier-normal convolutions (published in 3D)."""
+    """Initial weights: the networks' own, or Kaiming and Xavier normal (published in 3D)."""
 
 
 SIMEPS = dict(schedule="plateau", pseudo_loss="hybrid", cps_on_labelled=True)
@@ -50,23 +48,26 @@ PRESETS: Presets = {
 
 def losses(model1, model2, batch, weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    n = batch.n_labeled
-    first, second = (logits_of(model, batch.labeled, batch.unlabeled, options.passes) for model in (model1, model2))
-    by_first, by_second = (logits.detach().argmax(1) for logits in (first, second))  # hard, and however unsure
+    logits1_l, logits1_u = logits_of(model1, batch.labeled, batch.unlabeled, options.passes)
+    logits2_l, logits2_u = logits_of(model2, batch.labeled, batch.unlabeled, options.passes)
+    pseudo1_u, pseudo2_u = (z.detach().argmax(1) for z in (logits1_u, logits2_u))  # however unsure
 
-    def learns(logits, labels):
-        return cross_entropy(logits, labels) if options.pseudo_loss == "ce" else supervised_loss(logits, labels, options.dice)
+    def learn(logits, pseudo):
+        if options.pseudo_loss == "hybrid":
+            return supervised_loss(logits, pseudo, options.dice)
+        return cross_entropy(logits, pseudo)
 
-    supervised = {
-        "supervised_1": supervised_loss(first[:n], batch.labels, options.dice),
-        "supervised_2": supervised_loss(second[:n], batch.labels, options.dice),
-    }
-    pseudo = {"pseudo_1": learns(first[n:], by_second[n:]), "pseudo_2": learns(second[n:], by_first[n:])}
+    supervised = {"supervised_1": supervised_loss(logits1_l, batch.labels, options.dice),
+                  "supervised_2": supervised_loss(logits2_l, batch.labels, options.dice)}
+    pseudo = {"pseudo_1": learn(logits1_u, pseudo2_u),
+              "pseudo_2": learn(logits2_u, pseudo1_u)}
     if options.cps_on_labelled:
-        pseudo |= {"pseudo_labeled_1": learns(first[:n], by_second[:n]), "pseudo_labeled_2": learns(second[:n], by_first[:n])}
-    agreement = (by_first[n:] == by_second[n:]).float().mean()
+        pseudo["pseudo_labeled_1"] = learn(logits1_l, logits2_l.detach().argmax(1))
+        pseudo["pseudo_labeled_2"] = learn(logits2_l, logits1_l.detach().argmax(1))
     total = sum(supervised.values()) + weight * sum(pseudo.values())
-    return {"total": total, **supervised, **pseudo, "agreement": agreement, "pseudo_labels": torch.stack([by_first[n:], by_second[n:]])}
+    agreement = (pseudo1_u == pseudo2_u).float().mean()
+    return {"total": total, **supervised, **pseudo, "agreement": agreement,
+            "pseudo_labels": torch.stack([pseudo1_u, pseudo2_u])}
 
 
 def main(options: CPS) -> None:
@@ -79,7 +80,7 @@ def main(options: CPS) -> None:
     run.evaluates(by_validation=True, model1=model1, model2=model2, ensemble="mean_logits")
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
+        weight = options.consistency * run.ramp(step, options.consistency_rampup)
         terms = step_losses(model1, model2, batch, weight, options)
         run.update(optimizers, terms)
         run.after_step(step, terms)

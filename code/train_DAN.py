@@ -1,12 +1,13 @@
 """DAN: deep adversarial network (Zhang et al., MICCAI 2017).
 
-A critic D looks at an image and the map that was predicted for it, and tells whether the image is a labelled one. The network learns
-from labels, and to predict maps of unlabelled images that the critic takes for those of labelled ones:
+A critic D looks at an image and the map that was predicted for it, and tells whether the image is a
+labelled one. The network learns from labels, and to predict maps of unlabelled images that the
+critic takes for those of labelled ones:
 
-    L = (CE + Dice)(f(x_l), y_l) / 2 + w(t) * CE(D(softmax f(x_u), x_u), 1)
+    L = S(f(x_l), y_l) + w(t) * CE(D(softmax f(x_u), x_u), 1),   S = (CE + Dice) / 2
     L_D = CE(D(softmax f(x), x), is x labelled?)
 
-Page: docs/methods/dan.md          python code/train_DAN.py --dataset ACDC --labeled_num 7
+Page: docs/methods/dan.md      python code/train_DAN.py --dataset ACDC
 """
 from dataclasses import dataclass
 
@@ -14,7 +15,6 @@ import torch
 import torch.nn.functional as F
 
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight
 from losses import supervised_loss
 from networks import logits_of
 
@@ -22,9 +22,9 @@ from networks import logits_of
 @dataclass
 class DAN(Options):
     consistency: float = 0.1
-    """Weight of the adversarial term once ramped up, 0 or more."""
+    """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: float = 200.0
-    """Length of the ramp, in units of 150 steps."""
+    """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     DAN_lr: float = 1e-4
     """Learning rate of the critic, constant; its optimizer is Adam with betas 0.9 and 0.99."""
 
@@ -36,27 +36,28 @@ PRESETS: Presets = {
 
 
 def labeled_or_not(batch):
-    """What the critic should say of each row: 1 for labelled images, 0 for unlabelled ones, (B,) int64."""
+    """What the critic should say of each row: 1 where it is labelled, else 0; (B,) int64."""
     return (torch.arange(len(batch.images), device=batch.images.device) < batch.n_labeled).long()
 
 
 def losses(segmenter, critic, batch, weight, options):
-    """The segmenter's side: named terms of the loss, each a scalar; `total` is what is minimised."""
-    n = batch.n_labeled
-    logits = logits_of(segmenter, batch.labeled, batch.unlabeled, options.passes)
-    verdicts = critic(logits[n:].softmax(1), batch.unlabeled)
+    """The segmenter: named terms of the loss, each a scalar; `total` is what is minimised."""
+    logits_l, logits_u = logits_of(segmenter, batch.labeled, batch.unlabeled, options.passes)
+    verdicts = critic(logits_u.softmax(1), batch.unlabeled)
 
-    supervised = supervised_loss(logits[:n], batch.labels, options.dice)
+    supervised = supervised_loss(logits_l, batch.labels, options.dice)
     adversarial = F.cross_entropy(verdicts, torch.ones_like(verdicts[:, 0], dtype=torch.long))
-    return {"total": supervised + weight * adversarial, "supervised": supervised, "adversarial": adversarial}
+    total = supervised + weight * adversarial
+    return {"total": total, "supervised": supervised, "adversarial": adversarial}
 
 
 def critic_losses(segmenter, critic, batch, options):
-    """The critic's side. One mean over all images, or the sum of the means over labelled and over unlabelled ones (`passes` apart)."""
-    n, truth = batch.n_labeled, labeled_or_not(batch)
+    """The critic. One mean over all images, or the sum of the means over labelled and over
+    unlabelled ones (`passes` apart)."""
     with torch.no_grad():
-        probabilities = segmenter(batch.images).softmax(1)
-    verdicts = critic(probabilities, batch.images)
+        p = segmenter(batch.images).softmax(1)
+    verdicts, truth, n = critic(p, batch.images), labeled_or_not(batch), batch.n_labeled
+
     errors = F.cross_entropy(verdicts, truth, reduction="none")
     loss = errors.mean() if options.passes == "joint" else errors[:n].mean() + errors[n:].mean()
     right = (verdicts.detach().argmax(1) == truth).float().mean()
@@ -65,22 +66,24 @@ def critic_losses(segmenter, critic, batch, options):
 
 def main(options: DAN) -> None:
     run = Run(options)
-    run.refuse(min(options.patch_size) < 16, f"--patch_size {' '.join(map(str, options.patch_size))}: the critic halves every side four "
-                                             "times; choose sides of 16 or more.")
+    run.refuse(min(options.patch_size) < 16,
+               f"--patch_size {' '.join(map(str, options.patch_size))}: the critic halves every "
+               "side four times; choose sides of 16 or more.")
     segmenter = run.network("segmenter")
     critic = run.network("critic", model=f"discriminator_{run.data.dimensions}D")
     optimizer = run.optimizer("segmenter", segmenter)
-    critic_optimizer = run.optimizer("critic", critic, kind="adam", lr=options.DAN_lr, betas=(0.9, 0.99), schedule="constant")
+    critic_optimizer = run.optimizer("critic", critic, kind="adam", lr=options.DAN_lr,
+                                     betas=(0.9, 0.99), schedule="constant")
     step_losses, step_critic_losses = run.compiled(losses), run.compiled(critic_losses)
     run.evaluates(segmenter=segmenter)
 
     for step, batch in run.batches():
         critic.eval()
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
+        weight = options.consistency * run.ramp(step, options.consistency_rampup)
         terms = step_losses(segmenter, critic, batch, weight, options)
         run.update(optimizer, terms)
 
-        segmenter.eval()  # the critic learns from what the network, just updated, predicts in a test
+        segmenter.eval()  # the critic learns from what the updated network predicts in a test
         critic.train()
         critic_terms = step_critic_losses(segmenter, critic, batch, options)
         run.update(critic_optimizer, critic_terms, minimise="critic")

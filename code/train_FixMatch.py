@@ -16,7 +16,6 @@ import torch
 from dataloaders.augmentation.ctaugment import CTAugment
 from dataloaders.augmentation.strong_views import color_jitter, cutout, gaussian_blur
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight
 from losses import batch_mean, supervised_loss
 from losses.pseudo_labels import complementary_loss, concentration, hard_labels
 from networks import ema_update, frozen_copy, logits_of
@@ -81,10 +80,10 @@ def losses(student, teacher, batch, views, weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised. views: strong ones, of `options.rows`."""
     n, whole = batch.n_labeled, 1 if options.half else 2
     if options.rows == "all":  # all images in both views, a pass each
-        weak = logits_of(student, batch.labeled, batch.unlabeled, options.passes)
-        strong_logits = logits_of(student, views[:n], views[n:], options.passes)
+        weak = torch.cat(logits_of(student, batch.labeled, batch.unlabeled, options.passes))
+        strong_logits = torch.cat(logits_of(student, views[:n], views[n:], options.passes))
     else:
-        weak, strong_logits = logits_of(student, batch.labeled, views, options.passes).tensor_split([n])
+        weak, strong_logits = logits_of(student, batch.labeled, views, options.passes)
     with torch.no_grad():
         target = weak.detach() if options.pseudo_labels == "student" else teacher(batch.images[-len(views) :])
     unlabeled = len(batch.unlabeled)
@@ -112,7 +111,7 @@ def main(options: FixMatch) -> None:
 
     for step, batch in run.batches(augment=policy, recipe="turn_flip" if options.weak_view == "turn_flip" else None):
         views = strong_views(batch, run.data, options)
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
+        weight = options.consistency * run.ramp(step, options.consistency_rampup)
         terms = step_losses(student, teacher, batch, views, weight, options)
         if not options.min_foreground or batch_mean((batch.labels % 255 > 0).float().mean()) > options.min_foreground:
             run.update(optimizer, terms)

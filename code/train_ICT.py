@@ -1,12 +1,12 @@
 """ICT: interpolation consistency training (Verma et al., IJCAI 2019, arXiv 1903.03825).
 
-What the student says of a mix of two unlabelled images must be the same mix of what a teacher, the moving average of its weights,
-says of the two:
+What the student f says of a mix of two unlabelled images must be the same mix of what a teacher f',
+the moving average of its own weights, says of the two:
 
-    L = (CE + Dice)(student(x_l), y_l) / 2 + w(t) * mean |softmax student(M(u, v)) - M(softmax teacher(u), softmax teacher(v))|^2
-    M(a, b) = (1 - m) a + m b,  one m ~ Beta(alpha, alpha) for each pair u, v
+    L = S(f(x_l), y_l) + w(t) * mean |softmax f(M(u, v)) - M(softmax f'(u), softmax f'(v))|^2
+    M(a, b) = (1 - m) a + m b, one m ~ Beta(alpha, alpha) for each pair u, v;   S = (CE + Dice) / 2
 
-Page: docs/methods/ict.md          python code/train_ICT.py --dataset ACDC --labeled_num 7
+Page: docs/methods/ict.md      python code/train_ICT.py --dataset ACDC
 """
 from dataclasses import dataclass
 
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight
 from losses import supervised_loss
 from networks import ema_update, frozen_copy, logits_of
 
@@ -22,11 +21,12 @@ from networks import ema_update, frozen_copy, logits_of
 @dataclass
 class ICT(Options):
     ict_alpha: float = 0.2
-    """Both parameters of the Beta distribution of the mix, above 0: small ones leave most pairs nearly unmixed."""
+    """Both parameters of the Beta distribution of the mix, above 0: small ones leave most pairs
+    nearly unmixed."""
     consistency: float = 0.1
-    """Weight of the consistency term once ramped up, 0 or more."""
+    """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: float = 200.0
-    """Length of the ramp, in units of 150 steps."""
+    """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     ema_decay: float = 0.99
     """Share of the old teacher in the moving average, 0 to 1."""
 
@@ -46,23 +46,27 @@ def mixed(first, second, mix):
 
 def losses(student, teacher, batch, mix, weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    n, pairs = batch.n_labeled, len(mix)
-    first, second = batch.unlabeled[:pairs], batch.unlabeled[pairs : 2 * pairs]
+    first, second = batch.unlabeled[: 2 * len(mix)].chunk(2)
     with torch.no_grad():
         target = mixed(teacher(first).softmax(1), teacher(second).softmax(1), mix)
-    logits = logits_of(student, batch.labeled, mixed(first, second, mix), options.passes)
+    mixed_u = mixed(first, second, mix)
+    logits_l, logits_u = logits_of(student, batch.labeled, mixed_u, options.passes)
 
-    supervised = supervised_loss(logits[:n], batch.labels, options.dice)
-    consistency = F.mse_loss(logits[n:].softmax(1), target)
-    return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency}
+    supervised = supervised_loss(logits_l, batch.labels, options.dice)
+    consistency = F.mse_loss(logits_u.softmax(1), target)
+    total = supervised + weight * consistency
+    return {"total": total, "supervised": supervised, "consistency": consistency}
 
 
 def main(options: ICT) -> None:
     run = Run(options)
-    run.refuse(options.ict_alpha <= 0, f"--ict_alpha {options.ict_alpha:g}: a number above 0 is needed (published: 0.2).")
+    run.refuse(options.ict_alpha <= 0,
+               f"--ict_alpha {options.ict_alpha:g}: a number above 0 is needed (published: 0.2).")
     pairs = 2 * run.world  # a process mixes its own rows
-    run.refuse(options.batch_size - options.labeled_bs < pairs, f"--batch_size {options.batch_size} --labeled_bs {options.labeled_bs}: "
-               f"ICT mixes unlabelled images in pairs; choose --batch_size {options.labeled_bs + pairs} or more.")
+    run.refuse(options.batch_size - options.labeled_bs < pairs,
+               f"--batch_size {options.batch_size} --labeled_bs {options.labeled_bs}: ICT mixes "
+               "unlabelled images in pairs; choose --batch_size "
+               f"{options.labeled_bs + pairs} or more.")
     student = run.network("student")
     teacher = run.keep("teacher", frozen_copy(student), train=True)
     optimizer = run.optimizer("student", student)
@@ -72,7 +76,7 @@ def main(options: ICT) -> None:
     for step, batch in run.batches():
         shape = (len(batch.unlabeled) // 2, *[1] * (batch.images.dim() - 1))
         mix = batch.images.new_tensor(batch.rng.beta(options.ict_alpha, options.ict_alpha, shape))
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
+        weight = options.consistency * run.ramp(step, options.consistency_rampup)
         terms = step_losses(student, teacher, batch, mix, weight, options)
         run.update(optimizer, terms)
         ema_update(teacher, student, step, options.ema_decay)

@@ -1,10 +1,11 @@
-"""Supervised baseline: the lower bound with few labels, the upper bound with all (U-Net: Ronneberger et al., MICCAI 2015).
+"""Supervised baseline (U-Net: Ronneberger et al., MICCAI 2015).
 
-Only the labelled images are seen; with --augment strong, nnU-Net's augmentation a follows the data set's own:
+Only the labelled images are seen: the lower bound with few labels, the upper bound with all. With
+--augment strong, nnU-Net's augmentation a follows the data set's own:
 
-    L = (CE + Dice)(f(a(x_l)), a(y_l)) / 2
+    L = S(f(a(x_l)), a(y_l)),   S = (CE + Dice) / 2
 
-Page: docs/methods/supervised.md          python code/train_Supervised.py --dataset ACDC --labeled_num 7
+Page: docs/methods/supervised.md      python code/train_Supervised.py --dataset ACDC
 """
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,8 @@ from losses import supervised_loss
 @dataclass
 class Supervised(Options):
     augment: Literal["published", "strong"] = "published"
-    """published: the data set's augmentation; strong: after it that of nnU-Net (turns, scaling, contrast, gamma, blur, noise, ...)."""
+    """published: the data set's augmentation; strong: nnU-Net's after it (turns, scaling, contrast,
+    gamma, blur, noise, ...)."""
 
 
 PRESETS: Presets = {
@@ -31,7 +33,10 @@ PRESETS: Presets = {
 
 def losses(network, batch, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    return {"total": supervised_loss(network(batch.images), batch.labels, options.dice)}
+    logits_l = network(batch.images)
+
+    supervised = supervised_loss(logits_l, batch.labels, options.dice)
+    return {"total": supervised}
 
 
 def main(options: Supervised) -> None:

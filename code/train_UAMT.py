@@ -1,12 +1,14 @@
 """UA-MT: uncertainty-aware mean teacher (Yu et al., MICCAI 2019, arXiv 1907.07034).
 
-Mean teacher, but the student must agree only where the teacher is sure. How sure it is tells the entropy u of the mean of several
-predictions that it makes under dropout and noise; the entropy that is admitted rises during training:
+Mean Teacher, but the student f must agree with the teacher f' only where that is sure. How sure it
+is tells the entropy u of the mean of several predictions that it makes under dropout and noise; the
+entropy that is admitted rises during training:
 
-    L = (CE + Dice)(student(x_l), y_l) / 2 + w(t) * sum_{u < H(t)} |softmax student(x_u) - softmax teacher(x_u + n)|^2 / (2 |{u < H(t)}|)
+    L = S(f(x_l), y_l) + w(t) * D / (2 |{u < H(t)}|),   S = (CE + Dice) / 2
+    D = sum_{u < H(t)} |softmax f(x_u) - softmax f'(x_u + n)|^2
     H(t) = (3/4 + 1/4 exp(-5 (1 - t / T)^2)) ln 2
 
-Page: docs/methods/uamt.md          python code/train_UAMT.py --dataset LA --labeled_num 16
+Page: docs/methods/uamt.md      python code/train_UAMT.py --dataset LA
 """
 from dataclasses import dataclass
 from math import log
@@ -15,29 +17,29 @@ from typing import Literal
 import torch
 
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight, sigmoid_rampup
+from engine.schedules import sigmoid_rampup
 from losses import batch_sums, entropy_map, softmax_mse, supervised_loss
-from networks import ema_update, frozen_copy, logits_of
+from networks import ema_update, frozen_copy, logits_of, noisy
 
 
 @dataclass
 class UAMT(Options):
     consistency: float = 0.1
-    """Weight of the consistency term once ramped up, 0 or more."""
+    """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: float = 200.0
-    """Length of the ramp, in units of 150 steps."""
+    """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     ema_decay: float = 0.99
     """Share of the old teacher in the moving average, 0 to 1."""
     noise: float = 0.1
-    """Standard deviation of the Gaussian noise on the teacher's input, clipped at twice this value."""
+    """Standard deviation of the Gaussian noise on the teacher's input, clipped at twice that."""
     teacher_passes: int = 8
     """Predictions of the teacher whose mean tells the uncertainty, an even number."""
     uncertainty_max: Literal["ln2", "lnC"] = "ln2"
-    """Largest entropy of the threshold: ln 2 whatever the number of classes (published), or its logarithm."""
+    """Largest threshold: ln 2 whatever the number of classes (published), or its logarithm."""
     consistency_norm: Literal["2", "classes"] = "2"
-    """Divisor of the consistency term: 2 whatever the number of classes (published), or their number."""
+    """Divisor of the term: 2 whatever the number of classes (published), or their number."""
     consistency_rows: Literal["unlabeled", "all"] = "unlabeled"
-    """Images of the consistency term: the unlabelled ones, or all (the second published script)."""
+    """Images of the term: the unlabelled ones, or all (the second published script)."""
 
 
 PRESETS: Presets = {
@@ -46,34 +48,12 @@ PRESETS: Presets = {
 }
 
 
-def noisy(images, options):
-    """images + n, n from a normal distribution clipped at two standard deviations."""
-    return images + (options.noise * torch.randn_like(images)).clamp(-2 * options.noise, 2 * options.noise)
-
-
 @torch.no_grad()
 def uncertainty(teacher, images, options):
-    """Entropy of the mean of `teacher_passes` predictions, (B, 1, *spatial); two of them a call, as published."""
-    twice = torch.cat([images, images])
-    total = sum(teacher(noisy(twice, options)).softmax(1) for _ in range(options.teacher_passes // 2))
-    mean = (total[: len(images)] + total[len(images) :]) / options.teacher_passes
-    return entropy_map(mean)
-
-
-def losses(student, teacher, batch, weight, threshold, options):
-    """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    n = batch.n_labeled
-    first, images = (n, batch.unlabeled) if options.consistency_rows == "unlabeled" else (0, batch.images)
-    with torch.no_grad():
-        target = teacher(noisy(images, options))
-    logits = logits_of(student, batch.labeled, batch.unlabeled, options.passes)
-    sure = uncertainty(teacher, images, options) < threshold
-
-    supervised = supervised_loss(logits[:n], batch.labels, options.dice)
-    divisor = 2 if options.consistency_norm == "2" else logits.shape[1]
-    distance, count = batch_sums((sure * softmax_mse(logits[first:], target)).sum(), sure.sum())
-    consistency = distance / (divisor * count + 1e-16)
-    return {"total": supervised + weight * consistency, "supervised": supervised, "consistency": consistency, "mask": sure}
+    """Entropy of the mean of `teacher_passes` predictions, two of them a call; (B, 1, *sides)."""
+    twice, calls = torch.cat([images, images]), options.teacher_passes // 2
+    summed = sum(teacher(noisy(twice, options.noise)).softmax(1) for _ in range(calls))
+    return entropy_map((summed[: len(images)] + summed[len(images) :]) / options.teacher_passes)
 
 
 def admitted(step, options, num_classes):
@@ -82,10 +62,28 @@ def admitted(step, options, num_classes):
     return (0.75 + 0.25 * sigmoid_rampup(step, options.max_iterations)) * largest
 
 
+def losses(student, teacher, batch, weight, threshold, options):
+    """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
+    everywhere = options.consistency_rows == "all"
+    images = batch.images if everywhere else batch.unlabeled
+    with torch.no_grad():
+        target = teacher(noisy(images, options.noise))
+    logits_l, logits_u = logits_of(student, batch.labeled, batch.unlabeled, options.passes)
+    logits = torch.cat([logits_l, logits_u]) if everywhere else logits_u
+    sure = uncertainty(teacher, images, options) < threshold
+
+    supervised = supervised_loss(logits_l, batch.labels, options.dice)
+    squares, count = batch_sums((sure * softmax_mse(logits, target)).sum(), sure.sum())
+    divisor = 2 if options.consistency_norm == "2" else logits.shape[1]
+    consistency = squares / (divisor * count + 1e-16)
+    total = supervised + weight * consistency
+    return {"total": total, "supervised": supervised, "consistency": consistency, "mask": sure}
+
+
 def main(options: UAMT) -> None:
     run = Run(options)
-    odd = options.teacher_passes < 2 or options.teacher_passes % 2
-    run.refuse(odd, f"--teacher_passes {options.teacher_passes}: an even number from 2 on is needed.")
+    run.refuse(options.teacher_passes < 2 or options.teacher_passes % 2,
+               f"--teacher_passes {options.teacher_passes}: an even number from 2 on is needed.")
     student = run.network("student")
     teacher = run.keep("teacher", frozen_copy(student), train=True)
     optimizer = run.optimizer("student", student)
@@ -93,8 +91,9 @@ def main(options: UAMT) -> None:
     run.evaluates(student=student, teacher=teacher)
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
-        terms = step_losses(student, teacher, batch, weight, admitted(step, options, run.data.num_classes), options)
+        weight = options.consistency * run.ramp(step, options.consistency_rampup)
+        threshold = admitted(step, options, run.data.num_classes)
+        terms = step_losses(student, teacher, batch, weight, threshold, options)
         run.update(optimizer, terms)
         ema_update(teacher, student, step, options.ema_decay)
         run.after_step(step, terms)

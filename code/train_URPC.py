@@ -1,12 +1,14 @@
-"""URPC: uncertainty rectified pyramid consistency (Luo et al., MICCAI 2021, arXiv 2012.07042; Medical Image Analysis 2022).
+"""URPC: uncertainty rectified pyramid consistency (Luo et al., MICCAI 2021, arXiv 2012.07042).
 
-One network predicts at four scales of its decoder. Each learns from the labels; on the unlabelled images each must agree with the mean
-m of all, where it strays little more than where it strays far, and how far it strays is made small too:
+One network predicts at four scales of its decoder. Each learns from the labels; on the unlabelled
+images each must agree with the mean m of all, where it strays little more than where it strays far,
+and how far it strays is made small too:
 
-    L = mean_s (CE + Dice)(f_s(x_l), y_l) / 2 + w(t) * mean_s [ mean(E_s |m - softmax f_s(x_u)|^2) / mean(E_s) + mean(V_s) ]
-    V_s = KL(m || softmax f_s(x_u)) at each position,  E_s = exp(-V_s)
+    L = mean_s S(f_s(x_l), y_l) + w(t) * mean_s [mean(E_s |m - softmax f_s(x_u)|^2) / mean(E_s)
+                                                 + mean(V_s)]
+    V_s = KL(m || softmax f_s(x_u)) at each position,   E_s = exp(-V_s),   S = (CE + Dice) / 2
 
-Page: docs/methods/urpc.md          python code/train_URPC.py --dataset ACDC --labeled_num 7
+Page: docs/methods/urpc.md      python code/train_URPC.py --dataset ACDC
 """
 from dataclasses import dataclass
 from math import log
@@ -15,7 +17,6 @@ from typing import Literal
 import torch
 
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight
 from losses import batch_mean, supervised_loss
 from networks import logits_of
 
@@ -23,11 +24,12 @@ from networks import logits_of
 @dataclass
 class URPC(Options):
     consistency: float = 0.1
-    """Weight of the consistency term once ramped up, 0 or more."""
+    """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: float = 200.0
-    """Length of the ramp, in units of 150 steps."""
+    """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     variant: Literal["default", "published_code"] = "default"
-    """Volumes: default ramps up until the last of 30000 steps; published_code over 60000, however long training is. Images: the same."""
+    """Volumes: default ramps up until the last of 30000 steps; published_code over 60000, however
+    long training is. Images: the same."""
 
 
 PRESETS: Presets = {
@@ -41,40 +43,44 @@ PRESETS: Presets = {
 
 
 def rectified(scales):
-    """(the term of each scale, the mean of its V_s) from logits (B, C, *spatial) a scale. Gradients flow to all scales from every term."""
+    """(the term of each scale, the mean of its V_s) from logits (B, C, *sides) a scale. Gradients
+    flow to all scales from every term."""
     log_p = torch.stack([logits.log_softmax(1) for logits in scales])
     # The logarithm of the mean softmax is finite where every softmax is 0 in single precision.
     log_mean = log_p.logsumexp(0) - log(len(scales))
     p, mean = log_p.exp(), log_mean.exp()
     variance = (mean * (log_mean - log_p)).sum(2, keepdim=True)
     trust = (-variance).exp()
-    distances = batch_mean(((mean - p) ** 2 * trust).flatten(1).mean(1)) / (batch_mean(trust.flatten(1).mean(1)) + 1e-8)
+    squares = batch_mean(((mean - p) ** 2 * trust).flatten(1).mean(1))
     variances = variance.flatten(1).mean(1)
-    return distances + variances, variances
+    return squares / (batch_mean(trust.flatten(1).mean(1)) + 1e-8) + variances, variances
 
 
 def losses(network, batch, weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    n = batch.n_labeled
-    scales = logits_of(network, batch.labeled, batch.unlabeled, options.passes)
-    parts, variances = rectified([logits[n:] for logits in scales])
-    supervised = sum(supervised_loss(logits[:n], batch.labels, options.dice) for logits in scales) / len(scales)
+    logits_l, logits_u = logits_of(network, batch.labeled, batch.unlabeled, options.passes)
+    parts, variances = rectified(logits_u)
+
+    each = [supervised_loss(logits, batch.labels, options.dice) for logits in logits_l]
+    supervised = sum(each) / len(each)
     consistency = parts.mean()
     total = supervised + weight * consistency
-    return {"total": total, "supervised": supervised, "consistency": consistency, "variance": variances.mean()}
+    return {"total": total, "supervised": supervised, "consistency": consistency,
+            "variance": variances.mean()}
 
 
 def main(options: URPC) -> None:
     run = Run(options)
     if options.variant == "published_code" and run.data.dimensions == 2:
-        run.say("On images the default is the published code: --variant published_code changes nothing.")
+        run.say("On images the default is the published code: --variant published_code changes "
+                "nothing.")
     network = run.network("network", several_heads=True)
     optimizer = run.optimizer("network", network)
     step_losses = run.compiled(losses)
     run.evaluates(network=network)
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, whole=options.whole_ramp)
+        weight = options.consistency * run.ramp(step, options.consistency_rampup)
         terms = step_losses(network, batch, weight, options)
         run.update(optimizer, terms)
         run.after_step(step, terms)

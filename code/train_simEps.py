@@ -1,13 +1,14 @@
-"""simEps: similarity maps and ensemble-made pseudo-labels (Sime et al., IEEE TII 2022, doi 10.1109/TII.2022.3230785).
+"""simEps: similarity maps and ensemble-made pseudo-labels (Sime et al., IEEE TII 2022).
 
-Several networks of one architecture see the same images. Each learns from the labels, and from hard pseudo-labels that the
-others make together; and the B x B maps of similarity between the images of a batch must agree for every pair of networks:
+Several networks of one architecture see the same images. Each learns from the labels, and from hard
+pseudo-labels that the others make together; and the B x B maps psi of similarity between the images
+of a batch must agree for every pair of networks:
 
-    L = sum_k H(f_k(x_l), y_l) + w(t) sum_k [H(f_k(x_u), q_k) + H(f_k(x_l), q_k)] + s * sum_{i<j} |psi(f_i) - psi(f_j)|^2 / B^2
+    L = sum_k S(f_k(x_l), y_l) + w(t) * sum_k [S(f_k(x_u), q_k) + S(f_k(x_l), q_k)]
+        + s * sum_{i<j} |psi(f_i) - psi(f_j)|^2 / B^2
+    q_k = argmax of the maximum (or mean) of the other networks' softmaxes,   S = (CE + Dice) / 2
 
-with H = (CE + Dice) / 2 and q_k = argmax of the maximum (or mean) of the other networks' softmaxes.
-
-Page: docs/methods/simeps.md          python code/train_simEps.py --dataset NEU-Seg --labeled_num 10%
+Page: docs/methods/simeps.md      python code/train_simEps.py --dataset NEU-Seg
 """
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +17,6 @@ from typing import Literal
 import torch
 
 from engine import Options, Presets, Run, launch
-from engine.schedules import consistency_weight
 from losses import similarity_map, supervised_loss, symmetric_similarity_loss
 
 
@@ -25,15 +25,16 @@ class SimEps(Options):
     num_branches: int = 3
     """Networks, at least 2 (published: 3, and 4)."""
     sim_stages: str = "o"
-    """Where similarity maps are compared: e (deepest features), d (last decoder features), o (logits), joined by commas."""
+    """Where similarity maps are compared: e (deepest features), d (last decoder features), o
+    (logits), joined by commas."""
     sim_weight: float = 50.0
     """Weight of the similarity term; constant, not ramped."""
     combine: Literal["max", "mean"] = "max"
     """How the other networks' probabilities make a pseudo-label."""
     consistency: float = 0.1
-    """Weight of the pseudo-labels once ramped up."""
+    """Weight of the pseudo-labels once ramped up, 0 or more."""
     consistency_rampup: float = 200.0
-    """Length of the ramp, in units of --rampup_unit steps."""
+    """Length of its ramp in units of --rampup_unit steps; 0: the weight is constant."""
     rampup_unit: int = 150
     """Steps in a unit of the ramp."""
 
@@ -51,13 +52,11 @@ PUBLISHED = ("NEU-Seg", "DAGM", "MT")
 
 
 def pseudo_labels(logits, combine):
-    """For each network the argmax of what the others say together, (B, *spatial); no gradient, no threshold."""
-    probabilities = torch.stack([z.detach().softmax(1) for z in logits])
-    labels = []
-    for k in range(len(logits)):
-        others = torch.cat([probabilities[:k], probabilities[k + 1 :]])
-        labels.append((others.amax(0) if combine == "max" else others.mean(0)).argmax(1))
-    return labels
+    """For each network the argmax of what the others say together, (B, *sides); no gradient, no
+    threshold."""
+    p = torch.stack([z.detach().softmax(1) for z in logits])
+    others = [torch.cat([p[:k], p[k + 1 :]]) for k in range(len(logits))]
+    return [(q.amax(0) if combine == "max" else q.mean(0)).argmax(1) for q in others]
 
 
 def losses(branches, batch, weight, options):
@@ -65,30 +64,38 @@ def losses(branches, batch, weight, options):
     terms: dict = dict.fromkeys(("supervised", "cps_unlabeled", "cps_labeled", "similarity"), 0.0)
     for part, images in (("labeled", batch.labeled), ("unlabeled", batch.unlabeled)):
         taps: dict[str, list] = {"e": [], "d": [], "o": []}
-        for network in branches:  # labelled and unlabelled images pass apart, so batch norm sees them apart
+        for network in branches:  # the parts pass apart, so batch norm sees them apart
             maps = network.encode(images)
             features = network.decode(maps)
             for stage, tap in zip("edo", (maps[-1], features, network.head(features))):
                 taps[stage].append(tap)
-        made = pseudo_labels(taps["o"], options.combine)
-        terms[f"cps_{part}"] = sum(supervised_loss(z, y, options.dice) for z, y in zip(taps["o"], made))
+        pseudo = pseudo_labels(taps["o"], options.combine)
+        each = [supervised_loss(z, q, options.dice) for z, q in zip(taps["o"], pseudo)]
+        terms[f"cps_{part}"] = sum(each)
         if part == "labeled":
-            terms["supervised"] = sum(supervised_loss(z, batch.labels, options.dice) for z in taps["o"])
+            each = [supervised_loss(z, batch.labels, options.dice) for z in taps["o"]]
+            terms["supervised"] = sum(each)
         for stage in options.sim_stages.split(","):
-            terms["similarity"] += sum(symmetric_similarity_loss(a, b) for a, b in combinations(taps[stage], 2))
-    total = terms["supervised"] + weight * (terms["cps_unlabeled"] + terms["cps_labeled"]) + options.sim_weight * terms["similarity"]
-    pictures = torch.stack([similarity_map(z.detach()) for z in taps["o"]])
-    return {"total": total, **terms, "pseudo_labels": made[0], "similarity_maps": pictures}
+            pairs = combinations(taps[stage], 2)
+            terms["similarity"] += sum(symmetric_similarity_loss(a, b) for a, b in pairs)
+    total = (terms["supervised"] + weight * (terms["cps_unlabeled"] + terms["cps_labeled"])
+             + options.sim_weight * terms["similarity"])
+    maps = torch.stack([similarity_map(z.detach()) for z in taps["o"]])
+    return {"total": total, **terms, "pseudo_labels": pseudo[0], "similarity_maps": maps}
 
 
 def main(options: SimEps) -> None:
     run = Run(options)
-    run.refuse(options.num_branches < 2, f"--num_branches {options.num_branches}: at least 2 networks are needed.")
-    run.refuse(set(options.sim_stages.split(",")) - set("edo"), f"--sim_stages {options.sim_stages}: write e, d, o, joined by commas.")
+    run.refuse(options.num_branches < 2,
+               f"--num_branches {options.num_branches}: at least 2 networks are needed.")
+    run.refuse(set(options.sim_stages.split(",")) - set("edo"),
+               f"--sim_stages {options.sim_stages}: write e, d, o, joined by commas.")
     if run.data.name not in PUBLISHED:
-        run.say(f"Similarity weight {options.sim_weight:g}, stages {options.sim_stages}, {options.combine} voting, consistency "
-                f"{options.consistency:g}: for {run.data.name} nobody has published values of simEps; these are ours.")
-    run.refuse(options.passes == "joint", "--passes joint: simEps sends labelled and unlabelled images through its networks apart.")
+        run.say(f"Similarity weight {options.sim_weight:g}, stages {options.sim_stages}, "
+                f"{options.combine} voting, consistency {options.consistency:g}: for "
+                f"{run.data.name} nobody has published values of simEps; these are ours.")
+    run.refuse(options.passes == "joint", "--passes joint: simEps sends labelled and unlabelled "
+               "images through its networks apart.")
     roles = [f"branch{k + 1}" for k in range(options.num_branches)]
     branches = [run.network(role) for role in roles]
     optimizers = [run.optimizer(role, network) for role, network in zip(roles, branches)]
@@ -96,7 +103,8 @@ def main(options: SimEps) -> None:
     run.evaluates(ensemble="mean_logits", **dict(zip(roles, branches)))
 
     for step, batch in run.batches():
-        weight = consistency_weight(step, options.consistency, options.consistency_rampup, options.rampup_unit, options.whole_ramp)
+        ramp = run.ramp(step, options.consistency_rampup, options.rampup_unit)
+        weight = options.consistency * ramp
         terms = step_losses(branches, batch, weight, options)
         run.update(optimizers, terms)
         run.after_step(step, terms)

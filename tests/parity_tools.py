@@ -18,6 +18,7 @@ from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
 from engine.compiling import compiled
+from engine.stage import Stage
 
 Computed = dict[str, Any]
 """Name of a golden array -> what the project computes; a masked array where some elements are not ours."""
@@ -182,7 +183,11 @@ class ScriptedRun:
     `networks`: by role. `kept`: what `keep` gives in place of the thing kept. `rate`: of plain gradient descent; 0 changes no weight.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], batches: Sequence[Batch], kept: Mapping[str, Any], rate: float, after: Any):
+    ramp = Stage.ramp
+
+    def __init__(self, options: Any, networks: Mapping[str, nn.Module], batches: Sequence[Batch], kept: Mapping[str, Any], rate: float,
+                 after: Any):
+        self.options, self.iterations = options, options.max_iterations
         self.networks, self.golden_batches, self.kept, self.rate, self.after = networks, batches, dict(kept), rate, after
         self.data, self.world = DATA_SETS["ACDC"], 1
         self.steps: list[Step] = []
@@ -245,7 +250,7 @@ class ScriptedRun:
 def drive(script: ModuleType, options: Any, networks: Mapping[str, nn.Module], batches: Sequence[Batch],
           kept: Mapping[str, Any] | None = None, rate: float = 0.0, after: Callable[[int], None] | None = None) -> ScriptedRun:
     """Runs a training script's own `main` over `batches`; weights and flags of a step are the ones that it makes from `batch.step`."""
-    run = ScriptedRun(networks, batches, kept or {}, rate, after)
+    run = ScriptedRun(options, networks, batches, kept or {}, rate, after)
     with mock.patch.object(script, "Run", lambda given: run):
         script.main(options)
     assert run.finished

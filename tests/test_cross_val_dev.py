@@ -20,7 +20,7 @@ from dataloaders.layouts.acdc import AcdcSource
 from dataloaders.splits import split as splits
 from dataloaders.splits.split import SplitRequest
 from engine import parse
-from engine.schedules import consistency_weight
+from engine.schedules import ramp
 from storage.folders import result_path
 
 PROTOCOL = "cross_val_dev"
@@ -102,10 +102,10 @@ def test_the_protocol_brings_its_own_defaults():
 
 def test_the_ramp_ends_with_the_training():
     for length in (7, 100, 30000, 60000):
-        weights = [consistency_weight(step, 0.1, 200.0, whole=length) for step in range(length)]
-        assert weights == sorted(weights) and abs(weights[-1] - 0.1) < 0.1 * (0.11 if length == 7 else 0.001)
-    same = [consistency_weight(step, 0.1, 200.0) for step in range(0, 30000, 37)]
-    assert same == [consistency_weight(step, 0.1, 200.0, whole=30000) for step in range(0, 30000, 37)]
+        weights = [ramp(step, 200.0, whole=length) for step in range(length)]
+        assert weights == sorted(weights) and abs(weights[-1] - 1) < (0.11 if length == 7 else 0.001)
+    same = [ramp(step, 200.0) for step in range(0, 30000, 37)]
+    assert same == [ramp(step, 200.0, whole=30000) for step in range(0, 30000, 37)]
 
 
 def test_a_run_says_what_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch):

@@ -14,7 +14,7 @@ from torch import nn
 
 from dataloaders.batches.loader import Batch
 from dataloaders.errors import UserError
-from engine.schedules import consistency_weight
+from engine.schedules import ramp
 from losses import (
     cross_entropy,
     dice_loss,
@@ -292,7 +292,7 @@ def test_terms_of_simeps_add_up_and_reach_both_parts():
     run = drive(train_simEps, options, {f"branch{k + 1}": stub for k, stub in enumerate(stubs)}, [golden_batch(labels, 2, 6000)])
     (step,) = run.steps
     terms, weight = step.terms, step.arguments["weight"]
-    assert weight == consistency_weight(6000, 0.1, 200, 60) == pytest.approx(0.0286505, abs=1e-7)
+    assert weight == 0.1 * ramp(6000, 200, 60) == pytest.approx(0.0286505, abs=1e-7)
     total = terms["supervised"] + weight * (terms["cps_labeled"] + terms["cps_unlabeled"]) + 7 * terms["similarity"]
     torch.testing.assert_close(terms["total"], total)
     assert list(run.evaluated) == ["ensemble", "branch1", "branch2", "branch3", "branch4"] and run.evaluated["ensemble"] == "mean_logits"

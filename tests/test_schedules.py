@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.schedules import SCHEDULES, Plateau, consistency_weight, cosine_rampdown, linear_rampup, poly, sigmoid_rampup
+from engine.schedules import SCHEDULES, Plateau, cosine_rampdown, linear_rampup, poly, ramp, sigmoid_rampup
 from engine.stage import ScheduledOptimizer
 
 TOTALS = st.integers(2, 60000)
@@ -108,11 +108,10 @@ def test_linear_and_cosine_ramps():
     (0, 6.737947e-4), (3000, 1.742e-3), (15000, 2.865048e-2), (29999, 9.9988e-2), (30000, 0.1), (60000, 0.1),
 ])
 def test_consistency_weight_of_the_published_protocol(step, weight):
-    assert consistency_weight(step, 0.1, 200) == pytest.approx(weight, rel=3e-4)
+    assert 0.1 * ramp(step, 200) == pytest.approx(weight, rel=3e-4)
 
 
 @given(st.integers(0, 40000), st.integers(1, 400))
 def test_consistency_weight_is_a_staircase(step, unit):
     start = step // unit * unit
-    assert consistency_weight(step, 0.1, 200, unit) == consistency_weight(start, 0.1, 200, unit)
-    assert consistency_weight(start + unit, 0.1, 200, unit) >= consistency_weight(start, 0.1, 200, unit)
+    assert ramp(step, 200, unit) == ramp(start, 200, unit) <= ramp(start + unit, 200, unit)

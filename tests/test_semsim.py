@@ -13,14 +13,13 @@ from dataloaders.augmentation.strong_views import mixed_view
 from dataloaders.batches.loader import Batch
 from engine import parse
 from engine.compiling import compiled
-from losses import dice_per_class, supervised_loss
+from losses import dice_per_class, masked_dice, supervised_loss
 from losses.overlap import one_hot
 from losses.semantic import (
     affinity,
     agreement,
     cut_mixed,
     local_prototypes,
-    masked_dice,
     middles,
     propagate,
     queried,

@@ -26,8 +26,7 @@ def code_lines(path: Path) -> list[str]:
 def skeleton() -> set[str]:
     """The frame of every script: what the shortest one has, whatever its names."""
     return set(code_lines(CODE / "train_Supervised.py")) | {
-        "import torch", "from typing import Literal", "from engine.schedules import consistency_weight",
-        "for step, batch in run.batches():"}
+        "import torch", "from typing import Literal", "for step, batch in run.batches():"}
 
 
 def shared_run(first: list[str], second: list[str], frame: set[str]) -> list[str]:

@@ -206,7 +206,7 @@ def test_initial_weights_of_kaiming_and_xavier(name):
 def rdrop_terms(first, second, labels, weight=0.1, **values):
     """The script's losses for two networks (or two passes) that answer so."""
     batch = golden_batch(labels, len(first) - len(labels))
-    return train_RDrop.losses([Stub(first), Stub(second)], batch, torch.tensor(weight), train_RDrop.RDrop(**values))
+    return train_RDrop.losses(Stub(first), Stub(second), batch, torch.tensor(weight), train_RDrop.RDrop(**values))
 
 
 def test_golden_divergence():
@@ -266,7 +266,7 @@ def test_dropout_is_all_that_differs():
     for dropout in (0.0, 1.0):
         torch.manual_seed(0)
         network = build("unet", num_classes=2, dropout=dropout)
-        found[dropout] = train_RDrop.losses([network, network], batch, 0.1, train_RDrop.RDrop())
+        found[dropout] = train_RDrop.losses(network, network, batch, 0.1, train_RDrop.RDrop())
         assert train_RDrop.is_random(network, 1, (16, 32)) == bool(dropout)
     assert found[0.0]["divergence"] == 0 < found[1.0]["divergence"]
     assert found[0.0]["supervised_1"] == found[0.0]["supervised_2"] and found[1.0]["supervised_1"] != found[1.0]["supervised_2"]

@@ -115,11 +115,6 @@ class Options:
     accept_changes: bool = False
     """Resume although code or options have changed; every result then says so."""
 
-    @property
-    def whole_ramp(self) -> int | None:
-        """The steps over which a ramp rises under --ramp whole; None where it is measured in units of its own."""
-        return self.max_iterations if self.ramp == "whole" else None
-
 
 HARMLESS = ("save_every", "log_every", "cache", "fresh", "accept_changes", "root_path", "dataset", "exp")
 """Options that change no result; the data set's place is compared by itself."""

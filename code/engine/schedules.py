@@ -1,4 +1,4 @@
-"""Ramps, learning rates and consistency weights: plain functions of the step (0-based)."""
+"""Ramps and learning rates: plain functions of the step (0-based)."""
 from __future__ import annotations
 
 import math
@@ -22,14 +22,13 @@ def cosine_rampdown(t: float, length: float) -> float:
     return 0.5 * (math.cos(math.pi * t / length) + 1)
 
 
-def consistency_weight(step: int, maximum: float, rampup: float, unit: int = 150, whole: int | None = None) -> float:
-    """maximum * sigmoid_rampup(floor(step / unit), rampup): the staircase of this field.
+def ramp(step: int, length: float, unit: int = 150, whole: int | None = None) -> float:
+    """sigmoid_rampup(floor(step / unit), length), the staircase of this field: e^-5 at step 0, not 0; 1 from `length` units on.
 
-    `rampup` is measured in units of `unit` steps, or, where `whole` is given, in as many units as make `whole` steps (SSL4MIS's
-    cross_val_dev: floor(step / (whole / rampup))). Not 0 at step 0: maximum * e^-5.
+    A unit is `unit` steps, or, where `whole` is given, such that the ramp fills so many steps (SSL4MIS's cross_val_dev:
+    floor(step / (whole / length))). Of scripts `run.ramp` is the one to call: it knows --ramp.
     """
-    stair = step // unit if whole is None else step * rampup // whole
-    return maximum * sigmoid_rampup(stair, rampup)
+    return sigmoid_rampup(step // unit if whole is None else step * length // whole, length)
 
 
 def poly(base: float, t: float, total: float) -> float:

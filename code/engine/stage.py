@@ -25,6 +25,7 @@ from engine.feeding import Fed, loader_of, told
 from engine.monitor import Monitor, NotFinite, scalars
 from engine.optimizers import Form, ScheduledOptimizer
 from engine.saving import Parts, Spent, snapshot
+from engine.schedules import ramp
 from engine.session import Session
 from engine.sizes import check_network
 from losses import ranks
@@ -188,6 +189,13 @@ class Stage:
                     optimizer.set_rate(step, self.iterations)
                 faults.reach("step")
                 yield step, batch
+
+    def ramp(self, step: int, length: float, unit: int = 150) -> float:
+        """The share of its weight that a term has at a step: a staircase from e^-5 to 1 in `length` units of `unit` steps.
+
+        Under --ramp whole it has as many stairs, and they fill the stage.
+        """
+        return ramp(step, length, unit, self.iterations if self.options.ramp == "whole" else None)
 
     def update(self, optimizers: ScheduledOptimizer | Sequence[ScheduledOptimizer], terms: Terms, minimise: str = "total") -> None:
         """Differentiates terms[minimise] for the optimizers' own parameters, and steps them.

@@ -41,6 +41,15 @@ def dice_loss(logits: Tensor, labels: Tensor, class_weight: Tensor | None = None
     return losses[1:].mean() if foreground_only else losses.mean()
 
 
+def masked_dice(probabilities: Tensor, target: Tensor, mask: Tensor, smooth: float = 1e-5) -> Tensor:
+    """1 - (2 sum m p y + s) / (sum m p^2 + sum m y^2 + s), sums over batch and space, mean over classes; 0 where the mask is empty.
+
+    probabilities and target (B, C, H, W), the target one-hot or not; mask (B, 1, H, W).
+    """
+    overlap, total = batch_sums((mask * probabilities * target).sum((0, 2, 3)), (mask * (probabilities**2 + target**2)).sum((0, 2, 3)))
+    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
 def plain_dice(first: Tensor, second: Tensor, smooth: float = 1e-5) -> Tensor:
     """1 - (2 sum pq + s) / (sum p + sum q + s) of two maps of equal shape, over all their elements; a scalar."""
     overlap, total = batch_sums((first * second).sum(), first.sum() + second.sum())

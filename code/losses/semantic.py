@@ -10,21 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.overlap import one_hot
-from losses.ranks import batch_sums
 
 ABSENT = -1e4
 """In place of minus infinity: e^-10000 is 0 in float32, and 0 * -10000 is 0, not NaN."""
 SMALLEST = 1e-6
 """Least cosine inside a logarithm."""
-
-
-def masked_dice(probabilities: Tensor, target: Tensor, mask: Tensor, smooth: float = 1e-5) -> Tensor:
-    """1 - (2 sum m p y + s) / (sum m p^2 + sum m y^2 + s), sums over batch and space, mean over classes; 0 where the mask is empty.
-
-    probabilities and target (B, C, H, W), the target one-hot or not; mask (B, 1, H, W).
-    """
-    overlap, total = batch_sums((mask * probabilities * target).sum((0, 2, 3)), (mask * (probabilities**2 + target**2)).sum((0, 2, 3)))
-    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
 
 def affinity(features: Tensor, temperature: float = 1.0) -> Tensor:
@@ -48,10 +38,11 @@ def in_regions(x: Tensor, regions: int) -> Tensor:
 def local_prototypes(features: Tensor, labels: Tensor, num_classes: int, regions: int) -> tuple[Tensor, Tensor]:
     """G (eq. 7): the mean feature of each class in each region of each labelled image, and which classes an image has.
 
-    features (B, D, H, W), labels (B, H, W), 255 ignored -> prototypes (B, num_classes, regions, regions, D) and (B, num_classes) bool.
+    features (B, D, h, w); labels (B, H, W), H and W multiples of h and w, 255 ignored -> prototypes (B, num_classes, regions, regions, D)
+    and (B, num_classes) bool.
     A class that a region lacks has its mean over the whole image there, one that the image lacks zeros.
     """
-    counted = in_regions(one_hot(labels, num_classes)[0], regions)
+    counted = in_regions(one_hot(middles(labels, features.shape[2:]), num_classes)[0], regions)
     sums = torch.einsum("bcnymx,bdnymx->bcnmd", counted, in_regions(features.float(), regions))
     counts = counted.sum((3, 5)).unsqueeze(-1)
     whole_sums, whole_counts = sums.sum((2, 3), keepdim=True), counts.sum((2, 3), keepdim=True)
@@ -107,6 +98,18 @@ def middles(x: Tensor, sides: torch.Size) -> Tensor:
 def cut_mixed(x: Tensor, box: Tensor, partner: Tensor) -> Tensor:
     """(B, C, h, w) with row `partner[b]` in the box of row b; box (B, 1, H, W) bool, H and W multiples of h and w; partner (B,)."""
     return torch.where(middles(box, x.shape[2:]), x[partner], x)
+
+
+def taught(target: Tensor, deciding: Tensor, view: tuple[Tensor, Tensor, Tensor], threshold: float, form: str) -> tuple[Tensor, Tensor]:
+    """(what a weak view teaches a strong one, where that counts), both cut and mixed as the strong view is (`mixed_view`).
+
+    target (B, C, h, w): what is taught ("soft"), or its likeliest class, one-hot ("hard"). deciding (B, C, *sides): probabilities whose
+    largest must reach the threshold, resized to h x w where they have other sides; the mask is (B, 1, h, w) bool.
+    """
+    if deciding.shape != target.shape:
+        deciding = F.interpolate(deciding, size=target.shape[2:], mode="bilinear")
+    sure = cut_mixed(deciding.amax(1, keepdim=True), *view[1:]) >= threshold
+    return cut_mixed(one_hot(target.argmax(1), target.shape[1])[0] if form == "hard" else target, *view[1:]), sure
 
 
 def rectified(logits: Tensor, features: Tensor, on: str, temperature: float, factor: float) -> Tensor:

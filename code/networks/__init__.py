@@ -15,6 +15,7 @@ from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.passes import logits_of
+from networks.perturbations import noisy
 from networks.pnet import PNet
 from networks.sfm import SFM
 from networks.swin_unet import SwinUNet
@@ -47,7 +48,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "sfm": SFM,
 }
 
-__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names"]
+__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names", "noisy"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

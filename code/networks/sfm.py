@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.base import Network
 from networks.unet import WIDTHS as UNET
 
 STRIDES = (2, 4, 8)
@@ -92,3 +93,9 @@ class SFM(nn.Module):
         fine, middle, coarse = self.attend(maps)
         resized = [F.interpolate(x, size=middle.shape[2:], mode="bilinear") for x in (fine, coarse)]
         return self.fuse(torch.cat([resized[0], middle, resized[1]], 1))
+
+
+def logits_and_fused(network: Network, fusion: SFM, images: Tensor) -> tuple[Tensor, Tensor]:
+    """(logits, features fused from the second to the fourth map) of images (B, C, H, W), in one pass of the network."""
+    maps = network.encode(images)
+    return network.head(network.decode(maps)), fusion(maps[1:4])

@@ -14,7 +14,7 @@ from dataloaders.batches.sampling import legacy_two_stream_batches
 from dataloaders.catalog import DATA_SETS
 from dataloaders.layouts.acdc import AcdcSource
 from dataloaders.splits.split import label_budget
-from engine.schedules import SCHEDULES, consistency_weight, cosine_rampdown, linear_rampup, poly, sigmoid_rampup
+from engine.schedules import SCHEDULES, cosine_rampdown, linear_rampup, poly, ramp, sigmoid_rampup
 from engine.stage import ScheduledOptimizer
 from losses import (
     cross_entropy,
@@ -121,7 +121,7 @@ def weights(golden: Golden) -> Computed:
     for kind in golden.endings("in_iter_"):
         maximum, rampup, unit = golden[f"par_{kind}"].tolist()
         maximum *= 5 if kind == "bcp_acdc" else 1  # what BCP logs is five times the weight of the others
-        out[f"out_weight_{kind}"] = [consistency_weight(t, maximum, rampup, int(unit)) for t in golden[f"in_iter_{kind}"].tolist()]
+        out[f"out_weight_{kind}"] = [maximum * ramp(t, rampup, int(unit)) for t in golden[f"in_iter_{kind}"].tolist()]
     return out
 
 
