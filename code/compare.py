@@ -31,8 +31,8 @@ from system.jobs import run_all
 from val_2D import Validator
 
 CODE = Path(__file__).resolve().parent
-ORDER = ("MeanTeacher", "UAMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "SemSim", "EntMin", "DAN", "DCT", "RDrop",
-         "simEps")
+ORDER = ("MeanTeacher", "UAMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs",
+         "FixMatchCTA", "SemSim", "EntMin", "DAN", "DCT", "RDrop", "simEps")
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 

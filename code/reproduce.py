@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,13 +48,14 @@ class Reproduce:
 
 def main(options: Reproduce) -> None:
     record = opened(options.file)
-    script = CODE / f"train_{record.method}.py"
+    method, settings = reproduction.as_today(record.method, record.options)
+    script = CODE / f"train_{method}.py"
     root = data_root(record, options.root_path)
     if lines := reproduction.split_differences(record, root):
         raise UserError(f"{root}: these are not the data that {options.file} was made from:\n" + "\n".join(f"  - {one}" for one in lines)
                         + "\nGive the right folder with --root_path.")
     device = "cuda" if record.options["device"] == "cuda" and torch.cuda.is_available() else "cpu"
-    runs = planned(record, script, root, device, options.seeds or (record.seed,))
+    runs = planned(record, script, settings, root, device, options.seeds or (record.seed,))
     now = {"code": provenance.code_digest(script), "commit": provenance.commit(), "versions": provenance.versions(),
            "machine": provenance.machine(torch.device(device)) | {"threads": record.run["machine"].get("threads")}}
     say_changes(record, now)
@@ -100,11 +102,11 @@ def data_root(record: Record, given: Path | None) -> Path:
     return catalog.resolve(record.data_set, given or place, REPOSITORY)[1]
 
 
-def planned(record: Record, script: Path, root: Path, device: str, seeds: tuple[int, ...]) -> list[tuple[list[str], Path]]:
+def planned(record: Record, script: Path, settings: Mapping[str, Any], root: Path, device: str,
+            seeds: tuple[int, ...]) -> list[tuple[list[str], Path]]:
     """(words of the training, folder of the run) for every seed. Raises `UserError` where the script of today refuses them."""
-    settings = {**record.options, "device": device}
     every = [["--dataset", record.data_set, "--root_path", str(root), "--exp", f"reproduce/{reproduction.experiment(record)}",
-              *reproduction.training_words({**settings, "seed": seed})] for seed in seeds]
+              *reproduction.training_words({**settings, "device": device, "seed": seed})] for seed in seeds]
     done = subprocess.run([sys.executable, str(script)], input=json.dumps({"extra": [], "runs": every}), capture_output=True, text=True,
                           env={**os.environ, "SEMISEG_PLAN": "1"})
     lines = [json.loads(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []

@@ -170,7 +170,7 @@ def test_shares_have_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
 METHODS = {
     "Supervised": ("--augment", "strong"), "EntMin": (), "MeanTeacher": (), "UAMT": ("--consistency_rows", "all"), "ICT": (), "DCT": (),
     "CPS": (), "RDrop": (), "CrossTeaching": (), "CCT": (), "URPC": (), "DAN": (), "SemSim": (), "simEps": ("--num_branches", "2"),
-    "FixMatch": ("--variant", "published_cta"), "awkward_stages": ("--pretraining", "2"), "awkward_critic": (),
+    "FixMatchCTA": (), "awkward_stages": ("--pretraining", "2"), "awkward_critic": (),
 }
 
 

@@ -1,4 +1,4 @@
-"""What docs/methods/fixmatch.md promises; the golden files of both published variants are in parity_cases/fixmatch.py."""
+"""What the pages of FixMatch and its published forms promise; the golden files of both are in parity_cases/fixmatch.py."""
 import shutil
 import signal
 from functools import partial
@@ -10,19 +10,21 @@ import parity_tools
 import pytest
 import torch
 import train_FixMatch
+import train_FixMatchCTA
+import train_FixMatchStandardAugs
 from harness import content, outcome, together
 from parity_tools import Stub, drive, golden_batch, gradient
 from test_methods import discs, hard_dice
 from torch import nn
 
+from dataloaders.augmentation.strong_views import recoloured
 from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
 from engine import parse
+from losses import supervised_loss
 from losses.pseudo_labels import complementary_loss, concentration, hard_labels, relative_confidence
 from networks import build
-
-STANDARD, CTA = (train_FixMatch.FixMatch(**train_FixMatch.PRESETS[name]) for name in ("published_standard", "published_cta"))
 
 
 def logits_of_probabilities(*rows):
@@ -32,8 +34,7 @@ def logits_of_probabilities(*rows):
 
 def terms_of(student, teacher, labels, n_unlabeled, options):
     batch = golden_batch(labels, n_unlabeled)
-    views = batch.images if options.rows == "all" else batch.unlabeled
-    return train_FixMatch.losses(student, teacher, batch, views, 1.0, options)
+    return train_FixMatch.losses(student, teacher, batch, batch.unlabeled, 1.0, options)
 
 
 # Pseudo-labels
@@ -66,15 +67,23 @@ def test_unsure_pixels_have_no_say():
     labels = torch.zeros(1, 4, 4, dtype=torch.long)
     one, two = (terms_of(Stub(z), Stub(target), labels, 1, train_FixMatch.FixMatch())["unsupervised"] for z in (student, changed))
     assert one == two > 0
-    assert terms_of(Stub(changed), Stub(target), labels, 1, train_FixMatch.FixMatch(unsure="background", confidence=0.99))[
-        "unsupervised"] != one
+    batch, strong = golden_batch(labels, 1), torch.zeros(2, 1, 4, 4)
+    unsure = torch.cat([student[:1], target])
+    pair = [train_FixMatchStandardAugs.losses(Stub(unsure, z), batch, strong, 1.0, train_FixMatchStandardAugs.FixMatchStandardAugs())
+            for z in (student, changed)]
+    assert pair[0]["unsupervised"] != pair[1]["unsupervised"], "the published form teaches them background"
 
 
-def test_half_is_half():
-    student, target = torch.randn(2, 3, 4, 4), 9 * torch.randn(1, 3, 4, 4)
-    labels = torch.ones(1, 4, 4, dtype=torch.long)
-    half, whole = (terms_of(Stub(student), Stub(target), labels, 1, train_FixMatch.FixMatch(half=half)) for half in (True, False))
-    assert all(whole[name].item() == pytest.approx(2 * half[name].item()) for name in ("supervised", "unsupervised", "total"))
+def test_published_forms_sum_cross_entropy_and_dice():
+    weak, strong, target = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), 9 * torch.randn(2, 3, 4, 4)
+    batch = golden_batch(torch.ones(1, 4, 4, dtype=torch.long), 1)
+    batch.strong = batch.images
+    whole = train_FixMatchCTA.losses(Stub(weak, strong), Stub(target), batch, 1.0, train_FixMatchCTA.FixMatchCTA())
+    both = 2 * supervised_loss(weak[:1], batch.labels), 2 * supervised_loss(strong[1:], target[1:].argmax(1))
+    torch.testing.assert_close((whole["supervised"], whole["unsupervised"]), both)
+    standard = train_FixMatchStandardAugs.losses(Stub(weak, strong), batch, batch.images, 1.0,
+                                                 train_FixMatchStandardAugs.FixMatchStandardAugs())
+    torch.testing.assert_close(standard["supervised"], both[0])
 
 
 # Negative learning
@@ -116,15 +125,14 @@ def test_views_are_aligned():
     images = (torch.rand(1, 1, 8, 8) > 0.5).float().repeat_interleave(4, 2).repeat_interleave(4, 3)
     batch = batch_with_rng(torch.cat([images, images]), torch.zeros(1, 32, 32, dtype=torch.long))
     options = train_FixMatch.FixMatch(jitter=(0.0, 0.0, 0.0, 0.0))
-    data = drive(train_FixMatch, options, {"student": build("unet")}, []).data
-    views = train_FixMatch.strong_views(batch, data, options)
+    views = recoloured(batch.unlabeled, batch.rng, options.jitter)
     assert torch.equal(views, batch.unlabeled)
     found = {}
     for shift in range(-2, 3):
         terms = train_FixMatch.losses(Texture(), Texture(), batch, views.roll(shift, 3), 1.0, options)
         found[shift] = terms["unsupervised"].item()
     assert min(found, key=found.__getitem__) == 0 and found[0] < 0.01 < found[1]
-    strong = train_FixMatch.strong_views(batch, data, train_FixMatch.FixMatch(jitter=(0.2, 0.5, 0.8, 0.2)))
+    strong = recoloured(batch.unlabeled, batch.rng, (0.2, 0.5, 0.8, 0.2))
     assert not torch.equal(strong, views)
     edges = [(x[..., 1:] - x[..., :-1]).abs() > 1e-3 for x in (views, strong)]
     assert torch.equal(*edges)
@@ -144,13 +152,13 @@ def test_student_and_teacher_see_what_the_page_says():
 
 
 def test_blur_and_cutout_are_options_of_the_strong_view():
-    images = torch.rand(6, 1, 16, 16)
-    data = drive(train_FixMatch, train_FixMatch.FixMatch(), {"student": build("unet")}, []).data
-    plain = dict(jitter=(0.0, 0.0, 0.0, 0.0))
+    images, labels = torch.rand(6, 1, 16, 16), torch.zeros(0, 16, 16, dtype=torch.long)
 
     def views(**options):
-        batch = batch_with_rng(images, torch.zeros(0, 16, 16, dtype=torch.long))
-        return train_FixMatch.strong_views(batch, data, train_FixMatch.FixMatch(**plain, **options))
+        student, teacher = Stub(torch.zeros(6, 2, 16, 16)), Stub(torch.zeros(6, 2, 16, 16))
+        given = train_FixMatch.FixMatch(jitter=(0.0, 0.0, 0.0, 0.0), **options)
+        drive(train_FixMatch, given, {"student": student}, [batch_with_rng(images, labels)], {"teacher": teacher})
+        return student.seen[0]
 
     assert torch.equal(views(), images)
     assert all((view == 0).any() for view in views(cutout=1.0)) and not (images == 0).any()
@@ -160,12 +168,14 @@ def test_blur_and_cutout_are_options_of_the_strong_view():
 # The moving average, and steps that are left out
 
 
-def test_the_published_standard_variant_never_asks_its_moving_average():
+def test_the_standard_form_never_asks_its_moving_average():
     labels, weak, strong = torch.zeros(1, 8, 8, dtype=torch.long), torch.randn(2, 2, 8, 8), torch.randn(2, 2, 8, 8)
     totals = []
     for k in range(2):
         teacher = Stub(k * torch.randn(2, 2, 8, 8))
-        run = drive(train_FixMatch, STANDARD, {"student": Stub(weak, strong)}, [golden_batch(labels, 1)], {"teacher": teacher})
+        options = train_FixMatchStandardAugs.FixMatchStandardAugs()
+        networks, kept = {"student": Stub(weak, strong)}, {"teacher": teacher}
+        run = drive(train_FixMatchStandardAugs, options, networks, [golden_batch(labels, 1)], kept)
         assert not teacher.seen
         totals.append(run.steps[0].terms["total"].item())
     assert totals[0] == totals[1]
@@ -182,7 +192,7 @@ def test_a_batch_of_little_foreground_changes_no_weight():
         batch = golden_batch(labels, 1)
         batch.strong = torch.rand_like(batch.images)
         batch.images = torch.rand_like(batch.images)
-        run = drive(train_FixMatch, CTA, {"student": student}, [batch], rate=0.1)
+        run = drive(train_FixMatchCTA, train_FixMatchCTA.FixMatchCTA(), {"student": student}, [batch], rate=0.1)
         assert (not torch.equal(student.out.weight, before)) == moves
         assert run.kept["policy"].count == moves and len(run.steps) == 1
 
@@ -207,28 +217,31 @@ def test_two_discs_are_learnt_in_forty_steps():
 # The command line
 
 
-def test_variants_are_values_of_options(tmp_path):
-    given = ["--dataset", "ACDC", "--root_path", str(tmp_path), "--variant"]
-    standard, cta = (parse(train_FixMatch.FixMatch, train_FixMatch.PRESETS, [*given, name])
-                     for name in ("published_standard", "published_cta"))
-    assert (standard.unsure, standard.confidence, standard.pseudo_labels, standard.schedule) == ("background", 0.8, "student", "poly")
-    assert (cta.strong_view, cta.confidence, cta.pseudo_labels, cta.schedule) == ("ctaugment", 0.0, "teacher", "poly_next")
-    assert not standard.half and not cta.half and standard.rows == cta.rows == "all"
-    changed = parse(train_FixMatch.FixMatch, train_FixMatch.PRESETS, [*given, "published_cta", "--min_foreground", "0"])
-    assert changed.min_foreground == 0 and changed.strong_view == "ctaugment"
+def test_published_forms_are_scripts_with_their_published_values(tmp_path):
+    given = ["--dataset", "ACDC", "--root_path", str(tmp_path)]
+    standard = parse(train_FixMatchStandardAugs.FixMatchStandardAugs, train_FixMatchStandardAugs.PRESETS, given)
+    cta = parse(train_FixMatchCTA.FixMatchCTA, train_FixMatchCTA.PRESETS, given)
+    assert (standard.confidence, standard.jitter, standard.schedule) == (0.8, (0.8, 0.8, 0.8, 0.2), "poly")
+    assert (cta.confidence, cta.min_foreground, cta.schedule) == (0.0, 0.02, "poly_next")
+
+
+@pytest.mark.parametrize("words", [["--variant", "published_cta"], ["--variant=published_standard"]])
+def test_the_variants_of_before_are_named_with_what_to_type_now(words):
+    with pytest.raises(UserError, match="python code/train_FixMatchCTA.py, python code/train_FixMatchStandardAugs.py"):
+        parse(train_FixMatch.FixMatch, train_FixMatch.PRESETS, ["--dataset", "Phantom", *words])
 
 
 def test_what_cannot_be_is_refused(monkeypatch):
-    with pytest.raises(UserError, match="add --rows all"):
-        drive(train_FixMatch, train_FixMatch.FixMatch(pseudo_labels="student"), {}, [])
     monkeypatch.setitem(parity_tools.DATA_SETS, "ACDC", DATA_SETS["LA"])
-    with pytest.raises(UserError, match="FixMatch is for images, and LA has volumes"):
-        drive(train_FixMatch, train_FixMatch.FixMatch(), {}, [])
+    for script, options in ((train_FixMatch, train_FixMatch.FixMatch()), (train_FixMatchCTA, train_FixMatchCTA.FixMatchCTA()),
+                            (train_FixMatchStandardAugs, train_FixMatchStandardAugs.FixMatchStandardAugs())):
+        with pytest.raises(UserError, match="FixMatch is for images, and LA has volumes"):
+            drive(script, options, {}, [])
 
 
 def test_a_learned_policy_is_resumed_to_the_bit(bench):
     """Killed inside the second epoch of five steps, so the policy has learned and drawn anew by then."""
-    train = partial(bench.train, "FixMatch", "--variant", "published_cta", "--steps_per_epoch", "5", "--min_foreground", "0.0")
+    train = partial(bench.train, "FixMatchCTA", "--steps_per_epoch", "5", "--min_foreground", "0.0")
     whole, killed = together([partial(train, model="whole"), partial(train, model="killed", fault="kill@step:8")])
     assert (whole.code, killed.code) == (0, -signal.SIGKILL)
     end = train(model="killed")
@@ -240,7 +253,7 @@ def test_a_learned_policy_is_resumed_to_the_bit(bench):
 
 def test_labels_of_unlabelled_slices_are_never_read(bench):
     """They decide nothing, the batches that are left out included (published: they did)."""
-    train = partial(bench.train, "FixMatch", "--variant", "published_cta", "--max_iterations", "4", data=bench.folder / "ACDC")
+    train = partial(bench.train, "FixMatchCTA", "--max_iterations", "4", data=bench.folder / "ACDC")
     shutil.copytree(bench.data, bench.folder / "ACDC")
     assert train(model="whole").code == 0
     for file in (bench.folder / "ACDC" / "data").rglob("*.h5"):

@@ -43,6 +43,24 @@ def test_recorded_options_give_the_same_run(script, words):
     assert run_name(second, second.resolved) == run_name(first, first.resolved)
 
 
+@pytest.mark.parametrize("variant, method, confidence", [
+    ("default", "FixMatch", 0.95), ("published_standard", "FixMatchStandardAugs", 0.8), ("published_cta", "FixMatchCTA", 0.0),
+])
+def test_a_file_of_a_script_that_was_split_is_made_by_the_script_of_its_form(variant, method, confidence):
+    """Of the default by the options of a file of that time; of the others by what that script's presets were."""
+    file = next((reproduce.CODE.parent / "results" / "phantom_folds" / "FixMatch_7_labeled").rglob("fold0*0.json"))
+    recorded = {**json.loads(file.read_text())["run"]["options"], "variant": variant, "confidence": confidence}
+    recorded |= {name: value for name, value in reproduction.FORMS["FixMatch"][variant].fixed.items() if name in recorded}
+    found, options = reproduction.as_today("FixMatch", recorded)
+    module = importlib.import_module(f"train_{found}")
+    kind = getattr(module, method)
+    again = parse(kind, module.PRESETS, ["--dataset", "Phantom", *reproduction.training_words(options)])
+    assert found == method and again.confidence == confidence and again.max_iterations == 200 and again.resolved.method == method
+    with pytest.raises(UserError, match=rf"code/train_{method}.py now, which has no --half {not recorded['half']}"):
+        reproduction.as_today("FixMatch", recorded | {"half": not recorded["half"]})
+    assert reproduction.as_today("MeanTeacher", recorded) == ("MeanTeacher", recorded)
+
+
 def made(seed=0, dice=0.8, fold=None, predictor="student", quoted=True, path=Path("x.json"), **options) -> Record:
     """A record of four scores around `dice`."""
     settings = {"seed": seed, "fold": fold, "labeled_seed": 0, "labeled_choice": "first", "labeled_num": "7", **options}

@@ -21,7 +21,7 @@ CODE = Path(__file__).parents[1] / "code"
 METHODS = sorted(path.stem.removeprefix("train_") for path in CODE.glob("train_*.py"))
 FOUR = ("--dataset", "ACDC", "--max_iterations", "4", "--val_every", "2", "--save_every", "2", "--log_every", "1")
 VOLUMES = ("--dataset", "nnunet", "--patch_size", "32", "16", "16", "--max_iterations", "4", "--val_every", "4", "--save_every", "2")
-IMAGES_ONLY = ("CCT", "CrossTeaching", "FixMatch", "SemSim")
+IMAGES_ONLY = ("CCT", "CrossTeaching", "FixMatch", "FixMatchCTA", "FixMatchStandardAugs", "SemSim")
 AT_WORK = {"MeanTeacher": ("--consistency_start", "0", "--consistency", "5"), "simEps": ("--num_branches", "2"),
            "UAMT": ("--teacher_passes", "2")}
 """Options under which four steps use all that a method has."""

@@ -166,6 +166,9 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
         if word.startswith("--") and flag in REPLACED and flag not in names:
             raise UserError(f"--{flag} has no meaning here. {REPLACED[flag]}")
         if word.startswith("--") and flag not in names and flag != "help" and not flag.startswith("no_"):
+            if flag == "variant" and (beside := forms_of(kind)):
+                raise UserError(f"{Path(inspect.getfile(kind)).name} has no --variant: its published forms are scripts of their own, "
+                                f"{', '.join(f'python code/{script}' for script in beside)}.")
             near = difflib.get_close_matches(flag, names, 3, 0.5)
             hint = f" Did you mean {' or '.join('--' + name for name in near)}?" if near else ""
             raise UserError(f"There is no option --{flag}.{hint} --help lists all of them.")
@@ -198,6 +201,12 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
         options.stride = tuple(min(step, side) for step, side in zip(options.stride, options.patch_size))
     check(options, data)
     return options
+
+
+def forms_of(kind: type[Options]) -> list[str]:
+    """Scripts beside a script whose names go on where its own ends: train_FixMatch.py has train_FixMatchCTA.py."""
+    script = Path(inspect.getfile(kind))
+    return sorted(path.name for path in script.parent.glob(f"{script.stem}[A-Z]*.py"))
 
 
 def _value_of(words: Sequence[str], name: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from command_line.options import REPOSITORY
 from dataloaders import catalog
+from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest, make_split
 from reporting.records import METRICS, Record, read
 from storage.folders import budget_word, model_folder, results_folder
@@ -18,6 +19,48 @@ LEAST = 3
 """Runs that make a spread."""
 VARIES = ("seed", "labeled_seed", "fold")
 """Options by which runs of one row differ."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a script of today makes of a file that a script of several forms has written."""
+
+    method: str
+    fixed: Mapping[str, Any]
+    """Options that are options no more, with the values that the script now has."""
+    idle: tuple[str, ...] = ()
+    """Options that the form never read."""
+
+
+FORMS = {
+    "FixMatch": {
+        "default": Form("FixMatch", {
+            "pseudo_labels": "teacher", "unsure": "ignore", "half": True, "rows": "unlabeled", "complementary": False,
+            "weak_view": "dataset", "strong_view": "jitter", "min_foreground": 0.0}),
+        "published_standard": Form("FixMatchStandardAugs", {
+            "pseudo_labels": "student", "unsure": "background", "half": False, "rows": "all", "complementary": True,
+            "weak_view": "turn_flip", "strong_view": "jitter", "min_foreground": 0.0}),
+        "published_cta": Form("FixMatchCTA", {
+            "pseudo_labels": "teacher", "unsure": "ignore", "half": False, "rows": "all", "complementary": False,
+            "weak_view": "dataset", "strong_view": "ctaugment"}, ("jitter", "blur", "cutout")),
+    },
+}
+"""Methods whose forms were values of --variant once and are scripts of their own now, by the recorded variant."""
+
+
+def as_today(method: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(method, options) by which today's scripts make what a file records.
+
+    Raises `UserError` where the options were a mixture of forms, of which there is no script any more.
+    """
+    form = FORMS.get(method, {}).get(options.get("variant", ""))
+    if form is None:
+        return method, dict(options)
+    if mixed := [f"--{name} {options[name]}" for name, value in form.fixed.items() if options.get(name, value) != value]:
+        raise UserError(f"{method} with --variant {options['variant']} is code/train_{form.method}.py now, which has no {', '.join(mixed)}."
+                        " Check out the commit that the file names to train it again.")
+    gone = {"variant", *form.fixed, *form.idle}
+    return form.method, {name: value for name, value in options.items() if name not in gone}
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,25 @@
-"""FixMatch's two published variants on one labelled and unlabelled batch: the script's own `main`, with stub networks."""
+"""FixMatch's two published forms on one labelled and unlabelled batch: the script's own `main`, with stub networks."""
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import torch
-import train_FixMatch
+import train_FixMatchCTA
+import train_FixMatchStandardAugs
 from parity_tools import Computed, Golden, Parity, ScriptedRun, Stub, drive, golden_batch, gradient
 
 from losses.pseudo_labels import concentration, hard_labels, relative_confidence
 
 
-def variant(golden: Golden, name: str, teacher: Stub) -> tuple[ScriptedRun, torch.Tensor, torch.Tensor, Computed]:
+def step_of(golden: Golden, script: Any, options: Any, teacher: Stub) -> tuple[ScriptedRun, torch.Tensor, torch.Tensor, Computed]:
     """The script at the file's step: weak logits of the student, then strong ones; what both files have in common."""
     weak, strong = golden.leaf("in_weak_logits"), golden.leaf("in_strong_logits")
     labels = golden.tensor("in_labels")[: golden["par_labeled_bs"].item()]
     batch = golden_batch(labels, len(weak) - len(labels), golden["par_iter"].item())
     batch.strong = torch.full_like(batch.images, 2.0)
-    values: dict[str, Any] = dict(train_FixMatch.PRESETS[name])
     student = Stub(weak, strong)
-    run = drive(train_FixMatch, train_FixMatch.FixMatch(**values), {"student": student}, [batch], {"teacher": teacher})
+    run = drive(script, options, {"student": student}, [batch], {"teacher": teacher})
     assert [seen.amax().item() for seen in student.seen] == [1, 2], "the weak views, then the strong ones"
     terms = run.steps[0].terms
     by_weak, by_strong = gradient(terms["unsupervised"], weak, strong)
@@ -30,7 +31,8 @@ def variant(golden: Golden, name: str, teacher: Stub) -> tuple[ScriptedRun, torc
 
 def standard(golden: Golden) -> Computed:
     teacher = Stub()
-    run, weak, strong, out = variant(golden, "published_standard", teacher)
+    with mock.patch.object(train_FixMatchStandardAugs, "recoloured", lambda images, *drawn: torch.full_like(images, 2.0)):
+        run, weak, strong, out = step_of(golden, train_FixMatchStandardAugs, train_FixMatchStandardAugs.FixMatchStandardAugs(), teacher)
     terms = run.steps[0].terms
     assert not teacher.seen, "the moving average is made and never asked"
     out |= {"out_normalized": relative_confidence(weak), "out_pseudo_labels": terms["pseudo_labels"]}
@@ -41,9 +43,9 @@ def standard(golden: Golden) -> Computed:
 
 def cta(golden: Golden) -> Computed:
     teacher = Stub(golden.tensor("in_teacher_weak_logits"))
-    run, weak, _, out = variant(golden, "published_cta", teacher)
+    run, weak, _, out = step_of(golden, train_FixMatchCTA, train_FixMatchCTA.FixMatchCTA(), teacher)
     terms = run.steps[0].terms
-    labels = hard_labels(golden.tensor("in_teacher_weak_logits"), train_FixMatch.PRESETS["published_cta"]["confidence"])
+    labels = hard_labels(golden.tensor("in_teacher_weak_logits"), train_FixMatchCTA.FixMatchCTA().confidence)
     assert torch.equal(labels[golden["par_labeled_bs"].item() :], terms["pseudo_labels"]) and terms["mask"].all()
     return out | {"out_pseudo_labels": labels, "grad_supervised_weak": gradient(terms["supervised"], weak)[0]}
 

@@ -111,6 +111,16 @@ def cutmix_boxes(rng: np.random.Generator, n: int, sides: Sequence[int], probabi
     return (y >= top) & (y < bottom) & (x >= left) & (x < right)
 
 
+def recoloured(images: Tensor, rng: np.random.Generator, jitter: tuple[float, float, float, float], blur: float = 0.0,
+               holes: float = 0.0, mean: Scale = None, std: Scale = None) -> Tensor:
+    """FixMatch's strong view: `color_jitter` of all images (B, C, H, W), then `gaussian_blur` of a share of them, `cutout` of another.
+
+    jitter: brightness, contrast, saturation, hue. blur, holes: the shares, 0 to 1.
+    """
+    changed = gaussian_blur(color_jitter(images, rng, *jitter, mean=mean, std=std), rng, probability=blur)
+    return cutout(changed, rng, probability=holes, mean=mean, std=std)
+
+
 def mixed_view(images: Tensor, rng: np.random.Generator, mean: Scale = None, std: Scale = None) -> tuple[Tensor, Tensor, Tensor]:
     """The strong view of UniMatch's medical branch: (images, box, partner), all of B rows.
 
