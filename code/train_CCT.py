@@ -37,7 +37,6 @@ class CCT(Options):
 PRESETS: Presets = {
     "2D": dict(model="unet_cct"),
     "NEU-Seg": dict(base_lr=2e-3, max_iterations=35341, patience=40),
-    "Phantom": dict(consistency_rampup=1.0),
 }
 PERTURBED = ("noise", "dropout", "attention")
 

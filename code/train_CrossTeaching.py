@@ -34,7 +34,7 @@ class CrossTeaching(Options):
 
 
 PRESETS: Presets = {
-    **dict.fromkeys(("PROMISE12", "ISIC", "NEU-Seg", "DAGM", "MT"), dict(patch_size=(224, 224))),
+    **dict.fromkeys(("PROMISE12", "ISIC", "defect"), dict(patch_size=(224, 224))),
     "ACDC": dict(patch_size=(224, 224), batch_size=16, labeled_bs=8, schedule="poly_next"),
     "Phantom": dict(consistency_rampup=2.0),
 }

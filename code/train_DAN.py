@@ -31,7 +31,6 @@ class DAN(Options):
 
 PRESETS: Presets = {
     "NEU-Seg": dict(max_iterations=35341, patience=40),
-    "Phantom": dict(consistency_rampup=1.0),
 }
 
 

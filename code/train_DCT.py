@@ -34,10 +34,8 @@ class DCT(Options):
 
 
 PRESETS: Presets = {
-    "NEU-Seg": dict(gradient="full", max_iterations=35341, patience=40),
-    "DAGM": dict(gradient="full"),
-    "MT": dict(gradient="full"),
-    "Phantom": dict(consistency_rampup=1.0),
+    "defect": dict(gradient="full"),
+    "NEU-Seg": dict(max_iterations=35341, patience=40),
 }
 
 

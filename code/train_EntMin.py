@@ -29,9 +29,7 @@ class EntMin(Options):
     """Images whose entropy is lowered: all (published code), or the unlabelled ones (ADVENT)."""
 
 
-PRESETS: Presets = {
-    "Phantom": dict(consistency_rampup=1.0),
-}
+PRESETS: Presets = {}
 
 
 def losses(network, batch, weight, options):

@@ -32,10 +32,8 @@ class ICT(Options):
 
 
 PRESETS: Presets = {
-    "NEU-Seg": dict(ict_alpha=0.1, max_iterations=35341, patience=40),
-    "DAGM": dict(ict_alpha=0.1),
-    "MT": dict(ict_alpha=0.1),
-    "Phantom": dict(consistency_rampup=1.0),
+    "defect": dict(ict_alpha=0.1),
+    "NEU-Seg": dict(max_iterations=35341, patience=40),
 }
 
 

@@ -35,7 +35,7 @@ class MeanTeacher(Options):
 PRESETS: Presets = {
     "3D": dict(consistency_start=0),
     "NEU-Seg": dict(max_iterations=35341, patience=40),
-    "Phantom": dict(consistency_start=0, consistency_rampup=1.0),
+    "Phantom": dict(consistency_start=0),
     "cross_val_dev": dict(consistency_start=0),
 }
 

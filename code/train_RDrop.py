@@ -45,8 +45,7 @@ PRESETS: Presets = {
     "3D": dict(schedule="poly_next", init="kaiming_xavier"),
     "LA": dict(schedule="step"),
     "Pancreas-CT": dict(schedule="step"),
-    **dict.fromkeys(("NEU-Seg", "DAGM", "MT"), dict(schedule="plateau")),
-    "Phantom": dict(consistency_rampup=1.0),
+    "defect": dict(schedule="plateau"),
     "published_code": dict(rdrop_models=2, rdrop_axis="last"),
 }
 

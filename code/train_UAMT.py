@@ -44,7 +44,6 @@ class UAMT(Options):
 
 PRESETS: Presets = {
     "LA": dict(labeled_num="16"),
-    "Phantom": dict(consistency_rampup=1.0),
 }
 
 

@@ -37,7 +37,6 @@ PRESETS: Presets = {
     "3D": dict(model="unet_3D_dv_semi", base_lr=0.1),
     "LA": dict(base_lr=0.01),
     "Pancreas-CT": dict(base_lr=0.01),
-    "Phantom": dict(consistency_rampup=1.0),
     "published_code_3D": dict(consistency_rampup=400.0),
 }
 

@@ -65,7 +65,8 @@ def variants(kind):
 
 def test_no_preset_names_what_does_not_exist(script):
     names = {field.name for field in dataclasses.fields(kind_of(script))}
-    known = {"2D", "3D", *DATA_SETS, *(protocol for data in DATA_SETS.values() for protocol in data.protocol_defaults),
+    known = {"2D", "3D", *DATA_SETS, *(data.family for data in DATA_SETS.values()),
+             *(protocol for data in DATA_SETS.values() for protocol in data.protocol_defaults),
              *(name + end for name in variants(kind_of(script)) for end in ("", "_2D", "_3D"))}
     for key, values in script.PRESETS.items():
         assert key in known and set(values) <= names
@@ -154,7 +155,13 @@ OWN = {
         "ISIC": SEMSIM | dict(max_iterations=62100, labeled_num="181"),
     },
     "train_FixMatch": {
-        "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.95, jitter=(0.8, 0.8, 0.8, 0.2), unsure="ignore", half=True),
+        "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.95, jitter=(0.8, 0.8, 0.8, 0.2), blur=0.0, cutout=0.0),
+    },
+    "train_FixMatchStandardAugs": {
+        "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.8, jitter=(0.8, 0.8, 0.8, 0.2), blur=0.0, cutout=0.0),
+    },
+    "train_FixMatchCTA": {
+        "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.0, min_foreground=0.02, schedule="poly_next"),
     },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
@@ -180,7 +187,7 @@ def test_defaults_resolve_for_every_data_set(script, tmp_path):
     """What a preset does not change is the data set's protocol."""
     for data in DATA_SETS:
         options = defaults(script, data, tmp_path)
-        preset = {name for key in (f"{DATA_SETS[data].dimensions}D", data) for name in script.PRESETS.get(key, {})}
+        preset = {name for key in (f"{DATA_SETS[data].dimensions}D", DATA_SETS[data].family, data) for name in script.PRESETS.get(key, {})}
         for option in PROTOCOL[data].keys() - preset:
             assert getattr(options, option) == PROTOCOL[data][option], (data, option)
 

@@ -28,7 +28,8 @@ def batch_of(golden: Golden, rng: Any) -> Batch:
 def by_authors_of_simeps(script: Any, kind: Any) -> Any:
     """The options that hold on NEU-Seg."""
     names = set(kind.__dataclass_fields__)
-    return kind(**{name: value for name, value in {**DATA_SETS["NEU-Seg"].defaults, **script.PRESETS["NEU-Seg"]}.items() if name in names})
+    values = {**DATA_SETS["NEU-Seg"].defaults, **script.PRESETS.get("defect", {}), **script.PRESETS["NEU-Seg"]}
+    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def ict(golden: Golden) -> Computed:

@@ -78,7 +78,7 @@ def simeps_baselines_cps(golden: Golden) -> Computed:
     """The arrays of CPS in `simeps_baselines`: CPS as on NEU-Seg, labelled and unlabelled images passing apart."""
     parts = {part: [golden.leaf(f"in_logits_{part}_{k}") for k in (1, 2)] for part in ("labeled", "unlabeled")}
     stubs = {f"model{k + 1}": TappedStub(*((None, None, parts[part][k]) for part in ("labeled", "unlabeled"))) for k in (0, 1)}
-    options = train_CPS.CPS(**train_CPS.PRESETS["NEU-Seg"], dice="linear", passes="apart")
+    options = train_CPS.CPS(**train_CPS.PRESETS["defect"], dice="linear", passes="apart")
     batch = golden_batch(golden.tensor("in_labels"), len(parts["unlabeled"][0]), golden["par_iter"].item())
     (step,) = drive(train_CPS, options, stubs, [batch]).steps
     unlabeled = step.terms["pseudo_1"] + step.terms["pseudo_2"]
