@@ -77,3 +77,12 @@ def test_the_result_of_a_stage_survives_damage_to_its_last_checkpoint(bench: Ben
 def test_an_optimizer_that_follows_no_score_is_refused_under_plateau(bench: Bench) -> None:
     end = bench.train("awkward_critic", "--critic_schedule", "plateau")
     assert end.code == 2 and "the optimizer critic would keep its rate for ever" in end.err, end
+
+
+def test_volumes_get_masks_too(bench: Bench, volumes: Path) -> None:
+    end = bench.train("two_stages", "--max_iterations", "1", "--first_steps", "1", "--batch_size", "2", "--dataset", "nnunet", "--patch_size", "32", "16", "16", "--labeled_num", "3", data=volumes)
+    assert end.code == 0, end
+    files = sorted((bench.run_folder() / "pseudo_masks" / "masks").glob("*.npy"))
+    masks, sure = ([np.load(file) for file in files if ("confidence" in file.name) is kind] for kind in (False, True))
+    assert len(masks) == len(sure) >= 2 and all(mask.dtype == np.uint8 and mask.ndim == 3 for mask in masks)
+    assert all(mask.shape == map_.shape and map_.min() >= 0.5 for mask, map_ in zip(masks, sure))
