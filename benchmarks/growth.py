@@ -35,7 +35,7 @@ from dataloaders import catalog  # noqa: E402
 from dataloaders.batches.loader import Loader  # noqa: E402
 from dataloaders.batches.store import build_store  # noqa: E402
 from dataloaders.errors import UserError  # noqa: E402
-from engine.optimizers import Form  # noqa: E402
+from engine.schedules import Form  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
 from system.devices import keep_freed_memory  # noqa: E402

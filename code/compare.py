@@ -20,12 +20,12 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from command_line.options import REPOSITORY, Options
+from command_line.options import Options
 from dataloaders import catalog
 from dataloaders.splits.split import SplitRequest, test_cases
 from evaluation import results
 from networks.ensembles import MeanLogits
-from storage.folders import model_folder, result_path
+from storage.folders import REPOSITORY, model_folder, result_path
 from system.ending import finish_with
 from system.jobs import run_all
 from val_2D import Validator

@@ -20,10 +20,9 @@ from types import SimpleNamespace
 
 import tyro
 
-from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from storage.folders import data_name, model_folder, results_folder
+from storage.folders import REPOSITORY, data_name, model_folder, results_folder
 from sweeps import slurm
 from sweeps.board import Board
 from sweeps.grid import Combination, combinations

@@ -16,10 +16,9 @@ import nibabel
 import numpy as np
 import tyro
 
-from command_line.options import REPOSITORY
 from dataloaders import catalog
 from pictures.flat import grey, informative_slice, legend, overlay, plt, read_curves, save_figure
-from storage.folders import model_folder, result_path
+from storage.folders import REPOSITORY, model_folder, result_path
 from system.ending import finish_with
 from system.jobs import run_all
 

@@ -23,7 +23,6 @@ from typing import Any, Literal, cast
 import torch
 import tyro
 
-from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from evaluation import results
@@ -33,6 +32,7 @@ from prediction.inputs import entries_in, reader_for, shown
 from prediction.job import Job, Networks, quoted_of
 from prediction.loop import Report, predict_all
 from prediction.record import SHEET, TABLE, UNREADABLE, Folder
+from storage.folders import REPOSITORY
 from system.devices import choose_device
 from system.ending import finish_with
 from val_3D import window_stride

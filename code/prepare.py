@@ -142,7 +142,7 @@ def weights(given: argparse.Namespace) -> int:
         if value is not None:
             words += [f"--{option}", *(value if isinstance(value, list) else [str(value)])]
     options = parse(Options, {}, words)
-    print(options.resolved.why)  # type: ignore[attr-defined]
+    print(options.resolved.why)
     folder, remarks = make_run(given.file, options, given.name or given.file.stem, given.labeled_num)
     print(f"Folder: {folder}", *remarks, sep="\n")
     return 0

@@ -24,13 +24,14 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from command_line.options import HARMLESS, REPOSITORY
+from command_line.declarations import harmless
+from command_line.options import Options
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from reporting import reproduction
 from reporting.records import Record, Skipped, read_one
 from storage import provenance
-from storage.folders import result_path
+from storage.folders import REPOSITORY, result_path
 from system.ending import finish_with
 
 CODE = Path(__file__).resolve().parent
@@ -117,7 +118,7 @@ def planned(record: Record, script: Path, settings: Mapping[str, Any], root: Pat
             commit = str(record.run.get("commit", "unknown")).removesuffix("+changes")
             raise UserError(f"The script of today refuses the options of {record.path}: {line['error']}\n"
                             f"The code that made it is commit {commit}.")
-    if new := sorted(set(lines[0]["options"]) - set(record.options) - set(HARMLESS)):
+    if new := sorted(set(lines[0]["options"]) - set(record.options) - harmless(Options)):
         print(f"Options that the file does not know, at their defaults: {', '.join('--' + name for name in new)}.")
     return [(words, Path(line["folder"])) for words, line in zip(every, lines[1:])]
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from command_line.options import HARMLESS, Options
+from command_line.declarations import harmless, option_names
+from command_line.options import Options
 from dataloaders.catalog import DATA_SETS
 from metrics import summarize
 
@@ -69,7 +70,7 @@ def _run(folder: Path, name: str, method: str, budget: str, fold: int | None, fo
          given: dict[str, object]) -> list[Path]:
     data, scene = DATA_SETS[name], SCENES[name]
     groups = [g for g in range(scene.groups) if fold is None or g % folds == fold]
-    common = {field.name: field.default for field in fields(Options) if field.name not in HARMLESS}
+    common = {name: getattr(Options, name) for name in option_names(Options) if name not in harmless(Options)}
     options: dict[str, Any] = {**common, "protocol": data.protocols[0], **data.defaults, "deterministic": 1, "device": "cpu",
                                "labeled_num": budget, "fold": fold, "folds": folds, "seed": seed, **OWN.get(method, {}), **given}
     if draw is not None:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from engine.compiling import compiled
 from engine.stage import Stage
+from networks.compiling import compiled
 
 Computed = dict[str, Any]
 """Name of a golden array -> what the project computes; a masked array where some elements are not ours."""

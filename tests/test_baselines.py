@@ -14,7 +14,7 @@ from torch import nn
 from dataloaders.batches.loader import Batch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from engine.sizes import check_network
+from engine.fitting import check_network
 from networks import build, frozen_copy
 from networks.discriminator import average
 

@@ -1,8 +1,6 @@
 """What a data set says of itself, in fields: nobody guesses it from its layout, its family or the type of its arrays."""
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from tiny import write_acdc, write_folder
 from train_MeanTeacher import MeanTeacher
 from train_Supervised import Supervised
 
+from command_line.declarations import option_names
 from command_line.options import parse
 from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.catalog import DATA_SETS, VOLUME_FOLDER, open_source
@@ -69,6 +68,6 @@ def test_presets_may_be_those_of_a_family(tmp_path):
 
 @pytest.mark.parametrize("data", ALL, ids=lambda data: f"{data.name}-{data.layout}")
 def test_defaults_of_a_data_set_name_options_that_some_script_has(data):
-    known = {field.name for field in dataclasses.fields(MeanTeacher)}
+    known = set(option_names(MeanTeacher))
     given = {*data.defaults, *data.options, *(name for values in data.protocol_defaults.values() for name in values)}
     assert given <= known, "a value that nothing takes is silently left out"

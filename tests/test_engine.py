@@ -18,8 +18,10 @@ import pytest
 import torch
 from harness import Bench, content, outcome, together
 
-from storage import checkpoint
+from storage import checkpoint, provenance
 from storage.provenance import code_digest
+
+CODE = Path(__file__).parents[1] / "code"
 
 
 def weights(bench: Bench, model: str) -> dict:
@@ -253,23 +255,24 @@ def test_changed_lists_are_refused(bench: Bench) -> None:
 
 def other_code(digest: str) -> None:
     """As if the code had this digest."""
-    from storage import provenance
-    provenance.code_digest = lambda script: digest
+    provenance.code_files = lambda script: {"losses/overlap.py": digest}
 
 
 def test_changed_code_is_refused(bench: Bench) -> None:
     folder = begun(bench)
     made = json.loads((folder / "config.json").read_text())["code"]
     end = bench.train("Supervised", before=partial(other_code, "f00d"))
-    assert end.code == 2 and f"the code that shapes a run: {made} then, f00d now" in end.err and "--accept_changes" in end.err, end
+    f00d = provenance.digest_of({"losses/overlap.py": "f00d"})
+    assert end.code == 2 and f"the code that shapes a run: {made} then, {f00d} now (new: losses/overlap.py; gone: " in end.err, end
+    assert "--accept_changes" in end.err
     end = bench.train("Supervised", "--accept_changes", fault="kill@step:2", before=partial(other_code, "f00d"))
     assert end.code == -signal.SIGKILL and "resumed at step 6" in end.out, end
     end = bench.train("Supervised", before=partial(other_code, "f00d"))
     assert end.code == 0 and "resumed at step 6" in end.out, end
     config = json.loads((folder / "config.json").read_text())
-    assert len(config["changes"]) == 1 and config["first_code"] == made and config["code"] == "f00d"
+    assert len(config["changes"]) == 1 and config["first_code"] == made and config["code"] == f00d
     end = bench.train("Supervised", before=partial(other_code, "cafe"))
-    assert end.code == 0 and "This run is finished" in end.out and "code f00d, which has changed since" in end.out, end
+    assert end.code == 0 and "This run is finished" in end.out and f"code {f00d}, which has changed since" in end.out, end
 
 
 def test_digest_of_code(tmp_path: Path) -> None:
@@ -280,6 +283,23 @@ def test_digest_of_code(tmp_path: Path) -> None:
         script.write_bytes(source)
         digests.append(code_digest(script))
     assert digests[0] != digests[1] == digests[2]
+
+
+def test_the_digest_covers_what_decides_weights_and_the_chosen_step_and_nothing_else(tmp_path: Path) -> None:
+    shutil.copytree(CODE, tmp_path / "code", ignore=shutil.ignore_patterns("__pycache__", "*.json", "lists"))
+    script = tmp_path / "code" / "train_CPS.py"
+    before = provenance.code_files(script)
+    decides = ("train_CPS.py", "engine/stage.py", "losses/overlap.py", "networks/unet.py", "metrics/surface.py", "val_2D.py",
+               "dataloaders/batches/loader.py", "dataloaders/layouts/acdc.py", "dataloaders/splits/protocols.py")
+    does_not = ("train_MeanTeacher.py", "engine/monitor.py", "pictures/flat.py", "preparation/acdc.py", "reporting/build.py",
+                "prediction/loop.py", "evaluation/results.py", "sweeps/grid.py", "predict.py", "test_2D.py", "storage/logbook.py")
+    for name in (*decides, *does_not):
+        file = tmp_path / "code" / name
+        text = file.read_text()
+        file.write_text(text + "# changed\n")
+        changed = provenance.changed_files(before, provenance.code_files(script))
+        assert changed == (f"changed: {name}" if name in decides else ""), name
+        file.write_text(text)
 
 
 def test_fresh_moves_the_old_run_aside(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.pretrained import start
+from engine.fitting import start
 from networks import build, names
 from networks.enet import unpool
 from networks.folding import for_inference

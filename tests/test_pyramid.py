@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from command_line.options import Options, parse
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from engine.sizes import check_network
+from engine.fitting import check_network
 from losses import supervised_loss
 from networks import build, names
 from networks.dropout import dropped

@@ -15,13 +15,15 @@ import test_2D
 import train_MeanTeacher
 from harness import Bench, child, server
 
-from command_line.options import HARMLESS, Options
+from command_line.declarations import harmless, option_names
+from command_line.options import Options
 from dataloaders.errors import UserError
 from engine import parse
+from engine.claim import run_name
 from reporting import reproduction
 from reporting.records import Record
 from reporting.reproduction import Spread
-from storage.folders import result_path, run_name
+from storage.folders import result_path
 from system.ending import finish_with
 
 
@@ -36,11 +38,11 @@ def test_recorded_options_give_the_same_run(script, words):
     module = importlib.import_module(f"train_{script}")
     kind = next(k for k in vars(module).values() if isinstance(k, type) and issubclass(k, Options) and k.__module__ == module.__name__)
     first = parse(kind, module.PRESETS, [*words, "--root_path", "/"])
-    recorded = {field.name: getattr(first, field.name) for field in dataclasses.fields(first) if field.name not in HARMLESS}
+    recorded = {name: getattr(first, name) for name in option_names(kind) if name not in harmless(kind)}
     again = reproduction.training_words(json.loads(json.dumps(recorded, default=str)))
     second = parse(kind, module.PRESETS, ["--dataset", words[1], "--root_path", "/", *again])
     assert all(getattr(second, name) == value for name, value in recorded.items())
-    assert run_name(second, second.resolved) == run_name(first, first.resolved)
+    assert run_name(second) == run_name(first)
 
 
 @pytest.mark.parametrize("variant, method, confidence", [

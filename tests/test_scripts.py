@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 import train_simEps
 
+from command_line.declarations import option_names
 from dataloaders.catalog import DATA_SETS
 from engine import Options, parse
 
@@ -30,6 +31,10 @@ def defaults(script, data, tmp_path):
     return parse(kind_of(script), script.PRESETS, ["--dataset", data, "--root_path", str(tmp_path)])
 
 
+def option_fields(kind):
+    return [field for field in dataclasses.fields(kind) if field.init]
+
+
 def test_a_script_fits_on_two_screens_and_tells_its_formula(script):
     lines = Path(script.__file__).read_text().splitlines()
     assert len(lines) <= 130
@@ -42,16 +47,16 @@ def test_a_script_says_its_options(script, tmp_path, capsys):
         parse(kind_of(script), script.PRESETS, ["--help", "--dataset", "ACDC", "--root_path", str(tmp_path)])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for field in dataclasses.fields(kind_of(script)):
+    for field in option_fields(kind_of(script)):
         assert re.search(rf"--(no_)?{field.name}\b", text), field.name
 
 
 def test_every_option_is_read_somewhere(script):
-    common = {field.name for field in dataclasses.fields(Options)}
+    common = set(option_names(Options))
     everywhere = "\n".join(path.read_text() for path in CODE.rglob("*.py") if path != CODE / "engine" / "options.py")
     own = Path(script.__file__).read_text()
     first_look = (CODE / "engine" / "options.py").read_text()
-    for field in dataclasses.fields(kind_of(script)):
+    for field in option_fields(kind_of(script)):
         read = rf'options\.{field.name}\b|getattr\(\w+, "{field.name}"'
         found = re.search(read, everywhere if field.name in common else own)
         looked_at = (f'_value_of(words, "{field.name}")', f"self.{field.name} ")
@@ -64,7 +69,7 @@ def variants(kind):
 
 
 def test_no_preset_names_what_does_not_exist(script):
-    names = {field.name for field in dataclasses.fields(kind_of(script))}
+    names = set(option_names(kind_of(script)))
     known = {"2D", "3D", *DATA_SETS, *(data.family for data in DATA_SETS.values()),
              *(protocol for data in DATA_SETS.values() for protocol in data.protocol_defaults),
              *(name + end for name in variants(kind_of(script)) for end in ("", "_2D", "_3D"))}

@@ -12,7 +12,6 @@ from torch import nn
 from dataloaders.augmentation.strong_views import mixed_view
 from dataloaders.batches.loader import Batch
 from engine import parse
-from engine.compiling import compiled
 from losses import dice_per_class, masked_dice, supervised_loss
 from losses.overlap import one_hot
 from losses.semantic import (
@@ -27,6 +26,7 @@ from losses.semantic import (
     similarities,
 )
 from networks import build
+from networks.compiling import compiled
 from networks.sfm import merge, split, windows_of
 
 

@@ -18,9 +18,9 @@ from dataloaders import catalog
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import build_store
 from engine import Run, parse
-from engine.compiling import compiled
-from engine.optimizers import Form, ScheduledOptimizer
+from engine.schedules import Form, ScheduledOptimizer
 from networks import build, ema_update, frozen_copy
+from networks.compiling import compiled
 from networks.dropout import Dropout
 from system.devices import keep_freed_memory
 
@@ -123,7 +123,7 @@ def test_losses_are_one_graph(batches):
 def test_compiled_steps_are_the_eager_ones(batches, ours, monkeypatch):
     # Traced and differentiated as for inductor, whose kernels take a minute to make; SEMISEG_INDUCTOR=1 takes them.
     if not os.environ.get("SEMISEG_INDUCTOR"):
-        monkeypatch.setattr("engine.compiling.torch.compile", partial(torch.compile, backend="aot_eager"))
+        monkeypatch.setattr("networks.compiling.torch.compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     rows = curve(batches, 10, compile_it=True)
     torch._dynamo.reset()
@@ -133,7 +133,7 @@ def test_compiled_steps_are_the_eager_ones(batches, ours, monkeypatch):
 def test_a_graph_holds_one_pass_of_one_network(monkeypatch):
     """The compiler gives wrong gradients where a network with batch norm passes twice within a graph."""
     made = []
-    monkeypatch.setattr("engine.compiling.torch.compile", lambda function: made.append(function) or function)
+    monkeypatch.setattr("networks.compiling.torch.compile", lambda function: made.append(function) or function)
     network, images = build("unet", in_channels=1, num_classes=4), torch.randn(4, 1, 32, 32)
 
     def twice(network, images):

@@ -11,8 +11,8 @@ from swin_weights import NARROW, imagenet
 from torch import Tensor, nn
 
 from dataloaders.errors import UserError
-from engine import pretrained
-from engine.sizes import nearest_sizes, unfit
+from engine import fitting as pretrained
+from engine.fitting import nearest_sizes, unfit
 from networks import build, swin_unet
 from networks.swin_unet import Attention, Block, Expand, Merge, SwinUNet, largest_window, windows_of
 

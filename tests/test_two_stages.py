@@ -80,7 +80,8 @@ def test_an_optimizer_that_follows_no_score_is_refused_under_plateau(bench: Benc
 
 
 def test_volumes_get_masks_too(bench: Bench, volumes: Path) -> None:
-    end = bench.train("two_stages", "--max_iterations", "1", "--first_steps", "1", "--batch_size", "2", "--dataset", "nnunet", "--patch_size", "32", "16", "16", "--labeled_num", "3", data=volumes)
+    end = bench.train("two_stages", "--max_iterations", "1", "--first_steps", "1", "--batch_size", "2", "--dataset", "nnunet",
+                      "--patch_size", "32", "16", "16", "--labeled_num", "3", data=volumes)
     assert end.code == 0, end
     files = sorted((bench.run_folder() / "pseudo_masks" / "masks").glob("*.npy"))
     masks, sure = ([np.load(file) for file in files if ("confidence" in file.name) is kind] for kind in (False, True))

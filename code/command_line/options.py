@@ -1,75 +1,93 @@
 """The options that every training script takes, and the command line."""
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
+from command_line.declarations import (
+    COMPARED,
+    HARMLESS,
+    LABELS,
+    MODEL,
+    NAMED,
+    SPLIT,
+    TESTED,
+    Count,
+    Positive,
+    Seed,
+    Share,
+    Steps,
+    Within,
+    option_names,
+    out_of_range,
+)
+from command_line.help import help_text
 from dataloaders import catalog
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
+from storage.folders import REPOSITORY
 from system.ending import Ending
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass
 class Options:
     """Common options. Their defaults are the published protocol of the data set: `--help --dataset NAME` shows them."""
 
-    root_path: Path | None = None
+    root_path: Annotated[Path | None, HARMLESS] = None
     """Folder of the data set. Without it: data/<data set>."""
-    dataset: str | None = None
+    dataset: Annotated[str | None, HARMLESS] = None
     """ACDC, LA, BraTS2019, NEU-Seg, ... (data/README.md lists all), folder or nnunet for your own images. Without it: told by
     --root_path; else ACDC if it is there, else Phantom."""
-    exp: str | None = None
+    exp: Annotated[str | None, HARMLESS] = None
     """Name of the experiment. Without it: <data set>/<method>."""
-    model: str = "unet"
+    model: Annotated[str, MODEL] = "unet"
     """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), attention_unet_2D, efficient_unet, enet,
     pnet, swin_unet, nnunet_2D. Volumes: vnet, unet_3D, attention_unet, voxresnet, nnunet. Several heads, for methods that read them:
     unet_ds, unet_urpc, unet_cct, unet_3D_dv_semi."""
     pretrained: Path | None = None
     """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
     efficientnet-b3-5fb5a3c3.pth). Without it: from scratch."""
-    labeled_num: str = "7"
+    labeled_num: Annotated[str, LABELS] = "7"
     """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all
     (1/8 under --protocol cross_val_dev: every eighth volume)."""
-    labeled_choice: Literal["first", "random"] = "first"
+    labeled_choice: Annotated[Literal["first", "random"], LABELS] = "first"
     """The labelled ones are the first in the published order, or drawn by --labeled_seed."""
-    labeled_seed: int = 0
+    labeled_seed: Annotated[Seed, LABELS] = 0
     """Seed of the random draw of labelled cases."""
-    protocol: str = "official"
+    protocol: Annotated[str, SPLIT] = "official"
     """Split: official (as published), clean (no copy of a piece on two sides; NEU-Seg and MT), ctct (as cross teaching's paper tests:
     the last step, on the validation and test patients; ACDC), challenge (ISIC 2018's own three parts), or cross_val_dev (with --fold:
     the folds and settings of SSL4MIS's branch of that name, selected on test and one diagnosis a fold; ACDC)."""
-    fold: int | None = None
+    fold: Annotated[Steps | None, SPLIT] = None
     """Cross-validation: which of the --folds parts is tested, from 0. Without it: the split of --protocol."""
-    folds: int = 5
+    folds: Annotated[int, Within(2), SPLIT] = 5
     """Number of folds."""
-    split_seed: int = 0
+    split_seed: Annotated[Seed, SPLIT] = 0
     """Seed of folds and of splits that are drawn."""
-    mask_threshold: int = 0
+    mask_threshold: Annotated[int, Within(0, 254), TESTED] = 0
     """MT: grey level of a mask above which a pixel is defect, 0 to 254 (published: 0)."""
-    include_free: bool = False
+    include_free: Annotated[bool, TESTED] = False
     """MT and DAGM: take the defect-free images too (published: no)."""
-    dagm_classes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    dagm_classes: Annotated[tuple[int, ...], TESTED] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     """DAGM: which of its ten classes to use."""
-    max_iterations: int = 30000
+    max_iterations: Count = 30000
     """Training steps."""
-    batch_size: int = 24
+    batch_size: Count = 24
     """Images in a step, labelled and unlabelled together."""
-    labeled_bs: int = 12
+    labeled_bs: Count = 12
     """Labelled images in a step."""
-    patch_size: tuple[int, ...] = (256, 256)
+    patch_size: Annotated[tuple[int, ...], Within(1), TESTED] = (256, 256)
     """Size of the training images in pixels, of volumes in voxels (x y z)."""
-    stride: tuple[int, ...] | None = None
+    stride: Annotated[tuple[int, ...] | None, Within(1), TESTED] = None
     """Volumes: step of the sliding window along x y z in validation and tests. Without it: half the patch."""
     dice: Literal["squared", "foreground", "linear"] = "squared"
     """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), or linear ones (simEps)."""
@@ -78,49 +96,46 @@ class Options:
     ramp: Literal["units", "whole"] = "units"
     """How a consistency weight rises: in units of 150 steps, as published, or over the whole training in as many stairs
     (cross_val_dev)."""
-    base_lr: float = 0.01
+    base_lr: Positive = 0.01
     """Learning rate at the start."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay."""
     schedule: Literal["poly", "poly_next", "step", "plateau", "constant"] = "poly"
     """Learning rate: poly decay (two published orders), a tenth each 2500 steps, a tenth when validation stalls, or constant."""
-    patience: int = 50
+    patience: Steps = 50
     """With --schedule plateau: validations without a rise before the rate falls."""
-    steps_per_epoch: int | None = None
+    steps_per_epoch: Count | None = None
     """Length of an epoch in steps. Without it: labelled images over --labeled_bs."""
-    dropout: float = 1.0
+    dropout: Share = 1.0
     """Multiplies the published dropout rates of the network; 0 switches dropout off."""
-    seed: int = 1337
+    seed: Annotated[Seed, NAMED] = 1337
     """Seed of weights, batches, augmentation, dropout and noise."""
-    deterministic: Literal[0, 1, 2] = 1
+    deterministic: Annotated[Literal[0, 1, 2], COMPARED] = 1
     """0: fast; 1: deterministic cuDNN (as published); 2: torch refuses operations that are not deterministic."""
-    val_every: int = 200
+    val_every: Annotated[Count, COMPARED] = 200
     """Steps between validations. With --schedule plateau it is one epoch."""
-    save_every: int = 500
+    save_every: Annotated[Count, HARMLESS] = 500
     """Steps between checkpoints."""
-    log_every: int = 20
+    log_every: Annotated[Count, HARMLESS] = 20
     """Steps between logged losses."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], COMPARED] = "auto"
     """auto: a GPU where there is one."""
     precision: Literal["32", "bf16-mixed"] = "32"
     """bf16-mixed: bfloat16 inside the networks, float32 in the losses."""
     sync_bn: bool = False
     """Several processes (torchrun): batch norm over the rows of all, not of each process by itself."""
-    compile: bool = False
+    compile: Annotated[bool, COMPARED] = False
     """Compile the networks (torch.compile)."""
-    cache: Literal["auto", "disk", "ram", "device"] = "auto"
+    cache: Annotated[Literal["auto", "disk", "ram", "device"], HARMLESS] = "auto"
     """Where decoded training images live."""
-    fresh: bool = False
+    fresh: Annotated[bool, HARMLESS] = False
     """Begin anew; the old run is moved aside, never deleted."""
-    accept_changes: bool = False
+    accept_changes: Annotated[bool, HARMLESS] = False
     """Resume although code or options have changed; every result then says so."""
 
+    resolved: Resolved = field(init=False, repr=False, compare=False)
+    """What the command line meant; `parse` sets it."""
 
-HARMLESS = ("save_every", "log_every", "cache", "fresh", "accept_changes", "root_path", "dataset", "exp")
-"""Options that change no result; the data set's place is compared by itself."""
-
-NAMED = ("model", "labeled_num", "labeled_choice", "labeled_seed", "protocol", "fold", "folds", "split_seed", "seed", "variant")
-"""Options with a place of their own in the name of the run's folder."""
 
 REPLACED = {
     "num_classes": "The number of classes comes from the data set.",
@@ -160,7 +175,7 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     values that cannot be; unknown options end the program with code 2 and the nearest known ones.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = option_names(kind)
     for word in words:
         flag = word.split("=")[0].lstrip("-").replace("-", "_")
         if word.startswith("--") and flag in REPLACED and flag not in names:
@@ -184,14 +199,20 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     for key in (sides, data.family, phantom, data.name, protocol, variant, f"{variant}_{sides}"):
         values.update(presets.get(key, {}))
     default = kind(**values)  # type: ignore[arg-type]
+    if "--help" in words or "-h" in words:
+        where = f"{data.name}, {values['protocol']} split" + (f", {protocol}" if protocol != values["protocol"] else "")
+        with contextlib.suppress(BrokenPipeError):  # a reader such as head has seen enough
+            print(help_text(kind, default, Path(inspect.getfile(kind)).name, where), flush=True)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
+        sys.exit(0)
     options = tyro.cli(
         kind, args=words, default=default, use_underscores=True, prog=Path(inspect.getfile(kind)).name,
         description=inspect.getmodule(kind).__doc__, compact_help=False,
     )
     script = Path(inspect.getfile(kind)).resolve()
-    defaults = {field.name: getattr(default, field.name) for field in dataclasses.fields(kind)}
+    defaults = {name: getattr(default, name) for name in names}
     method = script.stem.removeprefix("train_")
-    options.resolved = Resolved(data, place, why, defaults, method, script)  # type: ignore[attr-defined]
+    options.resolved = Resolved(data, place, why, defaults, method, script)
     if options.pretrained:
         options.pretrained = options.pretrained.expanduser().resolve()
     if options.schedule == "plateau" and options.steps_per_epoch and options.val_every == default.val_every:
@@ -221,24 +242,14 @@ def _value_of(words: Sequence[str], name: str) -> str | None:
 
 def check(options: Options, data: DataSet) -> None:
     """Raises `UserError` with every value that cannot be."""
-    wrong = []
+    wrong = out_of_range(options)
 
     def need(condition: bool, sentence: str) -> None:
         if not condition:
             wrong.append(sentence)
 
-    need(options.max_iterations >= 1, f"--max_iterations {options.max_iterations}: at least 1 step is needed.")
-    need(options.batch_size >= 1, f"--batch_size {options.batch_size}: at least 1 image is needed.")
-    need(options.labeled_bs >= 1, f"--labeled_bs {options.labeled_bs}: at least 1 labelled image is needed.")
-    for name in ("val_every", "save_every", "log_every"):
-        need(getattr(options, name) >= 1, f"--{name} {getattr(options, name)}: at least 1 step is needed.")
-    need(options.patience >= 0, f"--patience {options.patience}: 0 or more validations are needed.")
-    need(options.base_lr > 0, f"--base_lr {options.base_lr}: a rate above 0 is needed.")
-    need(0 <= options.dropout <= 1, f"--dropout {options.dropout}: a factor from 0 to 1 is needed.")
-    need(0 <= options.mask_threshold <= 254, f"--mask_threshold {options.mask_threshold}: a grey level from 0 to 254 is needed.")
-    need(0 <= options.seed < 2**31, f"--seed {options.seed}: a number from 0 to 2147483647 is needed.")
     need(
-        len(options.patch_size) == data.dimensions and all(side >= 1 for side in options.patch_size),
+        len(options.patch_size) == data.dimensions,
         f"--patch_size {' '.join(map(str, options.patch_size))}: {data.name} needs {data.dimensions} positive sides, "
         f"for example --patch_size {' '.join(['96'] * data.dimensions)}.",
     )
@@ -255,9 +266,8 @@ def check(options: Options, data: DataSet) -> None:
         given, default = getattr(options, name), getattr(Options, name)
         need(data.name in owners or given == default,
              f"--{name}: an option of {' and '.join(owners)}; it means nothing for {data.name}. Leave it out.")
-    need(options.folds >= 2, f"--folds {options.folds}: at least 2 are needed.")
     if options.fold is not None:
-        need(0 <= options.fold < options.folds, f"--fold {options.fold}: folds are counted from 0 to {options.folds - 1}.")
+        need(options.fold < options.folds, f"--fold {options.fold}: folds are counted from 0 to {options.folds - 1}.")
     if wrong:
         raise UserError("\n".join(wrong))
 

@@ -1,6 +1,10 @@
-"""What no method should care about: options, devices, precision, schedules, checkpoints, logs, progress, randomness."""
+"""A training run and nothing else: options, the loop's other half, stages and what they are fed, rates, precision, what is watched.
+
+May import: `val_2D`, `val_3D`, `inference`, `pictures`, `storage`, `system`, `dataloaders`, `networks`, `losses`.
+"""
+from command_line.declarations import Count, NotNegative, Positive, Share, Steps, Within
 from command_line.options import Options, Presets, parse
 from engine.launch import launch
 from engine.run import Run
 
-__all__ = ["Options", "Presets", "Run", "launch", "parse"]
+__all__ = ["Count", "NotNegative", "Options", "Positive", "Presets", "Run", "Share", "Steps", "Within", "launch", "parse"]

@@ -1,4 +1,4 @@
-"""A run's folder: made or taken over, locked, and compared with what lies there already."""
+"""A run's folder: its name, and how it is made or taken over, locked, and compared with what lies there already."""
 from __future__ import annotations
 
 import itertools
@@ -10,15 +10,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from command_line.declarations import fate_of
+from command_line.options import Options
 from dataloaders.errors import UserError
 from storage import checkpoint
 from storage.checkpoint import write_json
-from storage.folders import model_folder
+from storage.folders import budget_word, data_name, model_folder, split_name, word
 from storage.logbook import Lock
+from storage.provenance import changed_files
 from system.ending import Leave
 
 ROOM = 64 * 2**20
 """Bytes that must be free before the first step; the first checkpoint, written at step 0, is the real test."""
+
+
+def run_name(options: Options) -> Path:
+    """The run's folder below model/; its name says what shaped it, so that two settings never meet.
+
+    <exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...].
+    """
+    resolved = options.resolved
+    exp = options.exp or f"{data_name(resolved.data, resolved.root)}/{resolved.method}"
+    if Path(exp).is_absolute() or ".." in Path(exp).parts:
+        raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
+    parts = [split_name(options.protocol, resolved.data.protocols[0], options.fold, options.folds, options.split_seed)]
+    if options.labeled_choice == "random":
+        parts.append(f"draw{options.labeled_seed}")
+    variant = getattr(options, "variant", None)
+    if variant and variant != resolved.defaults.get("variant"):
+        parts.append(variant)
+    parts.append(f"seed{options.seed}")
+    for name, fate in fate_of(type(options)).items():
+        value = getattr(options, name)
+        if fate.name == "value" and name != "variant" and value != resolved.defaults[name]:
+            parts.append(f"{name}={word(value)}")
+    return Path(f"{exp}_{budget_word(options.labeled_num)}_labeled") / options.model / "_".join(parts)
 
 
 @dataclass
@@ -93,7 +119,8 @@ def _compare(folder: Path, config: dict[str, Any], defaults: Mapping[str, object
     lines = differences(old, config, defaults)
     code_changed = old.get("code") != config["code"]
     if code_changed and not done:
-        lines.append(f"the code that shapes a run: {old.get('code')} then, {config['code']} now")
+        which = changed_files(old.get("code_files"), config["code_files"])
+        lines.append(f"the code that shapes a run: {old.get('code')} then, {config['code']} now" + (f" ({which})" if which else ""))
     if lines and not done and _untrained(folder):
         return
     if lines and not (accept_changes and not done):

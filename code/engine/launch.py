@@ -21,7 +21,7 @@ def launch(main: Main[Kind], kind: type[Kind], presets: Presets, arguments: Sequ
     def action() -> None:
         distributed.join()
         options = distributed.quietly(lambda: parse(kind, presets, arguments))
-        options.resolved = replace(options.resolved, ending=ending)  # type: ignore[attr-defined]
+        options.resolved = replace(options.resolved, ending=ending)
         main(options)
 
     sys.exit(finish_with(action, ending))

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line.options import HARMLESS, REPLACED, Kind, Options, Presets, Resolved, parse
+from command_line.declarations import fate_of, option_names
+from command_line.options import REPLACED, Kind, Options, Presets, parse
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest, make_split
-from storage.folders import model_folder, run_name
+from engine.claim import run_name
+from storage.folders import model_folder
 
 OF_THE_RUN = (*(field.name for field in dataclasses.fields(SplitRequest)), "seed", "exp")
 """What differs between the runs of a sweep; none of it decides which files a data set reads."""
@@ -33,7 +35,7 @@ def flag_of(words: Sequence[str]) -> str:
 def answer(kind: type[Kind], presets: Presets) -> int:
     """Reads the runs from standard input, writes a line for each; gives the exit code 0."""
     asked = json.load(sys.stdin)
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = option_names(kind)
     taken = [words for words in asked["extra"] if flag_of(words) in (*names, *REPLACED)]
     print(json.dumps({"options": names, "unknown": [flag_of(words) for words in asked["extra"] if words not in taken]}))
     known: dict[str, Any] = {}
@@ -54,8 +56,8 @@ def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[
         return {"error": str(error)}
     except SystemExit as end:  # tyro has said what is wrong; --help ends with 0
         return {"error": said.getvalue().strip() or f"refused with code {end.code}"}
-    resolved: Resolved = options.resolved  # type: ignore[attr-defined]
-    folder = (model_folder() / run_name(options, resolved)).resolve()
+    resolved = options.resolved
+    folder = (model_folder() / run_name(options)).resolve()
     if others := _finished_otherwise(folder, options):
         return {"error": f"a finished run with other options lies in its folder ({'; '.join(others)}). Choose another place by --exp NAME."}
     return {"folder": str(folder), "dimensions": resolved.data.dimensions, "steps": options.max_iterations, "device": options.device,
@@ -70,18 +72,19 @@ def _finished_otherwise(folder: Path, options: Options) -> list[str]:
             return []  # the script itself compares, and knows --accept_changes
     except (OSError, ValueError, KeyError):
         return []
-    now = json.loads(json.dumps({field.name: getattr(options, field.name) for field in dataclasses.fields(options)}, default=str))
+    fates = fate_of(type(options))
+    now = json.loads(json.dumps({name: getattr(options, name) for name in fates}, default=str))
     return [f"--{name} {old[name]} then, {value} now" for name, value in now.items()
-            if name not in (*HARMLESS, "device") and name in old and old[name] != value]
+            if not fates[name].harmless and name != "device" and name in old and old[name] != value]
 
 
 def _request(options: Options, known: dict[str, Any]) -> SplitRequest:
     """The request of the run's split, which is made: that refuses budgets and folds that cannot be. Sources and splits that several runs
     share are made once (`known`)."""
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    values = {name: getattr(options, name) for name in option_names(type(options))}
     source_key = json.dumps({name: value for name, value in values.items() if name not in OF_THE_RUN}, default=str)
     if source_key not in known:
-        resolved = options.resolved  # type: ignore[attr-defined]
+        resolved = options.resolved
         known[source_key] = catalog.open_source(resolved.data, resolved.root, options)
     request = SplitRequest.of(values)
     split_key = f"{source_key} {request}"

@@ -1,7 +1,6 @@
 """What a run stands on: data set, split, device, its folder and configuration."""
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -9,15 +8,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from command_line.options import HARMLESS, Options, Resolved
+from command_line.declarations import fate_of
+from command_line.options import Options
 from dataloaders import catalog
 from dataloaders.description import Case
 from dataloaders.splits.split import SplitRequest, make_split
-from engine.claim import Claim, claim
+from engine.claim import Claim, claim, run_name
 from engine.feeding import Training
 from losses.ranks import world
 from storage import provenance
-from storage.folders import model_folder, run_name
+from storage.folders import model_folder
 from system import distributed
 from system.devices import choose_device, keep_freed_memory, set_determinism
 from val_2D import Predictor, Summary, Validator
@@ -29,7 +29,7 @@ class Session:
 
     def __init__(self, options: Options):
         self.options = options
-        self.resolved: Resolved = options.resolved  # type: ignore[attr-defined]
+        self.resolved = options.resolved
         self.started = time.time()
         self.device = choose_device(options.device)
         if self.device.type == "cpu":
@@ -46,7 +46,7 @@ class Session:
         for remark in remarks:
             print(remark, flush=True)
         self.remarks = [*([resolved.data.note] if resolved.data.note else []), *remarks]
-        self.folder = model_folder() / run_name(options, resolved)
+        self.folder = model_folder() / run_name(options)
         self.config = self._config()
         self.claim: Claim | None = distributed.on_first(
             lambda: claim(self.folder, self.config, resolved.defaults, options.fresh, options.accept_changes))
@@ -101,9 +101,12 @@ class Session:
         say(f"Folder: {self.folder}")
 
     def _config(self) -> dict[str, Any]:
-        options = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options) if f.name not in HARMLESS}
+        fates = fate_of(type(self.options))
+        options = {name: getattr(self.options, name) for name, fate in fates.items() if not fate.harmless}
         options["device"] = self.device.type
         resolved, split = self.resolved, self.split
+
+        files = provenance.code_files(resolved.script)
 
         def names(cases: tuple[Case, ...]) -> list[str]:
             return [case.name for case in cases]
@@ -120,7 +123,8 @@ class Session:
                       **({"selection": "test"} if split.selection == "test" else {}),
                       "unlabeled_digest": hashlib.sha256("\n".join(names(split.unlabeled)).encode()).hexdigest()[:16]},
             "remarks": self.remarks,
-            "code": provenance.code_digest(resolved.script),
+            "code": provenance.digest_of(files),
+            "code_files": files,
             "commit": provenance.commit(),
             "versions": provenance.versions(),
             "machine": provenance.machine(self.device),

@@ -19,16 +19,15 @@ from dataloaders.augmentation.frame import Fill
 from dataloaders.batches.loader import Batch, Loader
 from dataloaders.description import Item
 from dataloaders.errors import UserError
-from engine import pretrained, saving
-from engine.compiling import compiled
+from engine import fitting, saving
 from engine.feeding import Fed, loader_of, told
+from engine.fitting import check_network
 from engine.monitor import Monitor, NotFinite, scalars
-from engine.optimizers import Form, ScheduledOptimizer
 from engine.saving import Parts, Spent, snapshot
-from engine.schedules import ramp
+from engine.schedules import Form, ScheduledOptimizer, ramp
 from engine.session import Session
-from engine.sizes import check_network
 from losses import ranks
+from networks.compiling import compiled
 from networks.folding import for_inference
 from networks.sync_norm import count_rows, synchronise
 from storage import checkpoint
@@ -81,7 +80,7 @@ class Stage:
         except ValueError as error:
             raise UserError(f"--model {model or self.options.model}: {error}.") from error
         check_network(model or self.options.model, network, self.session.data, self.options, several_heads)
-        for line in pretrained.prepare(network, role, self.options):
+        for line in fitting.prepare(network, role, self.options):
             self.monitor.say(line)
         network = self.shared(network).to(self.device)
         if self.session.data.dimensions == 2:
@@ -160,7 +159,7 @@ class Stage:
 
     def _steps(self, fed: Fed) -> Iterator[tuple[int, Batch]]:
         options, session, monitor = self.options, self.session, self.monitor
-        pretrained.refuse_unused(self.parts.networks, options.pretrained)
+        fitting.refuse_unused(self.parts.networks, options.pretrained)
         self._check_plateaus()
         state, bests = distributed.from_first(lambda: saving.read(session.folder, self.name, monitor.say))
         if self.name and state is not None and state["step"] == self.iterations:

@@ -5,7 +5,6 @@ parts are called there; what remains of a tensor's name behind its part (".0.wei
 """
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -17,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 import networks
-from command_line.options import REPOSITORY, Options, Resolved
+from command_line.declarations import fate_of
+from command_line.options import Options
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from engine.sizes import check_network
+from engine.fitting import check_network
 from storage import checkpoint, provenance
 from storage.checkpoint import write_json
-from storage.folders import model_folder, word
+from storage.folders import REPOSITORY, model_folder, word
 from storage.weight_files import read
 
 Parts = dict[str, str]
@@ -139,8 +139,7 @@ def some(names: Sequence[str], comma: str = ", ") -> str:
 
 
 UNKNOWN = "not known"
-KNOWN = ("model", "protocol", "fold", "folds", "split_seed", "mask_threshold", "include_free", "dagm_classes", "patch_size", "stride")
-"""Options that describe the test; the others describe a training of which nothing is known."""
+
 
 
 def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -> tuple[Path, list[str]]:
@@ -149,7 +148,7 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
     `options` as `engine.parse` gives them; `name` is what the results call the method. Raises `UserError` for weights that do not fit,
     and where another run lies in that folder.
     """
-    resolved: Resolved = options.resolved  # type: ignore[attr-defined]
+    resolved = options.resolved
     if options.model not in NAMES:
         raise UserError(f"--model {options.model}: names of other programs are known for {', '.join(NAMES)} only.")
     data = catalog.open_source(resolved.data, resolved.root, options).data
@@ -166,7 +165,8 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
     patch = "x".join(map(str, options.patch_size))
     folder = model_folder() / data.name / f"{word(name)}_weights" / options.model / f"{split}_patch{patch}"
     claim(folder, digest)
-    settings = {field.name: getattr(options, field.name) if field.name in KNOWN else None for field in dataclasses.fields(options)}
+    # What describes the test is known; the other options describe a training of which nothing is.
+    settings = {name: getattr(options, name) if fate.tested else None for name, fate in fate_of(type(options)).items()}
     settings["labeled_num"] = labeled_num or UNKNOWN
     write_json(folder / "config.json", {
         "schema": 1, "method": name, "script": "prepare.py", "data_set": data.name, "dimensions": data.dimensions,

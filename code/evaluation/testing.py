@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
@@ -24,6 +23,7 @@ from evaluation import results
 from evaluation.export import write_prediction
 from metrics import score_case, summarize
 from pictures.flat import learning_curves
+from storage.folders import REPOSITORY
 from system.devices import choose_device, peak_memory
 
 Rows = list[list[dict[str, Any]]]

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from command_line.options import REPOSITORY
 from dataloaders.augmentation.augmenter import Augmenter
 from dataloaders.augmentation.ctaugment import CTAugment
 from dataloaders.augmentation.recipes import draw
@@ -19,6 +18,7 @@ from dataloaders.catalog import open_source, resolve
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 from pictures.flat import COLOURS, overlay, plt
+from storage.folders import REPOSITORY
 
 LOOKED_AT = 64
 """Training images of a data set among which the ones with most foreground are shown."""

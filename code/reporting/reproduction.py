@@ -8,12 +8,11 @@ from statistics import mean, stdev
 from types import SimpleNamespace
 from typing import Any
 
-from command_line.options import REPOSITORY
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest, make_split
 from reporting.records import METRICS, Record, read
-from storage.folders import budget_word, model_folder, results_folder
+from storage.folders import REPOSITORY, budget_word, model_folder, results_folder
 
 LEAST = 3
 """Runs that make a spread."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from command_line.declarations import without_value_in_name
+from command_line.options import Options
 from reporting.records import DRAWN, Record
-from storage.folders import NOT_IN_NAME
 
 RECONSTRUCTIONS = {"SemSim": "a reconstruction from the paper's text, since there is no public code (docs/methods/semsim.md)"}
 """Methods whose script is none that its authors could compare with theirs."""
@@ -95,7 +96,7 @@ def _differing(records: Sequence[Record]) -> list[str]:
     """
     if not records:
         return []
-    shared = set.intersection(*(set(record.options) for record in records)) - ({*DRAWN, *NOT_IN_NAME} - {"model", "variant"})
+    shared = set.intersection(*(set(record.options) for record in records)) - ({*DRAWN, *without_value_in_name(Options)} - {"model"})
     apart = [name for name in shared if len({_text(record.options[name]) for record in records}) > 1]
     return sorted(apart, key=lambda name: (("model", "variant", name).index(name), name))
 

@@ -1,36 +1,14 @@
-"""Where a run lies: its name says what shaped it, so that two settings never meet."""
+"""Where runs and results lie, and the words of which their names are made."""
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from pathlib import Path
 
-from command_line.options import HARMLESS, NAMED, REPOSITORY, Options, Resolved
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 
-NOT_IN_NAME = (*HARMLESS, *NAMED, "device", "compile", "val_every", "deterministic")
-"""Not in the folder's name. What of these can still change a result is compared when a run goes on."""
-
-
-def run_name(options: Options, resolved: Resolved) -> Path:
-    """<exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...]."""
-    exp = options.exp or f"{data_name(resolved.data, resolved.root)}/{resolved.method}"
-    if Path(exp).is_absolute() or ".." in Path(exp).parts:
-        raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
-    parts = [split_name(options.protocol, resolved.data.protocols[0], options.fold, options.folds, options.split_seed)]
-    if options.labeled_choice == "random":
-        parts.append(f"draw{options.labeled_seed}")
-    variant = getattr(options, "variant", None)
-    if variant and variant != resolved.defaults.get("variant"):
-        parts.append(variant)
-    parts.append(f"seed{options.seed}")
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name not in NOT_IN_NAME and value != resolved.defaults[field.name]:
-            parts.append(f"{field.name}={word(value)}")
-    return Path(f"{exp}_{budget_word(options.labeled_num)}_labeled") / options.model / "_".join(parts)
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def budget_word(labeled_num: str) -> str:

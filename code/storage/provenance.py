@@ -2,26 +2,64 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import socket
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from command_line.options import REPOSITORY
+from storage.folders import REPOSITORY
 
-SHAPING = ("engine", "command_line", "storage", "system", "dataloaders", "networks", "losses")
+CODE = Path(__file__).resolve().parents[1]
+
+SHAPING = {
+    "engine": "the loop, what it is fed, rates, precision, initial weights; not what only watches, tells or plans",
+    "losses": "", "networks": "", "metrics": "they score the validation that chooses the best step, and under plateau the rate",
+    "inference": "so does how a case is predicted", "val_2D.py": "", "val_3D.py": "",
+    "dataloaders": "which cases, which pixels, which batches; not how the synthetic sets are drawn, which their version tells",
+}
+"""What of code/ decides weights and the chosen step, and why. All else (converters, pictures, evaluation, prediction, reports, sweeps, what
+lies on the disk) may change under a run that has begun."""
+NOT_SHAPING = ("engine/monitor.py", "engine/plan.py", "engine/launch.py", "engine/claim.py", "dataloaders/phantoms")
+"""Below these, what does not."""
+
+
+def shaping_files(script: Path) -> list[Path]:
+    """A script, and the files of code/ that shape a training run, sorted."""
+    code = script.parent if (script.parent / "engine").is_dir() else CODE
+    found = [path for name in SHAPING for path in ([code / name] if name.endswith(".py") else sorted((code / name).rglob("*.py")))]
+    kept = [path for path in found if not path.relative_to(code).as_posix().startswith(NOT_SHAPING)]
+    return [script, *sorted(path for path in kept if path.is_file())]
+
+
+def code_files(script: Path) -> dict[str, str]:
+    """By file: a digest of its content (line ends apart), of 12 digits."""
+    root = script.parent if (script.parent / "engine").is_dir() else CODE
+    return {(path.name if path == script else path.relative_to(root).as_posix()):
+            hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:12] for path in shaping_files(script)}
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """One digest of all."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def code_digest(script: Path) -> str:
-    """SHA-256 over a script and the packages that shape a training run (line ends apart)."""
-    digest = hashlib.sha256()
-    code = Path(__file__).resolve().parents[1]
-    for path in [script, *sorted(file for name in SHAPING for file in (code / name).rglob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()[:16]
+    """One digest of a script and all that shapes its training."""
+    return digest_of(code_files(script))
+
+
+def changed_files(old: Mapping[str, str] | None, new: Mapping[str, str]) -> str:
+    """What became of the files between two runs, in words; empty where an old run did not note them."""
+    if not old:
+        return ""
+    words = {"changed": [name for name in new if name in old and old[name] != new[name]],
+             "new": [name for name in new if name not in old], "gone": [name for name in old if name not in new]}
+    return "; ".join(f"{kind}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" for kind, names in words.items() if names)
 
 
 def commit() -> str:

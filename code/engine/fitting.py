@@ -1,8 +1,12 @@
-"""Whether a network can take the images that a run would hand it, and gives what the method reads."""
+"""Networks that fit a run: whether one takes the images and gives what the method reads, and weights trained elsewhere to start from.
+
+Weights are a local file, read without running any code in it.
+"""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +16,8 @@ from command_line.options import Options
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 from losses.ranks import world
+from networks import Network
+from storage.weight_files import read
 
 
 def check_network(name: str, network: nn.Module, data: DataSet, options: Options, several_heads: bool) -> None:
@@ -66,3 +72,45 @@ def nearest_sizes(network: networks.Network, batch: int, sides: Sequence[int]) -
 def multiples_of(network: networks.Network) -> tuple[int, ...]:
     """What the side of each axis must be a multiple of."""
     return (network.multiple,) * network.dimensions if isinstance(network.multiple, int) else network.multiple
+
+
+def prepare(network: nn.Module, role: str, options: Options) -> list[str]:
+    """Lets a new network start from --pretrained where it can; gives lines about that, and about the network at this size."""
+    if not isinstance(network, Network):
+        return []
+    remarks = [start(network, options.pretrained) if network.pretrained else "", network.remark(options.patch_size)]
+    return [f"{role} ({network.spec['name']}): {remark}." for remark in remarks if remark]  # type: ignore[index]
+
+
+def refuse_unused(networks: Mapping[str, nn.Module], file: Path | None) -> None:
+    """Raises `UserError` where --pretrained was given and none of the networks starts from such a file."""
+    if file and not any(getattr(network, "pretrained", "") for network in networks.values()):
+        raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet and efficient_unet do.")
+
+
+def start(network: Network, file: Path | None) -> str:
+    """Lets a network start from the weights of `file` (--pretrained); gives the line that says what became of them.
+
+    A tensor is offered to every place that the network names for it (`Network.offered`) and taken where the shape is the same.
+    Raises `UserError` for a file that is not there, cannot be read safely, or fits nowhere.
+    """
+    if file is None:
+        return f"trained from scratch; ImageNet weights are used with --pretrained FILE (a copy of {network.pretrained})"
+    given, own = read(file, f"--pretrained {file}"), network.state_dict()
+    taken, misfits, strangers = set(), 0, 0
+    for name, tensor in given.items():
+        places = [place for place in network.offered(name) if place in own]
+        strangers += not places
+        for place in places:
+            adapted = network.adapted(tensor, own[place].shape)
+            if own[place].shape == adapted.shape:
+                own[place].copy_(adapted)
+                taken.add(place)
+            else:
+                misfits += 1
+    if not taken:
+        raise UserError(f"--pretrained {file}: none of its {len(given)} tensors fits {network.spec['name']}; a copy of "  # type: ignore[index]
+                        f"{network.pretrained} is expected (first names here: {', '.join(list(given)[:3]) or 'none'}).")
+    numbers, share = sum(value.numel() for value in own.values()), sum(own[place].numel() for place in taken)
+    return (f"{len(taken)} of its {len(own)} tensors ({share / numbers:.0%} of its numbers) start from {file.name}, the others from "
+            f"scratch; of the file's tensors {misfits} were offered with another shape, and {strangers} have no place here")
