@@ -11,25 +11,26 @@ unlabelled images they must agree with the main one g:
 Page: docs/methods/cct.md      python code/train_CCT.py --dataset ACDC
 """
 from dataclasses import dataclass
+from typing import Annotated
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, Within, launch
 from losses import softmax_mse, supervised_loss
 from networks import logits_of
 
 
 @dataclass
 class CCT(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     stop_grad_main: bool = False
     """Draw the auxiliary decoders to the main one only, as in the paper (published code: both)."""
-    feature_noise: float = 0.3
+    feature_noise: NotNegative = 0.3
     """First auxiliary decoder: largest relative change of a feature, 0 or more."""
-    feature_rate: float = 0.3
+    feature_rate: Annotated[float, Within(0, 1, open_high=True)] = 0.3
     """Second auxiliary decoder: share of the features that are set to 0, 0 to 1."""
-    feature_attention: tuple[float, float] = (0.7, 0.9)
+    feature_attention: Annotated[tuple[float, float], Within(0)] = (0.7, 0.9)
     """Third auxiliary decoder: places as active as this share of the largest activation are set to
     0; drawn between the two."""
 
@@ -63,13 +64,8 @@ def main(options: CCT) -> None:
                "predictions of one network to agree, and takes volumes.")
     run.refuse(options.model != "unet_cct", f"--model {options.model}: CCT needs auxiliary "
                "decoders, which unet_cct alone has.")
-    run.refuse(options.feature_noise < 0, f"--feature_noise {options.feature_noise}: 0 or more is "
-               "needed.")
-    run.refuse(not 0 <= options.feature_rate < 1, f"--feature_rate {options.feature_rate}: a share "
-               "from 0 to below 1 is needed.")
     low, high = options.feature_attention
-    run.refuse(not 0 <= low <= high, f"--feature_attention {low} {high}: two shares are "
-               "needed, 0 or more, the smaller first.")
+    run.refuse(low > high, f"--feature_attention {low} {high}: the smaller share stands first.")
     network = run.network("network", several_heads=True, noise=options.feature_noise,
                           rate=options.feature_rate, attention=(low, high))
     optimizer = run.optimizer("network", network)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, launch
 from losses import cross_entropy, supervised_loss
 from networks import logits_of
 from networks.initial import start_apart
@@ -21,9 +21,9 @@ from networks.initial import start_apart
 
 @dataclass
 class CPS(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     pseudo_loss: Literal["ce", "hybrid"] = "ce"
     """How a network learns from pseudo-labels: cross-entropy, or S (simEps's authors)."""

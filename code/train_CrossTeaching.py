@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Positive, Presets, Run, launch
 from losses import dice_loss, supervised_loss
 from networks import logits_of
 
@@ -25,11 +25,11 @@ class CrossTeaching(Options):
     optimizer2: Literal["same", "sgd", "adam"] = "same"
     """Of the other network: as --optimizer (published), or one of its own. Without --pretrained a
     transformer learns better with adam."""
-    base_lr2: float | None = None
+    base_lr2: Positive | None = None
     """Learning rate of the other network at the start. Without it: --base_lr (published)."""
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
 
 

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Positive, Presets, Run, launch
 from losses import supervised_loss
 from networks import logits_of
 
 
 @dataclass
 class DAN(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
-    DAN_lr: float = 1e-4
+    DAN_lr: Positive = 1e-4
     """Learning rate of the critic, constant; its optimizer is Adam with betas 0.9 and 0.99."""
 
 

@@ -17,16 +17,16 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, launch
 from losses import supervised_loss
 from networks import logits_of
 
 
 @dataclass
 class DCT(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     gradient: Literal["half", "full"] = "half"
     """Gradient of that term, whose value is the same: half of it to either side (SSL4MIS), or all

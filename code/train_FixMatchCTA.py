@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from dataloaders.augmentation.ctaugment import CTAugment
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, Share, launch
 from losses import batch_mean, supervised_loss
 from losses.pseudo_labels import hard_labels
 from networks import ema_update, frozen_copy, logits_of
@@ -23,15 +23,15 @@ from networks import ema_update, frozen_copy, logits_of
 
 @dataclass
 class FixMatchCTA(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
-    ema_decay: float = 0.99
+    ema_decay: Share = 0.99
     """Share of the old teacher in the moving average, 0 to 1."""
-    confidence: float = 0.0
+    confidence: Share = 0.0
     """Least probability at which a pixel of the weak view counts, 0 to 1 (published: 0)."""
-    min_foreground: float = 0.02
+    min_foreground: Share = 0.02
     """A batch whose labelled pixels are foreground at this share or less changes no weight; 0: all
     batches count."""
 

@@ -13,11 +13,12 @@ A moving average of the weights is made and scored, and never asked (as publishe
 Page: docs/methods/fixmatch_standard_augs.md      python code/train_FixMatchStandardAugs.py
 """
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from dataloaders.augmentation.strong_views import recoloured
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, Share, Within, launch
 from losses import supervised_loss
 from losses.pseudo_labels import complementary_loss, concentration, hard_labels
 from networks import ema_update, frozen_copy, logits_of
@@ -25,19 +26,19 @@ from networks import ema_update, frozen_copy, logits_of
 
 @dataclass
 class FixMatchStandardAugs(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
-    ema_decay: float = 0.99
+    ema_decay: Share = 0.99
     """Share of the old teacher in the moving average, 0 to 1."""
-    confidence: float = 0.8
+    confidence: Share = 0.8
     """tau, 0 to 1."""
-    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
+    jitter: Annotated[tuple[float, float, float, float], Within(0)] = (0.8, 0.8, 0.8, 0.2)
     """Brightness, contrast, saturation, hue; the last two act on three channels only."""
-    blur: float = 0.0
+    blur: Share = 0.0
     """Share of the strong views that are blurred, by a Gaussian of 0.1 to 2 pixels."""
-    cutout: float = 0.0
+    cutout: Share = 0.0
     """Share of the strong views with a black box of 2 to 40 % of the image."""
 
 

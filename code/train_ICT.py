@@ -13,21 +13,21 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Positive, Presets, Run, Share, launch
 from losses import supervised_loss
 from networks import ema_update, frozen_copy, logits_of
 
 
 @dataclass
 class ICT(Options):
-    ict_alpha: float = 0.2
+    ict_alpha: Positive = 0.2
     """Both parameters of the Beta distribution of the mix, above 0: small ones leave most pairs
     nearly unmixed."""
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
-    ema_decay: float = 0.99
+    ema_decay: Share = 0.99
     """Share of the old teacher in the moving average, 0 to 1."""
 
 
@@ -58,8 +58,6 @@ def losses(student, teacher, batch, mix, weight, options):
 
 def main(options: ICT) -> None:
     run = Run(options)
-    run.refuse(options.ict_alpha <= 0,
-               f"--ict_alpha {options.ict_alpha:g}: a number above 0 is needed (published: 0.2).")
     pairs = 2 * run.world  # a process mixes its own rows
     run.refuse(options.batch_size - options.labeled_bs < pairs,
                f"--batch_size {options.batch_size} --labeled_bs {options.labeled_bs}: ICT mixes "

@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 import torch
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, Share, Steps, launch
 from losses import softmax_mse, supervised_loss
 from networks import ema_update, frozen_copy, logits_of, noisy
 
 
 @dataclass
 class MeanTeacher(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
-    consistency_start: int = 1000
+    consistency_start: Steps = 1000
     """Steps without that term (published code, 2D only)."""
-    ema_decay: float = 0.99
+    ema_decay: Share = 0.99
     """Share of the old teacher in the moving average, 0 to 1."""
     ema_buffers: bool = False
     """Average the teacher's batch-norm statistics too (published: no)."""
-    noise: float = 0.1
+    noise: NotNegative = 0.1
     """Standard deviation of the Gaussian noise on the teacher's input, clipped at twice that."""
 
 

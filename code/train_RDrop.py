@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, launch
 from losses import supervised_loss, symmetric_kl
 from networks import frozen_copy, logits_of
 from networks.initial import start_apart
@@ -23,9 +23,9 @@ from networks.initial import start_apart
 
 @dataclass
 class RDrop(Options):
-    consistency: float = 4.0
+    consistency: NotNegative = 4.0
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     rdrop_axis: Literal["class", "last"] = "class"
     """Axis of the softmax in the divergence: the classes, or the last axis of the image, by whose

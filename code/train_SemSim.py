@@ -11,12 +11,12 @@ Page: docs/methods/semsim.md      python code/train_SemSim.py --dataset ACDC
 """
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
 from dataloaders.augmentation.strong_views import mixed_view
-from engine import Options, Presets, Run, launch
+from engine import Count, NotNegative, Options, Positive, Presets, Run, Share, Within, launch
 from losses import masked_dice, supervised_loss
 from losses.semantic import agreement, local_prototypes, queried, rectified, similarities, taught
 from networks import logits_of
@@ -28,27 +28,27 @@ from networks.sfm import logits_and_fused, windows_of
 class SemSim(Options):
     variant: Literal["default", "as_printed"] = "default"
     """default: a reconstruction that can work; as_printed: the paper's text to the letter."""
-    decoder_weight: float = 0.5
+    decoder_weight: NotNegative = 0.5
     """Weight of the decoder's term, p."""
-    intra_weight: float = 0.25
+    intra_weight: NotNegative = 0.25
     """Weight of the term of similar positions, q."""
-    cross_weight: float = 0.25
+    cross_weight: NotNegative = 0.25
     """Weight of the term of prototypes, c."""
-    threshold: float = 0.95
+    threshold: Share = 0.95
     """Least probability at which a weak view counts as sure."""
-    regions: int = 4
+    regions: Count = 4
     """Regions an axis, each with prototypes of its own."""
-    sharpness: float = 1000.0
+    sharpness: NotNegative = 1000.0
     """r: how fast A falls as the labelled images disagree."""
-    feature_dropout: float = 0.5
+    feature_dropout: Annotated[float, Within(0, 1, open_high=True)] = 0.5
     """Share of channels dropped from all maps that the strong view's decoder reads; 0 for none."""
     affinity_on: Literal["probabilities", "logits"] = "probabilities"
     """What similar positions share."""
-    affinity_factor: float = 0.5
+    affinity_factor: NotNegative = 0.5
     """Of P + P M: 0.5 keeps probabilities (ours), 1 does not (as printed)."""
-    affinity_temperature: float = 1.0
+    affinity_temperature: Positive = 1.0
     """Of the softmax of cosines between positions (as printed: 1)."""
-    prototype_temperature: float = 1.0
+    prototype_temperature: Positive = 1.0
     """Of the softmax of cosines to prototypes (as printed: 1)."""
     semantic_mask: Literal["decoder", "own"] = "decoder"
     """Whose probability says where q and c count: the decoder's (ours), or theirs (as printed)."""
@@ -110,9 +110,6 @@ def main(options: SemSim) -> None:
     height, width = (side // 4 for side in options.patch_size)
     run.refuse(height % options.regions or width % options.regions, f"--regions {options.regions}: "
                f"a divisor is needed of {height} and {width}, a quarter of the patch's sides.")
-    run.refuse(not 0 <= options.feature_dropout < 1
-               or min(options.affinity_temperature, options.prototype_temperature) <= 0,
-               "--feature_dropout from 0 to below 1 is needed, and temperatures above 0.")
     network, fusion = run.network("network"), run.network("fusion", model="sfm", windows=windows)
     optimizer = run.optimizer("network", [(network, 1.0), (fusion, 1.0)])
     step_losses = run.compiled(losses)

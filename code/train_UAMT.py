@@ -12,11 +12,11 @@ Page: docs/methods/uamt.md      python code/train_UAMT.py --dataset LA
 """
 from dataclasses import dataclass
 from math import log
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, Share, Within, launch
 from engine.schedules import sigmoid_rampup
 from losses import batch_sums, entropy_map, softmax_mse, supervised_loss
 from networks import ema_update, frozen_copy, logits_of, noisy
@@ -24,15 +24,15 @@ from networks import ema_update, frozen_copy, logits_of, noisy
 
 @dataclass
 class UAMT(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
-    ema_decay: float = 0.99
+    ema_decay: Share = 0.99
     """Share of the old teacher in the moving average, 0 to 1."""
-    noise: float = 0.1
+    noise: NotNegative = 0.1
     """Standard deviation of the Gaussian noise on the teacher's input, clipped at twice that."""
-    teacher_passes: int = 8
+    teacher_passes: Annotated[int, Within(2)] = 8
     """Predictions of the teacher whose mean tells the uncertainty, an even number."""
     uncertainty_max: Literal["ln2", "lnC"] = "ln2"
     """Largest threshold: ln 2 whatever the number of classes (published), or its logarithm."""
@@ -81,7 +81,7 @@ def losses(student, teacher, batch, weight, threshold, options):
 
 def main(options: UAMT) -> None:
     run = Run(options)
-    run.refuse(options.teacher_passes < 2 or options.teacher_passes % 2,
+    run.refuse(options.teacher_passes % 2,
                f"--teacher_passes {options.teacher_passes}: an even number from 2 on is needed.")
     student = run.network("student")
     teacher = run.keep("teacher", frozen_copy(student), train=True)

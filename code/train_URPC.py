@@ -16,16 +16,16 @@ from typing import Literal
 
 import torch
 
-from engine import Options, Presets, Run, launch
+from engine import NotNegative, Options, Presets, Run, launch
 from losses import batch_mean, supervised_loss
 from networks import logits_of
 
 
 @dataclass
 class URPC(Options):
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of 150 steps; 0: the weight is constant."""
     variant: Literal["default", "published_code"] = "default"
     """Volumes: default ramps up until the last of 30000 steps; published_code over 60000, however

@@ -12,30 +12,30 @@ Page: docs/methods/simeps.md      python code/train_simEps.py --dataset NEU-Seg
 """
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
-from engine import Options, Presets, Run, launch
+from engine import Count, NotNegative, Options, Presets, Run, Within, launch
 from losses import similarity_map, supervised_loss, symmetric_similarity_loss
 
 
 @dataclass
 class SimEps(Options):
-    num_branches: int = 3
+    num_branches: Annotated[int, Within(2)] = 3
     """Networks, at least 2 (published: 3, and 4)."""
     sim_stages: str = "o"
     """Where similarity maps are compared: e (deepest features), d (last decoder features), o
     (logits), joined by commas."""
-    sim_weight: float = 50.0
+    sim_weight: NotNegative = 50.0
     """Weight of the similarity term; constant, not ramped."""
     combine: Literal["max", "mean"] = "max"
     """How the other networks' probabilities make a pseudo-label."""
-    consistency: float = 0.1
+    consistency: NotNegative = 0.1
     """Weight of the pseudo-labels once ramped up, 0 or more."""
-    consistency_rampup: float = 200.0
+    consistency_rampup: NotNegative = 200.0
     """Length of its ramp in units of --rampup_unit steps; 0: the weight is constant."""
-    rampup_unit: int = 150
+    rampup_unit: Count = 150
     """Steps in a unit of the ramp."""
 
 
@@ -86,8 +86,6 @@ def losses(branches, batch, weight, options):
 
 def main(options: SimEps) -> None:
     run = Run(options)
-    run.refuse(options.num_branches < 2,
-               f"--num_branches {options.num_branches}: at least 2 networks are needed.")
     run.refuse(set(options.sim_stages.split(",")) - set("edo"),
                f"--sim_stages {options.sim_stages}: write e, d, o, joined by commas.")
     if run.data.name not in PUBLISHED:

@@ -85,7 +85,7 @@ def test_ict_sends_no_gradient_to_the_teacher():
 
 
 @pytest.mark.parametrize("wrong, sentence", [
-    (dict(ict_alpha=0.0), "--ict_alpha 0: a number above 0"), (dict(batch_size=13), "choose --batch_size 14 or more"),
+    (dict(batch_size=13), "choose --batch_size 14 or more"),
 ])
 def test_ict_refuses(wrong, sentence):
     with pytest.raises(UserError, match=sentence):

@@ -312,7 +312,7 @@ def test_equal_networks_in_eval_mode_agree():
     assert torch.equal(terms["pseudo_labels"], branches[0](batch.unlabeled).argmax(1))
 
 
-@pytest.mark.parametrize("wrong", [dict(num_branches=1), dict(sim_stages="e,x"), dict(sim_stages="")])
+@pytest.mark.parametrize("wrong", [dict(sim_stages="e,x"), dict(sim_stages="")])
 def test_options_of_simeps_that_cannot_be(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
         drive(train_simEps, sim_eps(**wrong), {}, [])

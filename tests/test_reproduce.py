@@ -190,4 +190,4 @@ def test_options_that_the_script_of_today_does_not_have(tmp_path, tiny_acdc, mon
     script = Path(train_MeanTeacher.__file__)
     assert sys.executable and script.is_file()
     with pytest.raises(UserError, match="There is no option --an_old_option"):
-        reproduce.planned(value, script, tiny_acdc, "cpu", (1,))
+        reproduce.planned(value, script, value.options, tiny_acdc, "cpu", (1,))

@@ -53,9 +53,9 @@ def test_a_script_says_its_options(script, tmp_path, capsys):
 
 def test_every_option_is_read_somewhere(script):
     common = set(option_names(Options))
-    everywhere = "\n".join(path.read_text() for path in CODE.rglob("*.py") if path != CODE / "engine" / "options.py")
+    everywhere = "\n".join(path.read_text() for path in CODE.rglob("*.py") if path != CODE / "command_line" / "options.py")
     own = Path(script.__file__).read_text()
-    first_look = (CODE / "engine" / "options.py").read_text()
+    first_look = (CODE / "command_line" / "options.py").read_text()
     for field in option_fields(kind_of(script)):
         read = rf'options\.{field.name}\b|getattr\(\w+, "{field.name}"'
         found = re.search(read, everywhere if field.name in common else own)
