@@ -13,8 +13,8 @@ def frozen_copy(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def average_weights(teacher: nn.Module, student: nn.Module, keep: float, buffers: bool = False) -> None:
-    """teacher <- keep * teacher + (1 - keep) * student, in place.
+def average_weights(teacher: nn.Module, student: nn.Module, decay: float, buffers: bool = False) -> None:
+    """The moving average without warm-up: teacher <- decay * teacher + (1 - decay) * student, in place.
 
     Parameters only; with `buffers` the batch-norm statistics too (integer counters are computed in floating point and
     truncated, as BCP and DSSN do).
@@ -27,12 +27,12 @@ def average_weights(teacher: nn.Module, student: nn.Module, keep: float, buffers
                 averages.append(average)
                 values.append(value)
             else:
-                average.copy_((keep * average.double() + (1 - keep) * value.double()).trunc())
-    torch._foreach_lerp_(averages, values, 1 - keep)
+                average.copy_((decay * average.double() + (1 - decay) * value.double()).trunc())
+    torch._foreach_lerp_(averages, values, 1 - decay)
 
 
 def ema_update(teacher: nn.Module, student: nn.Module, step: int, decay: float, buffers: bool = False) -> None:
-    """Mean-teacher average with warm-up: keeps min(1 - 1 / (step + 1), decay) of the teacher.
+    """The moving average with warm-up: `average_weights` with a decay of min(1 - 1 / (step + 1), decay) (SSL4MIS).
 
     `step` counts from 0, so the first update copies the student. Published code averages parameters only and leaves the
     teacher's batch-norm statistics to its own forward passes.

@@ -62,8 +62,11 @@ class Batch:
     labels: torch.Tensor
     """(n_labeled, *spatial) int64; 255 is ignored."""
     step: int
+    """Counted from 0."""
     epoch: int
+    """Counted from 0, by --steps_per_epoch."""
     last_of_epoch: bool
+    """Whether the epoch ends with this step."""
     cases: tuple[str, ...]
     """Names of the rows."""
     rng: np.random.Generator
@@ -86,6 +89,7 @@ class Batch:
 
     @property
     def n_labeled(self) -> int:
+        """Number of labelled rows."""
         return len(self.labels)
 
     @property

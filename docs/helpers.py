@@ -1,0 +1,147 @@
+"""Writes docs/helpers.md: what training scripts share, with signatures and what each says of itself.
+
+    python docs/helpers.py
+
+A name that is added to `SECTIONS` is all that is written here; tests/test_helpers.py holds the page to the code.
+"""
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "helpers.md"
+
+HEAD = """# Helpers
+
+What a training script finds ready, by the place that it is imported from. Losses and networks take tensors and give tensors: none
+of them knows an option, a path or a data set. Read this page before you write a function that sounds as if it should be there; a
+function moves here when a second method needs it.
+
+`logits` are (B, C, *sides) float32, two sides for images and three for volumes; `labels` are (B, *sides) int64, 255 is ignored.
+Losses against labels leave ignored pixels out and are 0 where nothing is left. A loss is a scalar unless it says otherwise. None
+detaches its target: a script that wants that does it.
+
+Made by `python docs/helpers.py` from the code itself.
+"""
+
+SECTIONS: list[tuple[str, str, str, list[str]]] = [
+    ("Learning from labels", "losses", "", [
+        "supervised_loss", "cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class"]),
+    ("Agreement of two predictions", "losses", "The first five are element-wise, since methods weigh and mask them: take `.mean()`.", [
+        "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "softmax_dice", "plain_dice", "masked_dice",
+        "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
+    ("How sure a prediction is", "losses", "", ["entropy_map"]),
+    ("Pseudo-labels", "losses.pseudo_labels", "", ["hard_labels", "relative_confidence", "concentration", "complementary_loss"]),
+    ("Sums over the batch of all processes", "losses",
+     "For what is no mean over rows (a Dice, a mean over the pixels that pass a threshold). With one process they give back what they got.",
+     ["batch_sum", "batch_sums", "batch_mean"]),
+    ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
+        "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
+        "in_regions", "rectified"]),
+    ("Passes through a network", "networks",
+     "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
+     "their composition.", ["logits_of", "noisy"]),
+    ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
+    ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
+        "frozen_copy", "ema_update", "average_weights"]),
+    ("Initial weights", "networks.initial", "", ["start_apart"]),
+    ("Strong views", "dataloaders.augmentation.strong_views",
+     "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [
+         "recoloured", "mixed_view", "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes"]),
+    ("nnU-Net's augmentation of a batch", "dataloaders.augmentation.nnunet", "", ["augment"]),
+    ("A learned augmentation", "dataloaders.augmentation.ctaugment", "", ["CTAugment"]),
+    ("Ramps", "engine.schedules", "`run.ramp`, below, is the one that heeds `--ramp`.", [
+        "sigmoid_rampup", "linear_rampup", "cosine_rampdown"]),
+    ("Metrics", "metrics", "NumPy arrays in, numbers out. Validation and tests call them; a method seldom does.", [
+        "dice", "jaccard", "binary_metrics", "score_case", "summarize", "largest_component"]),
+]
+ABOUT_A_RUN = """## What `run` offers
+
+`run.data` is the description of the data set (`num_classes`, `channels`, `dimensions`, `mean`, `std`), `run.world` the number of
+processes.
+"""
+ABOUT_A_BATCH = """## What a batch has
+
+The labelled rows stand first.
+
+| | |
+|---|---|
+"""
+OF_A_RUN = ["network", "keep", "optimizer", "compiled", "evaluates", "batches", "ramp", "update", "after_step", "finish", "say", "refuse",
+            "stage", "best", "items", "predict_unlabeled"]
+OF_A_BATCH = ["images", "labels", "labeled", "unlabeled", "n_labeled", "rng", "shared_rng", "step", "epoch", "last_of_epoch", "cases",
+              "maps", "views", "mates", "strong"]
+
+
+def called(name: str, function: Callable[..., Any]) -> str:
+    """A function as it is called: names and defaults, without types."""
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self":
+            continue
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        default = "" if parameter.default is parameter.empty else f"={short(parameter.default)}"
+        parameters.append(f"{star}{parameter.name}{default}")
+    return f"{name}({', '.join(parameters)})"
+
+
+def short(value: object) -> str:
+    """A default as one would type it; what is long is left to the docstring."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(short, value))})"
+    text = f"{value:.4g}" if isinstance(value, float) and value != int(value) else repr(value)
+    return text if len(text) < 40 else "..."
+
+
+def said(thing: Any) -> str:
+    """All that a docstring says, a blank line less between its paragraphs."""
+    return "\n".join(line.rstrip() for line in (inspect.getdoc(thing) or "").splitlines()).replace("\n\n", "\n")
+
+
+def entry(name: str, thing: Any) -> str:
+    indented = "\n".join(f"    {line}" for line in said(thing).splitlines())
+    return f"{called(name, thing)}\n{indented}\n"
+
+
+def attributes(kind: type) -> dict[str, str]:
+    """What the string under a field of a dataclass says, by its name."""
+    lines = inspect.getsource(kind).splitlines()
+    found = {}
+    for field in fields(kind):
+        at = next(k for k, line in enumerate(lines) if line.strip().startswith(f"{field.name}:"))
+        text = []
+        for line in lines[at + 1 :]:
+            text.append(line.strip())
+            if not text[0].startswith('"""') or text[-1].endswith('"""'):
+                break
+        found[field.name] = " ".join(text).strip('"') if text[0].startswith('"""') else ""
+    return found
+
+
+def listed(entries: list[str]) -> str:
+    return "```text\n" + "\n".join(entries) + "```\n"
+
+
+def page() -> str:
+    """The page."""
+    blocks = [HEAD]
+    for title, module, remark, names in SECTIONS:
+        blocks += [f"## {title}\n", f"`from {module} import ...`\n", *([f"{remark}\n"] if remark else []),
+                   listed([entry(name, getattr(import_module(module), name)) for name in names])]
+    from dataloaders.batches.loader import Batch
+    from engine import Run
+    blocks += [ABOUT_A_RUN, listed([entry(f"run.{name}", getattr(Run, name)) for name in OF_A_RUN])]
+    about = attributes(Batch)
+    rows = [f"| `batch.{name}` | {about[name] if name in about else said(getattr(Batch, name))} |" for name in OF_A_BATCH]
+    return "\n".join([*blocks, ABOUT_A_BATCH + "\n".join(rows) + "\n"])
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "code"))
+    PAGE.write_text(page(), encoding="utf-8")
