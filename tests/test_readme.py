@@ -43,6 +43,16 @@ def methods() -> list[str]:
     return sorted(script.stem for script in (ROOT / "code").glob("train_*.py"))
 
 
+def page_of(script: str) -> str:
+    """The page that the docstring of a script names; empty where it names none, as a script that is somebody's own need not."""
+    found = re.search(r"^Page: (docs/methods/\w+\.md)", text_of(ROOT / "code" / f"{script}.py"), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def documented() -> list[str]:
+    return [script for script in methods() if page_of(script)]
+
+
 def kind_of(script: str) -> type[Options]:
     found = [thing for thing in vars(import_module(script)).values() if isinstance(thing, type) and issubclass(thing, Options)]
     return next(thing for thing in found if thing is not Options)
@@ -80,7 +90,7 @@ def words_of(line: list[str]) -> list[str]:
 
 def test_example_trains_and_is_tested(tmp_path: Path, tiny_acdc: Path) -> None:
     name, text = example()
-    assert not (ROOT / "code" / f"{name}.py").exists(), "the example must not be a method of the suite"
+    assert name not in documented(), "the example must not be a method of the suite"
     shutil.copytree(ROOT / "code", tmp_path / "code")
     (tmp_path / "code" / f"{name}.py").write_text(text, encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"),
@@ -109,10 +119,17 @@ def test_example_is_short() -> None:
 
 def test_table_of_methods_is_complete() -> None:
     rows = re.findall(r"^\| `code/(train_\w+)\.py` \|.*\[page\]\((docs/methods/\w+\.md)\)", text_of(ROOT / "README.md"), re.MULTILINE)
-    assert sorted(script for script, _ in rows) == methods()
+    assert sorted(script for script, _ in rows) == documented()
     for script, page in rows:
         assert f"code/{script}.py" in text_of(ROOT / page)
-        assert page in text_of(ROOT / "code" / f"{script}.py"), "the script names its page"
+        assert page == page_of(script), "the script names its page"
+
+
+def test_every_script_of_the_repository_has_a_page() -> None:
+    """What git does not know is somebody's own work."""
+    listed = subprocess.run(["git", "ls-files", "code/train_*.py"], cwd=ROOT, capture_output=True, text=True)
+    known = [Path(line).stem for line in listed.stdout.splitlines() if (ROOT / line).exists()] or methods()
+    assert set(known) <= set(documented())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -157,10 +174,10 @@ def test_commands_are_found() -> None:
     assert len([line for page in PAGES for line in commands(page)]) > 30
 
 
-@pytest.mark.parametrize("script", methods())
+@pytest.mark.parametrize("script", documented())
 def test_tables_of_defaults_are_the_programs(script: str, tmp_path: Path) -> None:
     """The table under "Defaults" of a method's page, cell by cell, against what the command line resolves to."""
-    page = text_of(ROOT / re.findall(r"docs/methods/\w+\.md", text_of(ROOT / "code" / f"{script}.py"))[0])
+    page = text_of(ROOT / page_of(script))
     section = page.split("## Defaults", 1)[1].split("\n## ", 1)[0]
     head, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
     rows = [row for row in rows if row[0].startswith("`--")]
