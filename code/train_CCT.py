@@ -19,7 +19,7 @@ from networks import logits_of
 
 
 @dataclass
-class CCT(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -57,7 +57,7 @@ def losses(network, batch, weight, options):
     return {"total": total, "supervised": supervised, "consistency": consistency, **parts}
 
 
-def main(options: CCT) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     run.refuse(run.data.dimensions == 3, f"CCT has no network for volumes, and {run.data.name} has "
                "volumes; nobody has published one. URPC (code/train_URPC.py) also asks several "
@@ -81,4 +81,4 @@ def main(options: CCT) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, CCT, PRESETS)
+    launch(main, Method, PRESETS)

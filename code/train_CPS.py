@@ -9,6 +9,7 @@ predicts for an unlabelled image, as hard labels, is what the other learns from:
 Page: docs/methods/cps.md      python code/train_CPS.py --dataset ACDC
 """
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from networks.initial import start_apart
 
 
 @dataclass
-class CPS(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -49,11 +50,8 @@ def losses(model1, model2, batch, weight, options):
     logits1_l, logits1_u = logits_of(model1, batch.labeled, batch.unlabeled, options.passes)
     logits2_l, logits2_u = logits_of(model2, batch.labeled, batch.unlabeled, options.passes)
     pseudo1_u, pseudo2_u = (z.detach().argmax(1) for z in (logits1_u, logits2_u))  # however unsure
-
-    def learn(logits, pseudo):
-        if options.pseudo_loss == "hybrid":
-            return supervised_loss(logits, pseudo, options.dice)
-        return cross_entropy(logits, pseudo)
+    hybrid = partial(supervised_loss, dice=options.dice)
+    learn = hybrid if options.pseudo_loss == "hybrid" else cross_entropy
 
     supervised = {"supervised_1": supervised_loss(logits1_l, batch.labels, options.dice),
                   "supervised_2": supervised_loss(logits2_l, batch.labels, options.dice)}
@@ -68,7 +66,7 @@ def losses(model1, model2, batch, weight, options):
             "pseudo_labels": torch.stack([pseudo1_u, pseudo2_u])}
 
 
-def main(options: CPS) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     model1, model2 = run.network("model1"), run.network("model2")
     if options.init == "kaiming_xavier":
@@ -86,4 +84,4 @@ def main(options: CPS) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, CPS, PRESETS)
+    launch(main, Method, PRESETS)

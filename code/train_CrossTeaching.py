@@ -19,7 +19,7 @@ from networks import logits_of
 
 
 @dataclass
-class CrossTeaching(Options):
+class Method(Options):
     model2: str = "swin_unet"
     """The other network, beside --model (published: unet and swin_unet; any two for images)."""
     optimizer2: Literal["same", "sgd", "adam"] = "same"
@@ -56,7 +56,7 @@ def losses(model1, model2, batch, weight, options):
             "pseudo_labels": torch.stack([pseudo1_u, pseudo2_u])}
 
 
-def main(options: CrossTeaching) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     run.refuse(run.data.dimensions == 3, f"Cross teaching is for images, and {run.data.name} has "
                "volumes: CPS trains two networks on them, python code/train_CPS.py.")
@@ -76,4 +76,4 @@ def main(options: CrossTeaching) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, CrossTeaching, PRESETS)
+    launch(main, Method, PRESETS)

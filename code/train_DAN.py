@@ -20,7 +20,7 @@ from networks import logits_of
 
 
 @dataclass
-class DAN(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -63,7 +63,7 @@ def critic_losses(segmenter, critic, batch, options):
     return {"critic": loss, "critic_accuracy": right}
 
 
-def main(options: DAN) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     run.refuse(min(options.patch_size) < 16,
                f"--patch_size {' '.join(map(str, options.patch_size))}: the critic halves every "
@@ -91,4 +91,4 @@ def main(options: DAN) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, DAN, PRESETS)
+    launch(main, Method, PRESETS)

@@ -23,7 +23,7 @@ from networks import logits_of
 
 
 @dataclass
-class DCT(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -65,7 +65,7 @@ def losses(network, batch, turns, weight, options):
     return {"total": total, "supervised": supervised, "consistency": consistency}
 
 
-def main(options: DCT) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     height, width = options.patch_size[:2]
     every = 1 if height == width else 2
@@ -88,4 +88,4 @@ def main(options: DCT) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, DCT, PRESETS)
+    launch(main, Method, PRESETS)

@@ -20,7 +20,7 @@ from networks import logits_of
 
 
 @dataclass
-class EntMin(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -46,7 +46,7 @@ def losses(network, batch, weight, options):
             "entropy_map": unsure[:, 0].detach(), "pseudo_labels": logits_u.detach().argmax(1)}
 
 
-def main(options: EntMin) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     network = run.network("network")
     optimizer = run.optimizer("network", network)
@@ -62,4 +62,4 @@ def main(options: EntMin) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, EntMin, PRESETS)
+    launch(main, Method, PRESETS)

@@ -22,7 +22,7 @@ from networks import ema_update, frozen_copy, logits_of
 
 
 @dataclass
-class FixMatchCTA(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -58,7 +58,7 @@ def losses(student, teacher, batch, weight, options):
             "pseudo_labels": pseudo_u, "mask": pseudo_u != 255}
 
 
-def main(options: FixMatchCTA) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     run.refuse(run.data.dimensions == 3, f"FixMatch is for images, and {run.data.name} has "
                "volumes; train_MeanTeacher.py takes them.")
@@ -84,4 +84,4 @@ def main(options: FixMatchCTA) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, FixMatchCTA, PRESETS)
+    launch(main, Method, PRESETS)

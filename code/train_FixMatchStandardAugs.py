@@ -25,7 +25,7 @@ from networks import ema_update, frozen_copy, logits_of
 
 
 @dataclass
-class FixMatchStandardAugs(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -64,7 +64,7 @@ def losses(student, batch, strong, weight, options):
             "complementary": complementary, "pseudo_labels": pseudo_u}
 
 
-def main(options: FixMatchStandardAugs) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     run.refuse(run.data.dimensions == 3, f"FixMatch is for images, and {run.data.name} has "
                "volumes; train_MeanTeacher.py takes them.")
@@ -86,4 +86,4 @@ def main(options: FixMatchStandardAugs) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, FixMatchStandardAugs, PRESETS)
+    launch(main, Method, PRESETS)

@@ -19,7 +19,7 @@ from networks import ema_update, frozen_copy, logits_of
 
 
 @dataclass
-class ICT(Options):
+class Method(Options):
     ict_alpha: Positive = 0.2
     """Both parameters of the Beta distribution of the mix, above 0: small ones leave most pairs
     nearly unmixed."""
@@ -56,7 +56,7 @@ def losses(student, teacher, batch, mix, weight, options):
     return {"total": total, "supervised": supervised, "consistency": consistency}
 
 
-def main(options: ICT) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     pairs = 2 * run.world  # a process mixes its own rows
     run.refuse(options.batch_size - options.labeled_bs < pairs,
@@ -81,4 +81,4 @@ def main(options: ICT) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, ICT, PRESETS)
+    launch(main, Method, PRESETS)

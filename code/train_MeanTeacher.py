@@ -17,7 +17,7 @@ from networks import ema_update, frozen_copy, logits_of, noisy
 
 
 @dataclass
-class MeanTeacher(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -52,7 +52,7 @@ def losses(student, teacher, batch, weight, started, options):
     return {"total": total, "supervised": supervised, "consistency": consistency}
 
 
-def main(options: MeanTeacher) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     student = run.network("student")
     teacher = run.keep("teacher", frozen_copy(student), train=True)
@@ -71,4 +71,4 @@ def main(options: MeanTeacher) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, MeanTeacher, PRESETS)
+    launch(main, Method, PRESETS)

@@ -22,7 +22,7 @@ from networks.initial import start_apart
 
 
 @dataclass
-class RDrop(Options):
+class Method(Options):
     consistency: NotNegative = 4.0
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -75,7 +75,7 @@ def losses(model1, model2, batch, weight, options):
     return {"total": total, **supervised, "divergence": divergence}
 
 
-def main(options: RDrop) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     alone = options.rdrop_models == 1
     roles = ["network"] if alone else ["model1", "model2"]
@@ -99,4 +99,4 @@ def main(options: RDrop) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, RDrop, PRESETS)
+    launch(main, Method, PRESETS)

@@ -25,7 +25,7 @@ from networks.sfm import logits_and_fused, windows_of
 
 
 @dataclass
-class SemSim(Options):
+class Method(Options):
     variant: Literal["default", "as_printed"] = "default"
     """default: a reconstruction that can work; as_printed: the paper's text to the letter."""
     decoder_weight: NotNegative = 0.5
@@ -101,7 +101,7 @@ def losses(network, fusion, batch, views, options):
             "pseudo_labels": target_p.argmax(1), "mask": sure_p}
 
 
-def main(options: SemSim) -> None:
+def main(options: Method) -> None:
     run, windows = Run(options), windows_of(options.patch_size)
     run.say("SemSim is a RECONSTRUCTION: there is no public code, about ten choices are ours "
             f"(docs/methods/semsim.md). The fusion module has {windows} x {windows} windows.")
@@ -124,4 +124,4 @@ def main(options: SemSim) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, SemSim, PRESETS)
+    launch(main, Method, PRESETS)

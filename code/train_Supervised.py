@@ -16,7 +16,7 @@ from losses import supervised_loss
 
 
 @dataclass
-class Supervised(Options):
+class Method(Options):
     augment: Literal["published", "strong"] = "published"
     """published: the data set's augmentation; strong: nnU-Net's after it (turns, scaling, contrast,
     gamma, blur, noise, ...)."""
@@ -39,7 +39,7 @@ def losses(network, batch, options):
     return {"total": supervised}
 
 
-def main(options: Supervised) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     network = run.network("network")
     optimizer = run.optimizer("network", network)
@@ -56,4 +56,4 @@ def main(options: Supervised) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, Supervised, PRESETS)
+    launch(main, Method, PRESETS)

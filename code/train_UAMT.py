@@ -23,7 +23,7 @@ from networks import ema_update, frozen_copy, logits_of, noisy
 
 
 @dataclass
-class UAMT(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -79,7 +79,7 @@ def losses(student, teacher, batch, weight, threshold, options):
     return {"total": total, "supervised": supervised, "consistency": consistency, "mask": sure}
 
 
-def main(options: UAMT) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     run.refuse(options.teacher_passes % 2,
                f"--teacher_passes {options.teacher_passes}: an even number from 2 on is needed.")
@@ -100,4 +100,4 @@ def main(options: UAMT) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, UAMT, PRESETS)
+    launch(main, Method, PRESETS)

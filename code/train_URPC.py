@@ -22,7 +22,7 @@ from networks import logits_of
 
 
 @dataclass
-class URPC(Options):
+class Method(Options):
     consistency: NotNegative = 0.1
     """Weight of the unsupervised term once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 200.0
@@ -68,7 +68,7 @@ def losses(network, batch, weight, options):
             "variance": variances.mean()}
 
 
-def main(options: URPC) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     if options.variant == "published_code" and run.data.dimensions == 2:
         run.say("On images the default is the published code: --variant published_code changes "
@@ -87,4 +87,4 @@ def main(options: URPC) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, URPC, PRESETS)
+    launch(main, Method, PRESETS)

@@ -21,7 +21,7 @@ from losses import similarity_map, supervised_loss, symmetric_similarity_loss
 
 
 @dataclass
-class SimEps(Options):
+class Method(Options):
     num_branches: Annotated[int, Within(2)] = 3
     """Networks, at least 2 (published: 3, and 4)."""
     sim_stages: str = "o"
@@ -84,7 +84,7 @@ def losses(branches, batch, weight, options):
     return {"total": total, **terms, "pseudo_labels": pseudo[0], "similarity_maps": maps}
 
 
-def main(options: SimEps) -> None:
+def main(options: Method) -> None:
     run = Run(options)
     run.refuse(set(options.sim_stages.split(",")) - set("edo"),
                f"--sim_stages {options.sim_stages}: write e, d, o, joined by commas.")
@@ -110,4 +110,4 @@ def main(options: SimEps) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, SimEps, PRESETS)
+    launch(main, Method, PRESETS)

@@ -43,7 +43,7 @@ def test_ict_mixes_images_and_predictions_by_the_same_shares():
     student, teacher = Stub(torch.randn(4, 2, 16, 32, requires_grad=True)), Stub(torch.randn(2, 2, 16, 32), torch.randn(2, 2, 16, 32))
     batch = batch_of(2, 4)
     first, second = (logits.softmax(1) for logits in teacher.outputs)
-    terms = train_ICT.losses(student, teacher, batch, column(0.0, 1.0), 0.1, train_ICT.ICT())
+    terms = train_ICT.losses(student, teacher, batch, column(0.0, 1.0), 0.1, train_ICT.Method())
     assert torch.equal(student.seen[0], torch.cat([batch.labeled, batch.unlabeled[:1], batch.unlabeled[3:]]))
     assert torch.equal(torch.cat(teacher.seen), batch.unlabeled), "the teacher sees each half by itself, unmixed"
     expected = student.outputs[0][2:].softmax(1) - torch.stack([first[0], second[1]])
@@ -58,20 +58,20 @@ def test_ict_has_nothing_to_say_of_two_equal_images(share):
     student = build("unet", num_classes=2).eval()
     batch = batch_of(1, 2)
     batch.images[2] = batch.images[1]
-    terms = train_ICT.losses(student, frozen_copy(student).eval(), batch, column(share), 0.1, train_ICT.ICT())
+    terms = train_ICT.losses(student, frozen_copy(student).eval(), batch, column(share), 0.1, train_ICT.Method())
     assert terms["consistency"].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_ict_draws_one_share_a_pair_that_differs_from_step_to_step():
     student, teacher = Stub(torch.zeros(5, 2, 16, 32)), Stub(torch.zeros(3, 2, 16, 32))
     batches = [batch_of(2, 7, step=step) for step in range(40)]  # of seven unlabelled images the last is left out
-    run = drive(train_ICT, train_ICT.ICT(), {"student": student}, batches, {"teacher": teacher})
+    run = drive(train_ICT, train_ICT.Method(), {"student": student}, batches, {"teacher": teacher})
     assert student.seen[0].shape == (5, 1, 16, 32) and [len(seen) for seen in teacher.seen[:2]] == [3, 3]
     shares = torch.stack([step.arguments["mix"] for step in run.steps])
     assert shares.shape == (40, 3, 1, 1, 1) and shares.dtype == torch.float32 and len(shares.unique()) > 100
     assert shares.min() >= 0 and shares.max() <= 1
     assert 0.3 < ((shares < 0.02) | (shares > 0.98)).float().mean() < 0.7, "Beta(0.2, 0.2): about half lie near an end"
-    again = drive(train_ICT, train_ICT.ICT(), {"student": student}, [batch_of(2, 7, step=7)], {"teacher": teacher})
+    again = drive(train_ICT, train_ICT.Method(), {"student": student}, [batch_of(2, 7, step=7)], {"teacher": teacher})
     assert torch.equal(again.steps[0].arguments["mix"], shares[7])
     assert list(run.evaluated) == ["student", "teacher"]
 
@@ -79,7 +79,7 @@ def test_ict_draws_one_share_a_pair_that_differs_from_step_to_step():
 def test_ict_sends_no_gradient_to_the_teacher():
     student = small_network()
     teacher = frozen_copy(student).requires_grad_()
-    terms = train_ICT.losses(student, teacher, batch_of(), column(0.4), 0.1, train_ICT.ICT())
+    terms = train_ICT.losses(student, teacher, batch_of(), column(0.4), 0.1, train_ICT.Method())
     terms["total"].backward()
     assert all(p.grad is None for p in teacher.parameters()) and all(p.grad is not None for p in student.parameters())
 
@@ -89,7 +89,7 @@ def test_ict_sends_no_gradient_to_the_teacher():
 ])
 def test_ict_refuses(wrong, sentence):
     with pytest.raises(UserError, match=sentence):
-        drive(train_ICT, train_ICT.ICT(**wrong), {}, [])
+        drive(train_ICT, train_ICT.Method(**wrong), {}, [])
 
 
 # DCT (card dct.md, section 8)
@@ -98,9 +98,9 @@ def test_ict_refuses(wrong, sentence):
 @pytest.mark.parametrize("turns", range(4))
 def test_dct_is_0_where_the_prediction_turns_with_the_image(turns):
     batch = batch_of(sides=(16, 16))
-    terms = train_DCT.losses(small_network(kernel=1).eval(), batch, turns, 0.1, train_DCT.DCT())
+    terms = train_DCT.losses(small_network(kernel=1).eval(), batch, turns, 0.1, train_DCT.Method())
     assert terms["consistency"].item() == pytest.approx(0, abs=1e-12)
-    terms = train_DCT.losses(small_network().eval(), batch, turns, 0.1, train_DCT.DCT())
+    terms = train_DCT.losses(small_network().eval(), batch, turns, 0.1, train_DCT.Method())
     assert (terms["consistency"].item() < 1e-12) == (turns == 0)
     x = torch.randn(2, 3, 5, 5)
     assert torch.equal(train_DCT.turned(train_DCT.turned(x, turns), 4 - turns), x)
@@ -113,7 +113,7 @@ def test_dct_turns_volumes_in_their_axial_planes():
 
 def test_dct_half_the_gradient_is_half_of_all_and_reaches_both_sides():
     network, batch = small_network(), batch_of(2, 3, sides=(16, 16))
-    found = {kind: train_DCT.losses(network, batch, 1, 0.1, train_DCT.DCT(gradient=kind)) for kind in ("half", "full")}
+    found = {kind: train_DCT.losses(network, batch, 1, 0.1, train_DCT.Method(gradient=kind)) for kind in ("half", "full")}
     torch.testing.assert_close(found["half"]["consistency"], found["full"]["consistency"])
     for half, full in zip(*(gradient(found[kind]["consistency"], *network.parameters()) for kind in ("half", "full"))):
         torch.testing.assert_close(half, full / 2, atol=1e-8, rtol=1e-4)
@@ -127,7 +127,7 @@ def test_dct_turns_only_as_the_sides_allow_and_says_so(sides, allowed, capsys):
     plain, rotated = torch.zeros(4, 2, *sides), torch.zeros(2, 2, *sides)
     network = Stub(plain, rotated)
     batches = [golden_batch(torch.zeros(2, *sides, dtype=torch.long), 2, step) for step in range(60)]
-    run = drive(train_DCT, train_DCT.DCT(patch_size=sides), {"network": network}, batches)
+    run = drive(train_DCT, train_DCT.Method(patch_size=sides), {"network": network}, batches)
     drawn = [step.arguments["turns"] for step in run.steps]
     assert set(drawn) == allowed and min(drawn.count(k) for k in allowed) >= 60 / len(allowed) / 2.5
     assert [len(seen) for seen in network.seen[:2]] == [4, 2], "all images, then the unlabelled ones, turned"
@@ -200,7 +200,7 @@ def test_dan_each_side_learns_in_its_turn():
         return terms
 
     with mock.patch.object(ScriptedRun, "update", watched), mock.patch.object(train_DAN, "critic_losses", critic_losses):
-        drive(train_DAN, train_DAN.DAN(), networks, [batch_of(2, 3)], rate=0.1)
+        drive(train_DAN, train_DAN.Method(), networks, [batch_of(2, 3)], rate=0.1)
     (first, second) = log_of_updates
     assert first[:2] == ("total", {"segmenter": True, "critic": False}) and second[:2] == ("critic", {"segmenter": False, "critic": True})
     assert first[2]["segmenter"] and not first[2]["critic"] and second[2]["critic"] and not second[2]["segmenter"]
@@ -210,14 +210,14 @@ def test_dan_each_side_learns_in_its_turn():
 def test_dan_without_weight_is_supervised_and_fools_on_unlabelled_images_only():
     segmenter, critic = small_network(), build("discriminator_2D", num_classes=2).eval()
     batch = batch_of(2, 3)
-    terms = train_DAN.losses(segmenter, critic, batch, 0.0, train_DAN.DAN())
+    terms = train_DAN.losses(segmenter, critic, batch, 0.0, train_DAN.Method())
     for total, supervised in zip(*(gradient(terms[name], *segmenter.parameters()) for name in ("total", "supervised"))):
         torch.testing.assert_close(total, supervised)
     logits = torch.randn(5, 2, 16, 32, requires_grad=True)
-    terms = train_DAN.losses(Stub(logits), critic, batch, 0.1, train_DAN.DAN())
+    terms = train_DAN.losses(Stub(logits), critic, batch, 0.1, train_DAN.Method())
     (to_logits,) = gradient(terms["adversarial"], logits)
     assert not to_logits[:2].any() and to_logits[2:].abs().amax((1, 2, 3)).min() > 0
-    assert torch.equal(train_DAN.losses(Stub(logits), critic, batch, 0.1, train_DAN.DAN())["adversarial"], terms["adversarial"])
+    assert torch.equal(train_DAN.losses(Stub(logits), critic, batch, 0.1, train_DAN.Method())["adversarial"], terms["adversarial"])
 
 
 def test_dan_two_means_or_one():
@@ -225,7 +225,7 @@ def test_dan_two_means_or_one():
     verdicts = torch.randn(4, 2)
     assert train_DAN.labeled_or_not(batch).tolist() == [1, 0, 0, 0]
     found = {passes: train_DAN.critic_losses(Stub(torch.zeros(4, 2, 16, 32)), lambda maps, images: verdicts, batch,
-                                             train_DAN.DAN(passes=passes))["critic"] for passes in ("joint", "apart")}
+                                             train_DAN.Method(passes=passes))["critic"] for passes in ("joint", "apart")}
     first = nn.functional.cross_entropy(verdicts[:1], torch.tensor([1]))
     others = nn.functional.cross_entropy(verdicts[1:], torch.tensor([0, 0, 0]))
     torch.testing.assert_close(found["apart"], first + others)
@@ -240,7 +240,7 @@ def test_a_discriminator_learns_to_tell_two_kinds_of_maps():
     optimizer = torch.optim.Adam(critic.parameters(), 1e-4, betas=(0.9, 0.99))
     values = []
     for _ in range(50):
-        terms = train_DAN.critic_losses(Stub(maps), critic, batch, train_DAN.DAN())
+        terms = train_DAN.critic_losses(Stub(maps), critic, batch, train_DAN.Method())
         optimizer.zero_grad()
         terms["critic"].backward()
         optimizer.step()
@@ -250,10 +250,10 @@ def test_a_discriminator_learns_to_tell_two_kinds_of_maps():
 
 def test_a_discriminator_is_no_network_that_segments():
     with pytest.raises(UserError, match="--model discriminator_2D: .*unet"):
-        check_network("discriminator_2D", build("discriminator_2D"), DATA_SETS["ACDC"], train_DAN.DAN(model="discriminator_2D"), False)
-    check_network("discriminator_2D", build("discriminator_2D"), DATA_SETS["ACDC"], train_DAN.DAN(), False)
+        check_network("discriminator_2D", build("discriminator_2D"), DATA_SETS["ACDC"], train_DAN.Method(model="discriminator_2D"), False)
+    check_network("discriminator_2D", build("discriminator_2D"), DATA_SETS["ACDC"], train_DAN.Method(), False)
 
 
 def test_dan_refuses_what_its_critic_cannot_see():
     with pytest.raises(UserError, match="--patch_size 8 32: .*16 or more"):
-        drive(train_DAN, train_DAN.DAN(patch_size=(8, 32)), {}, [])
+        drive(train_DAN, train_DAN.Method(patch_size=(8, 32)), {}, [])

@@ -12,7 +12,7 @@ from harness import Bench, outcome
 from parity_tools import Stub, drive, golden_batch, gradient
 from swin_weights import NARROW, imagenet, make_narrow
 from torch import Tensor
-from train_CrossTeaching import CrossTeaching
+from train_CrossTeaching import Method as CrossTeaching
 
 from dataloaders import catalog
 from dataloaders.description import Case

@@ -91,13 +91,13 @@ def options_of(script, kind, *words):
 def test_the_protocol_brings_its_own_defaults():
     words = ("--protocol", PROTOCOL, "--fold", "0")
     own = dict(batch_size=16, labeled_bs=8, base_lr=0.03, max_iterations=30000, labeled_num="1/8", passes="apart", ramp="whole")
-    teacher = options_of(train_MeanTeacher, train_MeanTeacher.MeanTeacher, *words)
-    usual = options_of(train_MeanTeacher, train_MeanTeacher.MeanTeacher)
-    for options in (teacher, options_of(train_Supervised, train_Supervised.Supervised, *words)):
+    teacher = options_of(train_MeanTeacher, train_MeanTeacher.Method, *words)
+    usual = options_of(train_MeanTeacher, train_MeanTeacher.Method)
+    for options in (teacher, options_of(train_Supervised, train_Supervised.Method, *words)):
         assert {name: getattr(options, name) for name in own} == own and options.protocol == PROTOCOL
     assert (teacher.consistency_start, usual.consistency_start) == (0, 1000)
     assert all(getattr(usual, name) != value for name, value in own.items() if name != "max_iterations")
-    assert options_of(train_EntMin, train_EntMin.EntMin, *words, "--base_lr", "0.1").base_lr == 0.1
+    assert options_of(train_EntMin, train_EntMin.Method, *words, "--base_lr", "0.1").base_lr == 0.1
 
 
 def test_the_ramp_ends_with_the_training():

@@ -7,8 +7,8 @@ import torch
 import train_MeanTeacher
 import train_Supervised
 from tiny import write_acdc, write_folder
-from train_MeanTeacher import MeanTeacher
-from train_Supervised import Supervised
+from train_MeanTeacher import Method as MeanTeacher
+from train_Supervised import Method as Supervised
 
 from command_line.declarations import option_names
 from command_line.options import parse

@@ -53,7 +53,7 @@ def test_masks_by_hand():
 @pytest.mark.parametrize("dice", ["squared", "linear"])
 def test_without_a_sure_pixel_the_strong_views_count_nothing(dice):
     student, teacher = torch.randn(2, 3, 4, 4, requires_grad=True), Stub(torch.zeros(1, 3, 4, 4))
-    terms = terms_of(Stub(student), teacher, torch.zeros(1, 4, 4, dtype=torch.long), 1, train_FixMatch.FixMatch(dice=dice))
+    terms = terms_of(Stub(student), teacher, torch.zeros(1, 4, 4, dtype=torch.long), 1, train_FixMatch.Method(dice=dice))
     assert terms["unsupervised"] == 0 and terms["total"] == terms["supervised"] and not terms["mask"].any()
     (slope,) = gradient(terms["total"], student)
     assert slope.isfinite().all() and not slope[1].any() and slope[0].any()
@@ -65,11 +65,11 @@ def test_unsure_pixels_have_no_say():
     changed = student.clone()
     changed[1, :, :, 2:] = other[:, :, 2:]
     labels = torch.zeros(1, 4, 4, dtype=torch.long)
-    one, two = (terms_of(Stub(z), Stub(target), labels, 1, train_FixMatch.FixMatch())["unsupervised"] for z in (student, changed))
+    one, two = (terms_of(Stub(z), Stub(target), labels, 1, train_FixMatch.Method())["unsupervised"] for z in (student, changed))
     assert one == two > 0
     batch, strong = golden_batch(labels, 1), torch.zeros(2, 1, 4, 4)
     unsure = torch.cat([student[:1], target])
-    pair = [train_FixMatchStandardAugs.losses(Stub(unsure, z), batch, strong, 1.0, train_FixMatchStandardAugs.FixMatchStandardAugs())
+    pair = [train_FixMatchStandardAugs.losses(Stub(unsure, z), batch, strong, 1.0, train_FixMatchStandardAugs.Method())
             for z in (student, changed)]
     assert pair[0]["unsupervised"] != pair[1]["unsupervised"], "the published form teaches them background"
 
@@ -78,11 +78,11 @@ def test_published_forms_sum_cross_entropy_and_dice():
     weak, strong, target = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), 9 * torch.randn(2, 3, 4, 4)
     batch = golden_batch(torch.ones(1, 4, 4, dtype=torch.long), 1)
     batch.strong = batch.images
-    whole = train_FixMatchCTA.losses(Stub(weak, strong), Stub(target), batch, 1.0, train_FixMatchCTA.FixMatchCTA())
+    whole = train_FixMatchCTA.losses(Stub(weak, strong), Stub(target), batch, 1.0, train_FixMatchCTA.Method())
     both = 2 * supervised_loss(weak[:1], batch.labels), 2 * supervised_loss(strong[1:], target[1:].argmax(1))
     torch.testing.assert_close((whole["supervised"], whole["unsupervised"]), both)
     standard = train_FixMatchStandardAugs.losses(Stub(weak, strong), batch, batch.images, 1.0,
-                                                 train_FixMatchStandardAugs.FixMatchStandardAugs())
+                                                 train_FixMatchStandardAugs.Method())
     torch.testing.assert_close(standard["supervised"], both[0])
 
 
@@ -124,7 +124,7 @@ def test_views_are_aligned():
     torch.manual_seed(0)
     images = (torch.rand(1, 1, 8, 8) > 0.5).float().repeat_interleave(4, 2).repeat_interleave(4, 3)
     batch = batch_with_rng(torch.cat([images, images]), torch.zeros(1, 32, 32, dtype=torch.long))
-    options = train_FixMatch.FixMatch(jitter=(0.0, 0.0, 0.0, 0.0))
+    options = train_FixMatch.Method(jitter=(0.0, 0.0, 0.0, 0.0))
     views = recoloured(batch.unlabeled, batch.rng, options.jitter)
     assert torch.equal(views, batch.unlabeled)
     found = {}
@@ -141,13 +141,13 @@ def test_views_are_aligned():
 def test_student_and_teacher_see_what_the_page_says():
     student, teacher = Stub(torch.randn(3, 2, 8, 8)), Stub(torch.randn(2, 2, 8, 8))
     batch = golden_batch(torch.zeros(1, 8, 8, dtype=torch.long), 2)
-    drive(train_FixMatch, train_FixMatch.FixMatch(), {"student": student}, [batch], {"teacher": teacher})
+    drive(train_FixMatch, train_FixMatch.Method(), {"student": student}, [batch], {"teacher": teacher})
     assert torch.equal(student.seen[0][:1], batch.labeled), "labelled images are seen weakly"
     views = student.seen[0][1:]
     assert len(student.seen) == 1 and not torch.equal(views, batch.unlabeled) and (views < 1).any()
     assert [seen.shape for seen in teacher.seen] == [batch.unlabeled.shape] and torch.equal(teacher.seen[0], batch.unlabeled)
     apart = Stub(torch.randn(1, 2, 8, 8), torch.randn(2, 2, 8, 8))
-    drive(train_FixMatch, train_FixMatch.FixMatch(passes="apart"), {"student": apart}, [batch], {"teacher": teacher})
+    drive(train_FixMatch, train_FixMatch.Method(passes="apart"), {"student": apart}, [batch], {"teacher": teacher})
     assert [len(seen) for seen in apart.seen] == [1, 2]
 
 
@@ -156,7 +156,7 @@ def test_blur_and_cutout_are_options_of_the_strong_view():
 
     def views(**options):
         student, teacher = Stub(torch.zeros(6, 2, 16, 16)), Stub(torch.zeros(6, 2, 16, 16))
-        given = train_FixMatch.FixMatch(jitter=(0.0, 0.0, 0.0, 0.0), **options)
+        given = train_FixMatch.Method(jitter=(0.0, 0.0, 0.0, 0.0), **options)
         drive(train_FixMatch, given, {"student": student}, [batch_with_rng(images, labels)], {"teacher": teacher})
         return student.seen[0]
 
@@ -173,7 +173,7 @@ def test_the_standard_form_never_asks_its_moving_average():
     totals = []
     for k in range(2):
         teacher = Stub(k * torch.randn(2, 2, 8, 8))
-        options = train_FixMatchStandardAugs.FixMatchStandardAugs()
+        options = train_FixMatchStandardAugs.Method()
         networks, kept = {"student": Stub(weak, strong)}, {"teacher": teacher}
         run = drive(train_FixMatchStandardAugs, options, networks, [golden_batch(labels, 1)], kept)
         assert not teacher.seen
@@ -192,7 +192,7 @@ def test_a_batch_of_little_foreground_changes_no_weight():
         batch = golden_batch(labels, 1)
         batch.strong = torch.rand_like(batch.images)
         batch.images = torch.rand_like(batch.images)
-        run = drive(train_FixMatchCTA, train_FixMatchCTA.FixMatchCTA(), {"student": student}, [batch], rate=0.1)
+        run = drive(train_FixMatchCTA, train_FixMatchCTA.Method(), {"student": student}, [batch], rate=0.1)
         assert (not torch.equal(student.out.weight, before)) == moves
         assert run.kept["policy"].count == moves and len(run.steps) == 1
 
@@ -202,7 +202,7 @@ def test_two_discs_are_learnt_in_forty_steps():
     torch.manual_seed(0)
     student = build("unet", num_classes=2, dropout=0.0)
     both = torch.cat([images, images.flip(-1)])
-    options = train_FixMatch.FixMatch(consistency=1.0, consistency_rampup=0.0)
+    options = train_FixMatch.Method(consistency=1.0, consistency_rampup=0.0)
     run = drive(train_FixMatch, options, {"student": student}, [batch_with_rng(both, labels, step) for step in range(40)], rate=0.1)
     assert list(run.evaluated) == ["student", "teacher"]
     assert run.steps[-1].terms["supervised"] < run.steps[0].terms["supervised"] / 10
@@ -219,8 +219,8 @@ def test_two_discs_are_learnt_in_forty_steps():
 
 def test_published_forms_are_scripts_with_their_published_values(tmp_path):
     given = ["--dataset", "ACDC", "--root_path", str(tmp_path)]
-    standard = parse(train_FixMatchStandardAugs.FixMatchStandardAugs, train_FixMatchStandardAugs.PRESETS, given)
-    cta = parse(train_FixMatchCTA.FixMatchCTA, train_FixMatchCTA.PRESETS, given)
+    standard = parse(train_FixMatchStandardAugs.Method, train_FixMatchStandardAugs.PRESETS, given)
+    cta = parse(train_FixMatchCTA.Method, train_FixMatchCTA.PRESETS, given)
     assert (standard.confidence, standard.jitter, standard.schedule) == (0.8, (0.8, 0.8, 0.8, 0.2), "poly")
     assert (cta.confidence, cta.min_foreground, cta.schedule) == (0.0, 0.02, "poly_next")
 
@@ -228,13 +228,13 @@ def test_published_forms_are_scripts_with_their_published_values(tmp_path):
 @pytest.mark.parametrize("words", [["--variant", "published_cta"], ["--variant=published_standard"]])
 def test_the_variants_of_before_are_named_with_what_to_type_now(words):
     with pytest.raises(UserError, match="python code/train_FixMatchCTA.py, python code/train_FixMatchStandardAugs.py"):
-        parse(train_FixMatch.FixMatch, train_FixMatch.PRESETS, ["--dataset", "Phantom", *words])
+        parse(train_FixMatch.Method, train_FixMatch.PRESETS, ["--dataset", "Phantom", *words])
 
 
 def test_what_cannot_be_is_refused(monkeypatch):
     monkeypatch.setitem(parity_tools.DATA_SETS, "ACDC", DATA_SETS["LA"])
-    for script, options in ((train_FixMatch, train_FixMatch.FixMatch()), (train_FixMatchCTA, train_FixMatchCTA.FixMatchCTA()),
-                            (train_FixMatchStandardAugs, train_FixMatchStandardAugs.FixMatchStandardAugs())):
+    for script, options in ((train_FixMatch, train_FixMatch.Method()), (train_FixMatchCTA, train_FixMatchCTA.Method()),
+                            (train_FixMatchStandardAugs, train_FixMatchStandardAugs.Method())):
         with pytest.raises(UserError, match="FixMatch is for images, and LA has volumes"):
             drive(script, options, {}, [])
 

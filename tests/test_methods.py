@@ -38,7 +38,7 @@ def discs(side=32):
 
 def sim_eps(**values):
     """Options of simEps as on images: linear Dice, separate passes."""
-    return train_simEps.SimEps(**{**train_simEps.PRESETS["2D"], **values})
+    return train_simEps.Method(**{**train_simEps.PRESETS["2D"], **values})
 
 
 def batch_of(images, labels, step=0):
@@ -60,10 +60,10 @@ def test_a_batch_holds_no_labels_of_unlabelled_rows():
 
 
 @pytest.mark.parametrize("script, options", [
-    (train_Supervised, train_Supervised.Supervised()),
-    (train_MeanTeacher, train_MeanTeacher.MeanTeacher(consistency_start=0, consistency_rampup=1.0)),
+    (train_Supervised, train_Supervised.Method()),
+    (train_MeanTeacher, train_MeanTeacher.Method(consistency_start=0, consistency_rampup=1.0)),
     (train_simEps, sim_eps(num_branches=2, sim_weight=1.0)),
-    (train_UAMT, train_UAMT.UAMT(consistency_rampup=1.0, teacher_passes=2)),
+    (train_UAMT, train_UAMT.Method(consistency_rampup=1.0, teacher_passes=2)),
 ], ids=["Supervised", "MeanTeacher", "simEps", "UAMT"])
 def test_two_discs_are_learnt_in_fifty_steps(script, options):
     images, labels = discs()
@@ -91,7 +91,7 @@ PROBABILITIES, LABELS = torch.stack([1 - FOREGROUND, FOREGROUND])[None], torch.t
 def test_golden_supervised_loss():
     logits = PROBABILITIES.log()
     batch = golden_batch(LABELS, 0)
-    assert train_Supervised.losses(Stub(logits), batch, train_Supervised.Supervised())["total"].item() == pytest.approx(0.238794, abs=1e-6)
+    assert train_Supervised.losses(Stub(logits), batch, train_Supervised.Method())["total"].item() == pytest.approx(0.238794, abs=1e-6)
     assert cross_entropy(logits, LABELS).item() == pytest.approx(0.337539, abs=1e-6)
     assert dice_per_class(PROBABILITIES, LABELS).tolist() == pytest.approx([0.189188, 0.090909], abs=1e-6)
     assert dice_loss(logits, LABELS).item() == pytest.approx(0.140049, abs=1e-6)
@@ -134,7 +134,7 @@ def test_teacher_equals_the_student_after_step_0_and_is_the_mean_after_step_1():
     def after(step):
         states.append([[p.detach().clone() for p in network.parameters()] for network in (student, teacher)])
 
-    options = train_MeanTeacher.MeanTeacher(consistency_start=0)
+    options = train_MeanTeacher.Method(consistency_start=0)
     batches = [batch_of(torch.cat([images, images]), labels, step) for step in range(2)]
     drive(train_MeanTeacher, options, {"student": student}, batches, {"teacher": teacher}, rate=0.1, after=after)
     (student_0, teacher_0), (student_1, teacher_1) = states
@@ -150,7 +150,7 @@ def test_backward_alone_leaves_the_teacher_as_it_was():
     student, teacher = small_network(0), small_network(1)
     before = [p.detach().clone() for p in teacher.parameters()]
     batch = batch_of(torch.cat([images, images]), labels)
-    terms = train_MeanTeacher.losses(student, teacher, batch, 1.0, True, train_MeanTeacher.MeanTeacher())
+    terms = train_MeanTeacher.losses(student, teacher, batch, 1.0, True, train_MeanTeacher.Method())
     terms["total"].backward()
     assert all(p.grad is None and torch.equal(p, old) for p, old in zip(teacher.parameters(), before))
     assert all(p.grad is not None for p in student.parameters())
@@ -161,7 +161,7 @@ def test_consistency_starts_late_and_its_weight_is_never_0():
     student, teacher = Stub(torch.randn(2, 3, 4, 4)), Stub(torch.randn(1, 3, 4, 4))
     steps = (0, 999, 1000, 30000)
     batches = [golden_batch(labels, 1, step) for step in steps]
-    run = drive(train_MeanTeacher, train_MeanTeacher.MeanTeacher(), {"student": student}, batches, {"teacher": teacher})
+    run = drive(train_MeanTeacher, train_MeanTeacher.Method(), {"student": student}, batches, {"teacher": teacher})
     assert [s.terms["consistency"].item() > 0 for s in run.steps] == [False, False, True, True]
     weights = [s.arguments["weight"] for s in run.steps]
     assert weights[0] == pytest.approx(6.738e-4, rel=1e-4) and weights[-1] == 0.1
@@ -172,7 +172,7 @@ def test_noise_is_bounded_and_the_student_never_sees_it():
     labels = torch.zeros(2, 32, 32, dtype=torch.long)
     student, teacher = Stub(torch.zeros(4, 2, 32, 32)), Stub(torch.zeros(2, 2, 32, 32))
     batch = golden_batch(labels, 2)
-    drive(train_MeanTeacher, train_MeanTeacher.MeanTeacher(), {"student": student}, [batch], {"teacher": teacher})
+    drive(train_MeanTeacher, train_MeanTeacher.Method(), {"student": student}, [batch], {"teacher": teacher})
     assert torch.equal(student.seen[0], batch.images)
     noise = teacher.seen[0] - batch.unlabeled
     assert noise.shape == batch.unlabeled.shape and noise.abs().max() <= 0.2 + 1e-6
@@ -185,7 +185,7 @@ def test_consistency_is_0_for_equal_networks_and_at_most_2_over_c(classes):
     torch.manual_seed(0)
     network = build("unet", num_classes=classes).eval()
     batch = batch_of(torch.cat([images, images]), labels)
-    options = train_MeanTeacher.MeanTeacher(noise=0.0)
+    options = train_MeanTeacher.Method(noise=0.0)
     terms = train_MeanTeacher.losses(network, frozen_copy(network), batch, 1.0, True, options)
     assert terms["consistency"].item() == pytest.approx(0, abs=1e-12)
     one = 50.0 * nn.functional.one_hot(torch.zeros(4, 16, 16, dtype=torch.long), classes).movedim(-1, 1)
@@ -323,7 +323,7 @@ def test_options_of_simeps_that_cannot_be(wrong):
 
 def uamt_terms(student_logits, teacher_logits, passes, threshold=0.6, n_labeled=1, **values):
     """One step of UA-MT with a student and a teacher that answer as they are told."""
-    options = train_UAMT.UAMT(**values)
+    options = train_UAMT.Method(**values)
     teacher = Stub(teacher_logits, *passes)
     labels = torch.zeros(n_labeled, *student_logits.shape[2:], dtype=torch.long)
     batch = golden_batch(labels, len(student_logits) - n_labeled)
@@ -331,11 +331,11 @@ def uamt_terms(student_logits, teacher_logits, passes, threshold=0.6, n_labeled=
 
 
 def test_uamt_threshold_rises_from_three_quarters_to_ln_2():
-    options = train_UAMT.UAMT(max_iterations=6000)
+    options = train_UAMT.Method(max_iterations=6000)
     values = [train_UAMT.admitted(step, options, 2) for step in range(0, 6001, 500)]
     assert values[0] == pytest.approx(0.521028, abs=1e-6) and values[6] == pytest.approx(0.569508, abs=1e-6)
     assert values[-1] == pytest.approx(0.693147, abs=1e-6) and values == sorted(values)
-    assert train_UAMT.admitted(6000, train_UAMT.UAMT(max_iterations=6000, uncertainty_max="lnC"), 4) == pytest.approx(1.386294, abs=1e-6)
+    assert train_UAMT.admitted(6000, train_UAMT.Method(max_iterations=6000, uncertainty_max="lnC"), 4) == pytest.approx(1.386294, abs=1e-6)
 
 
 def test_uamt_counts_nothing_where_the_teacher_knows_nothing():
@@ -358,7 +358,7 @@ def test_uamt_is_mean_teacher_where_all_is_sure():
 
 def test_uamt_uncertainty_of_a_constant_teacher_is_its_entropy():
     logits = torch.randn(1, 3, 4, 4)
-    found = train_UAMT.uncertainty(Stub(torch.cat([logits, logits])), torch.zeros(1, 1, 4, 4), train_UAMT.UAMT(noise=0.0))
+    found = train_UAMT.uncertainty(Stub(torch.cat([logits, logits])), torch.zeros(1, 1, 4, 4), train_UAMT.Method(noise=0.0))
     probabilities = logits.softmax(1)
     assert found.shape == (1, 1, 4, 4)
     assert torch.allclose(found[:, 0], -(probabilities * probabilities.log()).sum(1), atol=1e-5)
@@ -379,11 +379,11 @@ def test_uamt_teacher_is_asked_in_train_mode_and_learns_by_averaging_alone():
     with torch.no_grad():
         assert not torch.equal(teacher(images), teacher(images)), "dropout must be on"
     batch = golden_batch(torch.zeros(1, 16, 32, dtype=torch.long), 1)
-    terms = train_UAMT.losses(student, teacher, batch, 0.1, 0.69, train_UAMT.UAMT())
+    terms = train_UAMT.losses(student, teacher, batch, 0.1, 0.69, train_UAMT.Method())
     terms["total"].backward()
     assert all(p.grad is None for p in teacher.parameters()) and all(p.grad is not None for p in student.parameters())
 
 
 def test_uamt_refuses_an_odd_number_of_passes():
     with pytest.raises(UserError, match="--teacher_passes 7"):
-        drive(train_UAMT, train_UAMT.UAMT(teacher_passes=7), {}, [])
+        drive(train_UAMT, train_UAMT.Method(teacher_passes=7), {}, [])

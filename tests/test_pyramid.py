@@ -145,7 +145,7 @@ def test_cct_without_perturbation_and_with_equal_decoders_agrees():
         decoder.load_state_dict({key: value for key, value in network.state_dict().items() if key.startswith(("up.", "out."))})
     images, labels = discs()
     batch = batch_of(torch.cat([images, images.flip(-1)]), labels)
-    terms = train_CCT.losses(network, batch, 0.1, train_CCT.CCT())
+    terms = train_CCT.losses(network, batch, 0.1, train_CCT.Method())
     assert terms["consistency"].item() == pytest.approx(0, abs=1e-12)
     torch.testing.assert_close(terms["supervised"], supervised_loss(network(batch.images)[0][:2], labels))
 
@@ -235,7 +235,7 @@ def test_golden_pyramid_consistency():
 
 def urpc_terms(scales, labels, **values):
     batch = golden_batch(labels, len(scales[0]) - len(labels), 30000)
-    (step,) = drive(train_URPC, train_URPC.URPC(**values), {"network": Stub(tuple(scales))}, [batch]).steps
+    (step,) = drive(train_URPC, train_URPC.Method(**values), {"network": Stub(tuple(scales))}, [batch]).steps
     return step.terms
 
 
@@ -285,9 +285,9 @@ def test_unlabelled_rows_reach_all_scales_and_labelled_rows_none():
 def test_variant_of_urpc_is_for_volumes(data, ramp, published, tmp_path):
     words = ["--dataset", data, "--root_path", str(tmp_path)]
     for more, expected in (([], ramp), (["--variant", "published_code"], published)):
-        options = parse(train_URPC.URPC, train_URPC.PRESETS, [*words, *more])
+        options = parse(train_URPC.Method, train_URPC.PRESETS, [*words, *more])
         assert options.consistency_rampup == expected
-    assert parse(train_URPC.URPC, train_URPC.PRESETS, [*words, *more, "--consistency_rampup", "7"]).consistency_rampup == 7.0
+    assert parse(train_URPC.Method, train_URPC.PRESETS, [*words, *more, "--consistency_rampup", "7"]).consistency_rampup == 7.0
 
 
 # CCT
@@ -295,7 +295,7 @@ def test_variant_of_urpc_is_for_volumes(data, ramp, published, tmp_path):
 
 def cct_terms(heads, labels, **values):
     batch = golden_batch(labels, len(heads[0]) - len(labels), 30000)
-    (step,) = drive(train_CCT, train_CCT.CCT(model="unet_cct", **values), {"network": Stub(tuple(heads))}, [batch]).steps
+    (step,) = drive(train_CCT, train_CCT.Method(model="unet_cct", **values), {"network": Stub(tuple(heads))}, [batch]).steps
     return step.terms
 
 
@@ -327,11 +327,11 @@ def test_passes_apart_keep_batch_norm_of_both_kinds_apart():
     images, labels = discs()
     batch = batch_of(torch.cat([images, 5 + images.flip(-1)]), labels)
     network = build("unet_cct", num_classes=2, dropout=0.0)
-    apart = train_CCT.losses(network, batch, 0.0, train_CCT.CCT(passes="apart"))["supervised"]
+    apart = train_CCT.losses(network, batch, 0.0, train_CCT.Method(passes="apart"))["supervised"]
     # Noise is drawn for the labelled images first, as for a batch of these alone.
     for passes, same in (("apart", True), ("joint", False)):
         torch.manual_seed(3)
-        seen = train_CCT.losses(network, batch, 0.0, train_CCT.CCT(passes=passes))["supervised"]
+        seen = train_CCT.losses(network, batch, 0.0, train_CCT.Method(passes=passes))["supervised"]
         torch.manual_seed(3)
         alone = torch.stack([supervised_loss(z, labels) for z in network(images)]).mean()
         assert torch.allclose(seen, alone, atol=1e-5) is same
@@ -344,11 +344,11 @@ def test_passes_apart_keep_batch_norm_of_both_kinds_apart():
 ])
 def test_options_of_cct_that_cannot_be(wrong, sentence):
     with pytest.raises(UserError, match=sentence):
-        drive(train_CCT, train_CCT.CCT(**{"model": "unet_cct", **wrong}), {}, [])
+        drive(train_CCT, train_CCT.Method(**{"model": "unet_cct", **wrong}), {}, [])
 
 
 @pytest.mark.parametrize("script, options", [
-    (train_URPC, train_URPC.URPC(consistency_rampup=1.0)), (train_CCT, train_CCT.CCT(model="unet_cct", consistency_rampup=1.0)),
+    (train_URPC, train_URPC.Method(consistency_rampup=1.0)), (train_CCT, train_CCT.Method(model="unet_cct", consistency_rampup=1.0)),
 ], ids=["URPC", "CCT"])
 def test_two_discs_are_learnt(script, options):
     images, labels = discs()

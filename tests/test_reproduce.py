@@ -55,7 +55,7 @@ def test_a_file_of_a_script_that_was_split_is_made_by_the_script_of_its_form(var
     recorded |= {name: value for name, value in reproduction.FORMS["FixMatch"][variant].fixed.items() if name in recorded}
     found, options = reproduction.as_today("FixMatch", recorded)
     module = importlib.import_module(f"train_{found}")
-    kind = getattr(module, method)
+    kind = module.Method
     again = parse(kind, module.PRESETS, ["--dataset", "Phantom", *reproduction.training_words(options)])
     assert found == method and again.confidence == confidence and again.max_iterations == 200 and again.resolved.method == method
     with pytest.raises(UserError, match=rf"code/train_{method}.py now, which has no --half {not recorded['half']}"):

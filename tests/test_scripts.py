@@ -199,11 +199,11 @@ def test_defaults_resolve_for_every_data_set(script, tmp_path):
 
 def test_the_command_line_wins(tmp_path):
     words = ["--dataset", "MT", "--root_path", str(tmp_path), "--sim_weight", "3", "--combine=max", "--batch-size", "6"]
-    options = parse(train_simEps.SimEps, train_simEps.PRESETS, words)
+    options = parse(train_simEps.Method, train_simEps.PRESETS, words)
     assert (options.sim_weight, options.combine, options.batch_size, options.rampup_unit) == (3.0, "max", 6, 50)
     assert options.resolved.defaults["sim_weight"] == 200.0
 
 
 def test_the_published_stride_fits_a_smaller_patch(tmp_path):
     words = ["--dataset", "BraTS2019", "--root_path", str(tmp_path), "--patch_size", "96", "48", "32"]
-    assert parse(train_simEps.SimEps, train_simEps.PRESETS, words).stride == (64, 48, 32)
+    assert parse(train_simEps.Method, train_simEps.PRESETS, words).stride == (64, 48, 32)

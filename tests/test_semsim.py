@@ -31,7 +31,7 @@ from networks.sfm import merge, split, windows_of
 
 
 def options(**values):
-    return train_SemSim.SemSim(**{**train_SemSim.PRESETS.get(values.get("variant", ""), {}), **values})
+    return train_SemSim.Method(**{**train_SemSim.PRESETS.get(values.get("variant", ""), {}), **values})
 
 
 def batch_of(classes=4, side=32, n=2, seed=0, labels=None):
@@ -382,7 +382,7 @@ def test_semantic_terms_are_computed_in_float32_under_mixed_precision():
 
 def test_as_printed_is_a_set_of_options(tmp_path):
     def values(*words):
-        found = parse(train_SemSim.SemSim, train_SemSim.PRESETS, ["--dataset", "ACDC", "--root_path", str(tmp_path), *words])
+        found = parse(train_SemSim.Method, train_SemSim.PRESETS, ["--dataset", "ACDC", "--root_path", str(tmp_path), *words])
         return {field.name: getattr(found, field.name) for field in fields(found)}
 
     ours, printed = values(), values("--variant", "as_printed")

@@ -65,7 +65,7 @@ def curve(batches, steps, *, layout=torch.channels_last, precision="32", compile
     groups = [{"params": list(student.parameters())}]
     optimizer = (torch.optim.SGD(student.parameters(), 0.01, momentum=0.9, weight_decay=1e-4, foreach=False) if plain
                  else Form("sgd").build(groups, 0.01, torch.device("cpu")))
-    options = train_MeanTeacher.MeanTeacher(noise=0.0)
+    options = train_MeanTeacher.Method(noise=0.0)
     losses = compiled(train_MeanTeacher.losses, precision, compile_it, torch.device("cpu"))
     rows = []
     for step, given in enumerate(batches[:steps]):
@@ -114,7 +114,7 @@ def test_fifty_steps_in_bfloat16(batches, ours):
 def test_losses_are_one_graph(batches):
     torch._dynamo.reset()
     student = build("unet", in_channels=1, num_classes=4, dropout=0.0)
-    options = train_MeanTeacher.MeanTeacher(noise=0.0)
+    options = train_MeanTeacher.Method(noise=0.0)
     report = torch._dynamo.explain(train_MeanTeacher.losses)(student, frozen_copy(student), batches[0], torch.tensor(0.1), True, options)
     torch._dynamo.reset()
     assert report.graph_count == 1, report.break_reasons
@@ -192,7 +192,7 @@ def test_losses_of_a_stub_batch_have_no_host_synchronisation():
     labels = torch.empty(2, SIDE, SIDE, dtype=torch.int64, device="meta")
     batch = SimpleNamespace(images=images, labels=labels, n_labeled=2, labeled=images[:2], unlabeled=images[2:])
     weight = torch.empty((), device="meta")
-    terms = train_MeanTeacher.losses(student, teacher, batch, weight, True, train_MeanTeacher.MeanTeacher())
+    terms = train_MeanTeacher.losses(student, teacher, batch, weight, True, train_MeanTeacher.Method())
     terms["total"].backward()
     ema_update(teacher, student, 3, 0.99)
     assert terms["total"].device.type == "meta"
@@ -221,7 +221,7 @@ def test_optimizers_take_all_their_arguments():
 def test_a_rate_of_0_is_no_default_and_a_kept_network_has_the_mode_that_was_said(tiny_acdc, tmp_path, monkeypatch):
     for name in ("MODEL", "RESULTS", "CACHE"):
         monkeypatch.setenv(f"SEMISEG_{name}", str(tmp_path / name))
-    run = Run(parse(train_MeanTeacher.MeanTeacher, {}, ["--root_path", str(tiny_acdc), *SHORT]))
+    run = Run(parse(train_MeanTeacher.Method, {}, ["--root_path", str(tiny_acdc), *SHORT]))
     network = run.network("network")
     optimizer = run.optimizer("network", network, lr=0.0)
     with pytest.raises(TypeError, match="train=True"):

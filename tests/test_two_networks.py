@@ -36,10 +36,10 @@ def small_network():
 
 
 @pytest.mark.parametrize("script, options", [
-    (train_EntMin, train_EntMin.EntMin(consistency_rampup=0.0)),
-    (train_CPS, train_CPS.CPS(consistency_rampup=0.0, init="kaiming_xavier")),
-    (train_RDrop, train_RDrop.RDrop(consistency_rampup=0.0, patch_size=(32, 32))),
-    (train_RDrop, train_RDrop.RDrop(consistency_rampup=0.0, rdrop_models=2)),
+    (train_EntMin, train_EntMin.Method(consistency_rampup=0.0)),
+    (train_CPS, train_CPS.Method(consistency_rampup=0.0, init="kaiming_xavier")),
+    (train_RDrop, train_RDrop.Method(consistency_rampup=0.0, patch_size=(32, 32))),
+    (train_RDrop, train_RDrop.Method(consistency_rampup=0.0, rdrop_models=2)),
 ], ids=["EntMin", "CPS", "RDrop", "RDrop of two"])
 def test_two_discs_are_learnt_in_fifty_steps(script, options):
     images, labels = discs()
@@ -65,7 +65,7 @@ def entropy_of(logits, n_labeled=1, **values):
     """The term of the script for a network that answers so."""
     labels = torch.zeros(n_labeled, *logits.shape[2:], dtype=torch.long)
     batch = golden_batch(labels, len(logits) - n_labeled)
-    return train_EntMin.losses(Stub(logits), batch, 0.1, train_EntMin.EntMin(**values))["entropy"]
+    return train_EntMin.losses(Stub(logits), batch, 0.1, train_EntMin.Method(**values))["entropy"]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
@@ -101,7 +101,7 @@ def test_rows_of_the_entropy():
 
 def cps_terms(first, second, labels, weight=0.1, **values):
     batch = golden_batch(labels, len(first) - len(labels))
-    return train_CPS.losses(Stub(first), Stub(second), batch, torch.tensor(weight), train_CPS.CPS(**values))
+    return train_CPS.losses(Stub(first), Stub(second), batch, torch.tensor(weight), train_CPS.Method(**values))
 
 
 def random_pair(rows=3, classes=3, side=4):
@@ -120,7 +120,7 @@ def test_networks_exchanged_have_the_same_loss():
     (first, second), labels = random_pair()
     for values in ({}, dict(cps_on_labelled=True, pseudo_loss="hybrid", dice="linear", passes="apart")):
         stubs = ([Stub(z[:1], z[1:]) for z in (first, second)] if values else [Stub(first), Stub(second)])
-        batch, options = golden_batch(labels, 2), train_CPS.CPS(**values)
+        batch, options = golden_batch(labels, 2), train_CPS.Method(**values)
         one, other = (train_CPS.losses(*pair, batch, torch.tensor(0.1), options) for pair in (stubs, stubs[::-1]))
         torch.testing.assert_close(one["total"], other["total"])
         assert torch.equal(one["pseudo_labels"], other["pseudo_labels"].flip(0)) and 0 < one["agreement"] < 1
@@ -131,10 +131,10 @@ def test_equal_networks_learn_the_same():
     torch.manual_seed(0)
     first, second = build("unet", num_classes=2, dropout=0.0), build("unet", num_classes=2, dropout=0.0)
     batch = batch_of(torch.cat([images, images.flip(-1)]), labels)
-    apart = train_CPS.losses(first, second, batch, 0.1, train_CPS.CPS())
+    apart = train_CPS.losses(first, second, batch, 0.1, train_CPS.Method())
     assert apart["agreement"] < 1, "networks of other weights must differ"
     second.load_state_dict(first.state_dict())
-    terms = train_CPS.losses(first, second, batch, 0.1, train_CPS.CPS())
+    terms = train_CPS.losses(first, second, batch, 0.1, train_CPS.Method())
     assert terms["agreement"] == 1 and torch.equal(*terms["pseudo_labels"])
     found = gradient(terms["total"], *first.parameters(), *second.parameters())
     assert all(torch.equal(a, b) for a, b in zip(found[: len(found) // 2], found[len(found) // 2 :]))
@@ -172,7 +172,7 @@ def test_without_weight_each_network_learns_from_labels_alone():
     torch.manual_seed(0)
     networks = [build("unet", num_classes=2, dropout=0.0) for _ in range(2)]
     both = torch.cat([images, images.flip(-1)])
-    total = train_CPS.losses(*networks, batch_of(both, labels), 0.0, train_CPS.CPS())["total"]
+    total = train_CPS.losses(*networks, batch_of(both, labels), 0.0, train_CPS.Method())["total"]
     for network in networks:
         parameters = list(network.parameters())
         for found, wanted in zip(gradient(total, *parameters), gradient(supervised_loss(network(both)[:2], labels), *parameters)):
@@ -206,7 +206,7 @@ def test_initial_weights_of_kaiming_and_xavier(name):
 def rdrop_terms(first, second, labels, weight=0.1, **values):
     """The script's losses for two networks (or two passes) that answer so."""
     batch = golden_batch(labels, len(first) - len(labels))
-    return train_RDrop.losses(Stub(first), Stub(second), batch, torch.tensor(weight), train_RDrop.RDrop(**values))
+    return train_RDrop.losses(Stub(first), Stub(second), batch, torch.tensor(weight), train_RDrop.Method(**values))
 
 
 def test_golden_divergence():
@@ -266,7 +266,7 @@ def test_dropout_is_all_that_differs():
     for dropout in (0.0, 1.0):
         torch.manual_seed(0)
         network = build("unet", num_classes=2, dropout=dropout)
-        found[dropout] = train_RDrop.losses(network, network, batch, 0.1, train_RDrop.RDrop())
+        found[dropout] = train_RDrop.losses(network, network, batch, 0.1, train_RDrop.Method())
         assert train_RDrop.is_random(network, 1, (16, 32)) == bool(dropout)
     assert found[0.0]["divergence"] == 0 < found[1.0]["divergence"]
     assert found[0.0]["supervised_1"] == found[0.0]["supervised_2"] and found[1.0]["supervised_1"] != found[1.0]["supervised_2"]
@@ -276,14 +276,14 @@ def test_one_network_without_dropout_is_refused():
     networks = {role: build("unet", dropout=0.0) for role in ("network", "model1", "model2")}
     before = {key: value.clone() for key, value in networks["network"].state_dict().items()}
     with pytest.raises(UserError, match="--rdrop_models 2"):
-        drive(train_RDrop, train_RDrop.RDrop(dropout=0.0, patch_size=(16, 32)), networks, [])
+        drive(train_RDrop, train_RDrop.Method(dropout=0.0, patch_size=(16, 32)), networks, [])
     assert all(torch.equal(value, before[key]) for key, value in networks["network"].state_dict().items())
-    run = drive(train_RDrop, train_RDrop.RDrop(dropout=0.0, rdrop_models=2), networks, [])
+    run = drive(train_RDrop, train_RDrop.Method(dropout=0.0, rdrop_models=2), networks, [])
     assert list(run.evaluated)[-3:] == ["model1", "model2", "ensemble"]
 
 
 def test_published_code_is_a_set_of_options(tmp_path):
     words = ["--dataset", "BraTS2019", "--root_path", str(tmp_path)]
-    published, default = (parse(train_RDrop.RDrop, train_RDrop.PRESETS, [*words, *more]) for more in (["--variant", "published_code"], []))
+    published, default = (parse(train_RDrop.Method, train_RDrop.PRESETS, [*words, *more]) for more in (["--variant", "published_code"], []))
     assert (published.rdrop_models, published.rdrop_axis, published.init) == (2, "last", "kaiming_xavier")
     assert (default.rdrop_models, default.rdrop_axis, default.consistency, default.schedule) == (1, "class", 4.0, "poly_next")

@@ -42,7 +42,7 @@ def ict(golden: Golden) -> Computed:
         return mix
 
     batch, stub = batch_of(golden, SimpleNamespace(beta=beta)), Stub(student)
-    (step,) = drive(train_ICT, train_ICT.ICT(), {"student": stub}, [batch], {"teacher": Stub(*teacher)}).steps
+    (step,) = drive(train_ICT, train_ICT.Method(), {"student": stub}, [batch], {"teacher": Stub(*teacher)}).steps
     assert drawn == [(0.2, 0.2, mix.shape)]
     terms = step.terms
     return {
@@ -60,7 +60,7 @@ def dct(golden: Golden) -> Computed:
     for k in golden.endings("out_total_k"):
         stub = Stub(plain, rotated)
         batch = batch_of(golden, SimpleNamespace(integers=lambda stop, k=k: int(k) % stop))
-        square = train_DCT.DCT(patch_size=tuple(plain.shape[2:]))
+        square = train_DCT.Method(patch_size=tuple(plain.shape[2:]))
         (step,) = drive(train_DCT, square, {"network": stub}, [batch]).steps
         terms = {"supervised": step.terms["supervised"], "unsupervised": step.terms["consistency"], "total": step.terms["total"]}
         out |= {f"out_{name}_k{k}": value for name, value in terms.items()}
@@ -90,7 +90,7 @@ def dan(golden: Golden) -> Computed:
     fooled, judged = golden.leaf("in_disc_logits_generator_pass"), golden.leaf("in_disc_logits_discriminator_pass")
     batch, critic = batch_of(golden, None), CriticStub(fooled, judged)
     networks = {"segmenter": Stub(golden.leaf("in_logits")), "critic": critic}
-    (step,) = drive(train_DAN, train_DAN.DAN(), networks, [batch]).steps
+    (step,) = drive(train_DAN, train_DAN.Method(), networks, [batch]).steps
     terms = step.terms
     assert [seen.shape[0] for seen in critic.seen] == [len(fooled), len(judged)] and critic.was_training == [False, True]
     return {
@@ -112,7 +112,7 @@ def authors_batch(golden: Golden, rng: Any = None) -> Batch:
 
 def simeps_dct(golden: Golden) -> Computed:
     plain, rotated = golden.leaf("in_logits_unlabeled_1"), golden.leaf("in_logits_unlabeled_2")
-    options = by_authors_of_simeps(train_DCT, train_DCT.DCT)
+    options = by_authors_of_simeps(train_DCT, train_DCT.Method)
     batch = authors_batch(golden, SimpleNamespace(integers=lambda stop: golden["par_dct_k"].item()))
     stub = Stub(golden.leaf("in_logits_labeled_1"), plain, rotated)
     (step,) = drive(train_DCT, options, {"network": stub}, [batch]).steps
@@ -123,7 +123,7 @@ def simeps_dct(golden: Golden) -> Computed:
 
 
 def simeps_dan(golden: Golden) -> Computed:
-    options = by_authors_of_simeps(train_DAN, train_DAN.DAN)
+    options = by_authors_of_simeps(train_DAN, train_DAN.Method)
     judged = torch.cat([golden.tensor("in_dan_labeled"), golden.tensor("in_dan_unlabeled")])
     critic = CriticStub(golden.leaf("in_dan_generator"), judged)
     logits = [golden.leaf(f"in_logits_{part}_1") for part in ("labeled", "unlabeled")]

@@ -9,7 +9,7 @@ def cross_teaching(golden: Golden) -> Computed:
     first, second = golden.leaf("in_logits_1"), golden.leaf("in_logits_2")
     labels = golden.tensor("in_labels")[: golden["par_labeled_bs"].item()]
     batch = golden_batch(labels, len(first) - len(labels), golden["par_iter"].item())
-    options = train_CrossTeaching.CrossTeaching(**train_CrossTeaching.PRESETS["ACDC"])
+    options = train_CrossTeaching.Method(**train_CrossTeaching.PRESETS["ACDC"])
     (step,) = drive(train_CrossTeaching, options, {"model1": Stub(first), "model2": Stub(second)}, [batch]).steps
     terms, crossed = step.terms, []
     out: Computed = {"out_weight": step.arguments["weight"], "out_total": terms["total"]}

@@ -32,7 +32,7 @@ def step_of(golden: Golden, script: Any, options: Any, teacher: Stub) -> tuple[S
 def standard(golden: Golden) -> Computed:
     teacher = Stub()
     with mock.patch.object(train_FixMatchStandardAugs, "recoloured", lambda images, *drawn: torch.full_like(images, 2.0)):
-        run, weak, strong, out = step_of(golden, train_FixMatchStandardAugs, train_FixMatchStandardAugs.FixMatchStandardAugs(), teacher)
+        run, weak, strong, out = step_of(golden, train_FixMatchStandardAugs, train_FixMatchStandardAugs.Method(), teacher)
     terms = run.steps[0].terms
     assert not teacher.seen, "the moving average is made and never asked"
     out |= {"out_normalized": relative_confidence(weak), "out_pseudo_labels": terms["pseudo_labels"]}
@@ -43,9 +43,9 @@ def standard(golden: Golden) -> Computed:
 
 def cta(golden: Golden) -> Computed:
     teacher = Stub(golden.tensor("in_teacher_weak_logits"))
-    run, weak, _, out = step_of(golden, train_FixMatchCTA, train_FixMatchCTA.FixMatchCTA(), teacher)
+    run, weak, _, out = step_of(golden, train_FixMatchCTA, train_FixMatchCTA.Method(), teacher)
     terms = run.steps[0].terms
-    labels = hard_labels(golden.tensor("in_teacher_weak_logits"), train_FixMatchCTA.FixMatchCTA().confidence)
+    labels = hard_labels(golden.tensor("in_teacher_weak_logits"), train_FixMatchCTA.Method().confidence)
     assert torch.equal(labels[golden["par_labeled_bs"].item() :], terms["pseudo_labels"]) and terms["mask"].all()
     return out | {"out_pseudo_labels": labels, "grad_supervised_weak": gradient(terms["supervised"], weak)[0]}
 

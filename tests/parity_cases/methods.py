@@ -14,7 +14,7 @@ from dataloaders.catalog import DATA_SETS
 def mean_teacher(golden: Golden, dimensions: str) -> Computed:
     student = golden.leaf("in_student_logits")
     labels = golden.tensor("in_labels")[: golden["par_labeled_bs"].item()]
-    options = train_MeanTeacher.MeanTeacher(**train_MeanTeacher.PRESETS.get(dimensions, {}))
+    options = train_MeanTeacher.Method(**train_MeanTeacher.PRESETS.get(dimensions, {}))
     batches = [golden_batch(labels, len(student) - len(labels), step) for step in golden["par_iters"].tolist()]
     kept = {"teacher": Stub(golden.tensor("in_teacher_logits"))}
     run = drive(train_MeanTeacher, options, {"student": Stub(student)}, batches, kept)
@@ -28,7 +28,7 @@ def mean_teacher(golden: Golden, dimensions: str) -> Computed:
     return out
 
 
-def uamt_terms(golden: Golden, options: train_UAMT.UAMT, prefix: str, steps: list[int]) -> tuple[ScriptedRun, Tensor]:
+def uamt_terms(golden: Golden, options: train_UAMT.Method, prefix: str, steps: list[int]) -> tuple[ScriptedRun, Tensor]:
     """The script over `steps` with a student and a teacher that answer as the file has it: one pass for the target, then four of two."""
     student = golden.leaf("in_student_logits")
     labels = golden.tensor("in_labels")[: golden["par_labeled_bs"].item()]
@@ -41,7 +41,7 @@ def uamt_terms(golden: Golden, options: train_UAMT.UAMT, prefix: str, steps: lis
 def uamt(golden: Golden, preset: str) -> Computed:
     of_the_data = {name: DATA_SETS[preset].defaults[name] for name in ("dice", "consistency_rampup") if name in DATA_SETS[preset].defaults}
     values = {**of_the_data, **train_UAMT.PRESETS.get(preset, {}), "max_iterations": golden["par_max_iterations"].item()}
-    options = train_UAMT.UAMT(**values)
+    options = train_UAMT.Method(**values)
     steps = golden["par_iters"].tolist()
     run, student = uamt_terms(golden, options, "in_", steps)
     teacher = Stub(*(golden.tensor("in_noisy_teacher_logits")[k : k + 2].flatten(0, 1) for k in range(0, 8, 2)))
@@ -54,7 +54,7 @@ def uamt(golden: Golden, preset: str) -> Computed:
         if step is run.steps[-2]:
             out |= {f"grad_{name}": gradient(value, student)[0] for name, value in terms.items()}
     if "in_all_noisy_teacher_logits" in golden.arrays:
-        run, student = uamt_terms(golden, train_UAMT.UAMT(**values, consistency_rows="all"), "in_all_", [steps[1]])
+        run, student = uamt_terms(golden, train_UAMT.Method(**values, consistency_rows="all"), "in_all_", [steps[1]])
         terms = run.steps[0].terms
         out |= {f"out_all_unsupervised_{steps[1]}": terms["consistency"], f"out_all_total_{steps[1]}": terms["total"]}
         out["grad_all_unsupervised"] = gradient(terms["consistency"], student)[0]
@@ -64,7 +64,7 @@ def uamt(golden: Golden, preset: str) -> Computed:
 def uamt_threshold(golden: Golden) -> Computed:
     out: Computed = {}
     for name in ("acdc", "la"):
-        options = train_UAMT.UAMT(max_iterations=golden[f"par_max_iterations_{name}"].item())
+        options = train_UAMT.Method(max_iterations=golden[f"par_max_iterations_{name}"].item())
         out[f"out_threshold_{name}"] = np.array([train_UAMT.admitted(step, options, 4) for step in golden[f"in_iter_{name}"].tolist()])
     return out
 

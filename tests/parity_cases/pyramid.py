@@ -33,7 +33,7 @@ def common(golden: Golden, run: ScriptedRun, logits: list[Tensor]) -> Computed:
 
 def urpc(golden: Golden, **preset: Any) -> Computed:
     consistency, rampup = golden["par_consistency"].tolist()
-    options = train_URPC.URPC(**preset)
+    options = train_URPC.Method(**preset)
     assert (options.consistency, options.consistency_rampup) == (consistency, rampup)
     logits = heads(golden)
     out = common(golden, train(golden, train_URPC, options, logits), logits)
@@ -47,7 +47,7 @@ def urpc(golden: Golden, **preset: Any) -> Computed:
 
 def cct(golden: Golden) -> Computed:
     logits = heads(golden)
-    options = train_CCT.CCT(model="unet_cct")
+    options = train_CCT.Method(model="unet_cct")
     assert [options.consistency, options.consistency_rampup] == golden["par_consistency"].tolist()
     run = train(golden, train_CCT, options, logits)
     parts = {f"out_part_aux{k}": run.steps[0].terms[f"consistency_{name}"] for k, name in enumerate(train_CCT.PERTURBED, 1)}

@@ -60,7 +60,7 @@ def supervised(golden: Golden) -> Computed:
     out: Computed = {}
     for kind in golden.endings("in_logits_"):
         logits, labels = golden.leaf(f"in_logits_{kind}"), golden.tensor(f"in_labels_{kind}")
-        run = drive(train_Supervised, train_Supervised.Supervised(), {"network": Stub(logits)}, [golden_batch(labels, 0)])
+        run = drive(train_Supervised, train_Supervised.Method(), {"network": Stub(logits)}, [golden_batch(labels, 0)])
         loss, ce = run.steps[0].terms["total"], cross_entropy(logits, labels)
         out |= {f"out_ce_{kind}": ce, f"out_dice_{kind}": dice_loss(logits, labels), f"out_loss_{kind}": loss}
         out |= {f"grad_logits_{kind}": gradient(loss, logits)[0], f"grad_ce_{kind}": gradient(ce, logits)[0]}

@@ -54,7 +54,7 @@ def branches_of(golden: Golden, first: int, last: int) -> dict[str, dict[str, li
     }
 
 
-def train(golden: Golden, options: train_simEps.SimEps, taps: dict[str, dict[str, list[Any]]]) -> ScriptedRun:
+def train(golden: Golden, options: train_simEps.Method, taps: dict[str, dict[str, list[Any]]]) -> ScriptedRun:
     stubs = {}
     for k in range(options.num_branches):
         parts = [(taps["encoder"][part][k], taps["decoder"][part][k], taps["logits"][part][k]) for part in PARTS]
@@ -66,7 +66,7 @@ def train(golden: Golden, options: train_simEps.SimEps, taps: dict[str, dict[str
 def simeps(golden: Golden, **preset: Any) -> Computed:
     count = len(golden.endings("in_logits_labeled_"))
     taps = branches_of(golden, 1, count)
-    options = train_simEps.SimEps(**{**PORT, **preset, "num_branches": count, "sim_weight": golden["par_similarity_coefficient"].item()})
+    options = train_simEps.Method(**{**PORT, **preset, "num_branches": count, "sim_weight": golden["par_similarity_coefficient"].item()})
     step = train(golden, options, taps).steps[0]
     out: Computed = {f"out_{name}": step.terms[name] for name in ("supervised", "similarity", "cps_labeled", "cps_unlabeled", "total")}
     out["out_weight"] = step.arguments["weight"]
@@ -83,7 +83,7 @@ def simeps(golden: Golden, **preset: Any) -> Computed:
         (out["grad_similarity_labeled_1"],) = gradient(step.terms["similarity"], taps["logits"]["labeled"][0])
     for stage, tap in zip("ed", ("encoder", "decoder")):
         if f"out_similarity_{tap}" in golden.arrays:
-            alone = train(golden, train_simEps.SimEps(**{**PORT, **preset, "sim_stages": stage}), taps).steps[0].terms["similarity"]
+            alone = train(golden, train_simEps.Method(**{**PORT, **preset, "sim_stages": stage}), taps).steps[0].terms["similarity"]
             out[f"out_similarity_{tap}"] = alone
             for name in golden.endings(f"grad_similarity_{tap}_"):
                 part, _, k = name.rpartition("_")
@@ -94,7 +94,7 @@ def simeps(golden: Golden, **preset: Any) -> Computed:
 def two_branches(golden: Golden) -> Computed:
     """Two branches without the similarity term are that repository's CPS."""
     taps = branches_of(golden, 1, 2)
-    step = train(golden, train_simEps.SimEps(**{**PORT, "num_branches": 2, "sim_weight": 0.0}), taps).steps[0]
+    step = train(golden, train_simEps.Method(**{**PORT, "num_branches": 2, "sim_weight": 0.0}), taps).steps[0]
     unlabeled: Tensor = step.terms["cps_unlabeled"]
     return {
         "out_weight": step.arguments["weight"], "out_cps_labeled": step.terms["cps_labeled"], "out_cps_unlabeled": unlabeled,

@@ -23,7 +23,7 @@ def entropy(golden: Golden) -> Computed:
         out |= {f"out_entropy_map_{kind}": found, f"out_entropy_minimization_{kind}": found.mean()}
         if kind != "saturated":
             batch = golden_batch(torch.zeros(1, *logits.shape[2:], dtype=torch.long), len(logits) - 1)
-            share = train_EntMin.losses(Stub(logits), batch, 0.0, train_EntMin.EntMin())["entropy"]
+            share = train_EntMin.losses(Stub(logits), batch, 0.0, train_EntMin.Method())["entropy"]
             out |= {f"out_entropy_loss_{kind}": share, f"grad_entropy_loss_{kind}": gradient(share, logits)[0]}
             out[f"out_entropy_loss_map_{kind}"] = found / log(logits.shape[1])
             (out[f"grad_entropy_minimization_{kind}"],) = gradient(found.mean(), logits)
@@ -40,7 +40,7 @@ def one_step(golden: Golden, script: Any, options: Any, **logits: torch.Tensor) 
 
 def entropy_minimization(golden: Golden) -> Computed:
     logits = golden.leaf("in_logits")
-    (step,) = one_step(golden, train_EntMin, train_EntMin.EntMin(), network=logits).steps
+    (step,) = one_step(golden, train_EntMin, train_EntMin.Method(), network=logits).steps
     terms = {"supervised": step.terms["supervised"], "unsupervised": step.terms["entropy"], "total": step.terms["total"]}
     out: Computed = {f"out_{name}": value for name, value in terms.items()} | {"out_weight": step.arguments["weight"]}
     return out | {f"grad_{name}": gradient(terms[name], logits)[0] for name in ("unsupervised", "total")}
@@ -48,7 +48,7 @@ def entropy_minimization(golden: Golden) -> Computed:
 
 def cps(golden: Golden, dimensions: str) -> Computed:
     logits = {f"model{k}": golden.leaf(f"in_logits_{k}") for k in (1, 2)}
-    options = train_CPS.CPS(**train_CPS.PRESETS[dimensions])
+    options = train_CPS.Method(**train_CPS.PRESETS[dimensions])
     (step,) = one_step(golden, train_CPS, options, **logits).steps
     first, second = logits.values()
     out: Computed = {"out_weight": step.arguments["weight"], "out_total": step.terms["total"]}
@@ -65,7 +65,7 @@ def cps(golden: Golden, dimensions: str) -> Computed:
 def rdrop(golden: Golden) -> Computed:
     """The published code, with the weight that the files were made with."""
     logits = {f"model{k}": golden.leaf(f"in_logits_{k}") for k in (1, 2)}
-    options = train_RDrop.RDrop(**train_RDrop.PRESETS["published_code"], consistency=0.1)
+    options = train_RDrop.Method(**train_RDrop.PRESETS["published_code"], consistency=0.1)
     (step,) = one_step(golden, train_RDrop, options, **logits).steps
     out: Computed = {"out_weight": step.arguments["weight"], "out_kl": step.terms["divergence"], "out_total": step.terms["total"]}
     for k, own in enumerate(logits.values(), 1):
@@ -78,7 +78,7 @@ def simeps_baselines_cps(golden: Golden) -> Computed:
     """The arrays of CPS in `simeps_baselines`: CPS as on NEU-Seg, labelled and unlabelled images passing apart."""
     parts = {part: [golden.leaf(f"in_logits_{part}_{k}") for k in (1, 2)] for part in ("labeled", "unlabeled")}
     stubs = {f"model{k + 1}": TappedStub(*((None, None, parts[part][k]) for part in ("labeled", "unlabeled"))) for k in (0, 1)}
-    options = train_CPS.CPS(**train_CPS.PRESETS["defect"], dice="linear", passes="apart")
+    options = train_CPS.Method(**train_CPS.PRESETS["defect"], dice="linear", passes="apart")
     batch = golden_batch(golden.tensor("in_labels"), len(parts["unlabeled"][0]), golden["par_iter"].item())
     (step,) = drive(train_CPS, options, stubs, [batch]).steps
     unlabeled = step.terms["pseudo_1"] + step.terms["pseudo_2"]
