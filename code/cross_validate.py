@@ -22,6 +22,9 @@ import tyro
 
 from dataloaders import catalog
 from dataloaders.errors import UserError
+from reporting.build import build
+from reporting.printing.cells import heading, mean_sd, tested
+from reporting.records import read
 from storage.folders import REPOSITORY, data_name, model_folder, results_folder
 from sweeps import slurm
 from sweeps.board import Board
@@ -135,7 +138,23 @@ def main(words: Sequence[str]) -> None:
         log.mkdir(parents=True, exist_ok=True)  # SLURM makes no folder for its output
         print(slurm.script(name, planned.jobs, log, Path.cwd(), settings(None), options.jobs, options.cpus_per_run, options.gpus_per_run))
         return
-    conduct(name, planned.jobs, options)
+    try:
+        conduct(name, planned.jobs, options)
+    finally:
+        tell(results_folder() / name)
+
+
+def tell(folder: Path) -> None:
+    """The scores so far, a line a method and budget, and the command that makes the report."""
+    records, skipped = read([folder]) if folder.is_dir() else ([], [])
+    if not any(record.quoted for record in records):
+        return
+    for table in build(records, skipped, folder.name).tables:
+        print(f"\n{heading(table)}; {tested(table)}")
+        for row in table.rows:
+            dice = row.stats["mean", "dice"]
+            print(f"  {row.label:<40} {dice.n:>3} runs   Dice {mean_sd(dice)} %")
+    print(f"\nTests of significance, figures and one page: python code/report.py {os.path.relpath(folder)}")
 
 
 def conduct(name: str, jobs: Sequence[Job], options: CrossValidate) -> None:

@@ -73,7 +73,7 @@ def picture(path: Path) -> None:
         axis.set_title(title, fontsize=9)
         axis.axis("off")
     for i, method in enumerate(("Supervised", "simEps")):
-        losses, validated = read_curves(folder(method) / "metrics.jsonl")
+        losses, validated, _ = read_curves(folder(method) / "metrics.jsonl")
         for j, (curves, title) in enumerate((({"loss": losses["total"]}, f"{method}: loss"), (validated, f"{method}: validation Dice"))):
             axis = figure.add_subplot(2, 4, 5 + 2 * i + j)
             for name, points in curves.items():

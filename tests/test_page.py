@@ -152,7 +152,7 @@ def test_labels_keep_their_distance_and_order() -> None:
 
 def test_figures_take_the_colours_of_the_page(report: Report) -> None:
     drawings = table_drawings(report.tables[0], looks(report))
-    style = (HERE.parent / "code" / "reporting" / "page.css").read_text()
+    style = (HERE.parent / "code" / "reporting" / "printing" / "page.css").read_text()
     for drawing in drawings.values():
         text = svg(drawing)
         used = {part.split(")")[0] for part in text.split("var(")[1:]}
@@ -179,6 +179,10 @@ def test_curves_of_a_run(report: Report, tmp_path: Path, monkeypatch: pytest.Mon
     found = curves(record)
     assert found is not None and found.loss == {1: 2.0}
     assert found.dice == {2: pytest.approx(0.3), 4: 0.5}, "an ensemble scored once is shown by its networks"
+    once = [{"step": 2, "kind": f"validation/{record.run['predictor']}", "dice/mean": 0.9}, {"step": 2, "kind": one, "dice/mean": 0.2}]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, once)))
+    found = curves(record)
+    assert found is not None and found.dice == {2: 0.9}, "the teacher does not stand in for a student that was validated once"
 
 
 # Pictures

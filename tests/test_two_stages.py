@@ -14,6 +14,7 @@ from harness import Bench, metrics, outcome, together
 from PIL import Image
 
 from engine import saving
+from pictures.flat import learning_curves, read_curves
 
 WORDS = ("--max_iterations", "6", "--val_every", "3", "--save_every", "2")
 
@@ -59,6 +60,10 @@ def assert_stages_are_first_class(folder: Path, out: str) -> None:
     assert [(stage["stage"], stage["steps"]) for stage in stages] == [("first", 6), ("", 6)] and status["step"] == 12
     assert status["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages))
     assert [line.get("stage", "") for line in metrics(folder) if line["kind"] == "train"] == ["first"] * 3 + [""] * 3
+    losses, scores, ends = read_curves(folder / "metrics.jsonl")
+    assert ends == {"first": 6} and [step for step, _ in losses["total"]] == [8, 10, 12] and "stage" not in losses
+    assert [step for step, _ in losses["total (first)"]] == [2, 4, 6] and [step for step, _ in scores["network"]] == [9, 12]
+    assert learning_curves(folder / "metrics.jsonl", folder / "curves.png")
     last = torch.load(folder / "last.pt", weights_only=True)
     assert last["optimizers"]["network"]["optimizer"]["param_groups"][0]["weight_decay"] == 1e-2
 

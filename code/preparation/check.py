@@ -81,7 +81,7 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
         if strangers:
             remarks.append(f"{root}: {len(strangers)} files are in no list ({strangers[0].image.name}, ...); read all the same.")
         targets += unlisted
-        readings = list(tqdm(children.map(targets), total=len(targets), desc="reading", unit="file", disable=not targets))
+        readings = list(tqdm(children.map(targets), total=len(targets), desc="reading", unit="file", disable=None if targets else True))
     problems += [reading.problem for reading in readings if reading.problem]
     remarks += oddities(data, targets, readings)
     sizes = {part: len(listings[part].cases) for part in PARTS} | ({"slices": len(slices)} if data.dimensions == 2 else {})

@@ -103,7 +103,7 @@ def run_all(jobs: list[Job], out: Path, work: Work, workers: int, problems: Prob
     with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context, initializer=end_with_parent) as pool:
         futures = [pool.submit(guarded, work, job, out) for job in jobs]
         try:
-            for future in tqdm(as_completed(futures), total=len(jobs), desc="converting", unit="volume", disable=not jobs):
+            for future in tqdm(as_completed(futures), total=len(jobs), desc="converting", unit="volume", disable=None if jobs else True):
                 message, code = future.result()
                 if code == 3:
                     raise UserError(message, code)

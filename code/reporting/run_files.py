@@ -77,7 +77,7 @@ def curves(record: Record) -> Curves | None:
         for step, dice in one.items():
             by_step.setdefault(step, []).append(dice)
     networks = {step: mean(found) for step, found in by_step.items()}
-    return Curves(loss, quoted if len(quoted) > 1 or not networks else networks)
+    return Curves(loss, networks if len(quoted) < len(networks) else quoted)
 
 
 def _is_number(value: Any) -> bool:

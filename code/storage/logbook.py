@@ -23,6 +23,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+QUIET_S = 30.0
+"""Least time between two lines of progress in a file or a pipe."""
+
+
 class Lock:
     """One process a folder. Held until the process ends, however it ends."""
 
@@ -60,7 +64,7 @@ class Logbook:
         self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
-        self._stage = ""
+        self._stage, self._step, self._told = "", 0, 0.0
         self._bar: tqdm | None = None
         self._started = time.monotonic()
 
@@ -84,6 +88,7 @@ class Logbook:
                 self._board.close()
             self._board = SummaryWriter(str(self.folder / "log" / stage), purge_step=step if step else None, flush_secs=30)
         self._stage = stage
+        self._step, self._told = step, time.monotonic()
         self._bar = tqdm(total=self.total, initial=step, desc=stage or "training", unit="it", disable=None, dynamic_ncols=True, leave=False)
 
     @property
@@ -113,11 +118,19 @@ class Logbook:
         self._board.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
 
     def advance(self, **shown: str) -> None:
-        """One step of the progress bar."""
+        """One step of the progress bar; where the screen is a file or a pipe, a line every tenth of the way, at most one in 30 s."""
         assert self._bar is not None
-        if shown:
-            self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+        if not self._bar.disable:
+            if shown:
+                self._bar.set_postfix(shown, refresh=False)
+            self._bar.update()
+            return
+        self._step += 1
+        now, tenth = time.monotonic(), max(self.total // 10, 1)
+        if self._step % tenth == 0 and self._step < self.total and now - self._told >= QUIET_S:
+            self._told = now
+            said = ", ".join(f"{name} {value}" for name, value in shown.items())
+            self.say(f"{f'{self._stage}: ' if self._stage else ''}step {self._step} of {self.total}" + (f" ({said})" if said else ""))
 
     def status(self, state: str, step: int, **more: Any) -> None:
         """status.json: running, done, interrupted or failed (launchers hide exit codes)."""

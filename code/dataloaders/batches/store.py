@@ -172,7 +172,7 @@ def _values(source, kind, items, files, read, cache, progress, problems, remark)
 
     def decoded() -> Iterator[np.ndarray]:
         title = f"Reading {source.data.name} {kind}"
-        for item in tqdm(items, title, unit="file", delay=1.0, leave=False, disable=not progress):
+        for item in tqdm(items, title, unit="file", delay=1.0, leave=False, disable=None if progress else True):
             try:
                 yield _plain(read(item), kind, item)
             except UserError as error:
