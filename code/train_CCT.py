@@ -9,6 +9,7 @@ unlabelled images they must agree with the main one g:
     S = (CE + Dice) / 2
 
 Page: docs/methods/cct.md      python code/train_CCT.py --dataset ACDC
+Score: Dice 0.750 on Phantom: python code/compare.py --methods CCT --seeds 1
 """
 from dataclasses import dataclass
 from typing import Annotated

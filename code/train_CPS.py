@@ -7,6 +7,7 @@ predicts for an unlabelled image, as hard labels, is what the other learns from:
     q_k = argmax f_k(x_u),   S = (CE + Dice) / 2
 
 Page: docs/methods/cps.md      python code/train_CPS.py --dataset ACDC
+Score: Dice 0.783 on Phantom: python code/compare.py --methods CPS --seeds 1
 """
 from dataclasses import dataclass
 from functools import partial

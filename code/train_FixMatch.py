@@ -8,6 +8,7 @@ differs in appearance only:
     q = argmax p where max p >= tau, elsewhere the pixel is not counted;   p = softmax f'(x_u)
 
 Page: docs/methods/fixmatch.md      python code/train_FixMatch.py --dataset ACDC
+Score: Dice 0.697 on ACDC at 64x64, 2,000 steps, 11 min on a CPU core (results/acdc_small.md)
 """
 from dataclasses import dataclass
 from typing import Annotated

@@ -7,6 +7,7 @@ the moving average of its own weights, says of the two:
     M(a, b) = (1 - m) a + m b, one m ~ Beta(alpha, alpha) for each pair u, v;   S = (CE + Dice) / 2
 
 Page: docs/methods/ict.md      python code/train_ICT.py --dataset ACDC
+Score: Dice 0.829 on Phantom: python code/compare.py --methods ICT --seeds 1
 """
 from dataclasses import dataclass
 

@@ -6,6 +6,7 @@ the moving average of its own weights, that sees a noisier input:
     L = S(f(x_l), y_l) + w(t) * mean |softmax f(x_u) - softmax f'(x_u + n)|^2,   S = (CE + Dice) / 2
 
 Page: docs/methods/mean_teacher.md      python code/train_MeanTeacher.py --dataset ACDC
+Score: Dice 0.6419 on ACDC at 64x64, 2,000 steps, 22 min on a CPU core (results/small_schedule.md)
 """
 from dataclasses import dataclass
 

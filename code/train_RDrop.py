@@ -9,6 +9,7 @@ and on unlabelled images they must agree:
 m is the number of networks: f_1 and f_2 are two passes of one (m = 1), or two networks (m = 2).
 
 Page: docs/methods/rdrop.md      python code/train_RDrop.py --dataset ACDC
+Score: Dice 0.828 on Phantom: python code/compare.py --methods RDrop --seeds 1
 """
 from dataclasses import dataclass
 from typing import Literal

@@ -6,6 +6,7 @@ Only the labelled images are seen: the lower bound with few labels, the upper bo
     L = S(f(a(x_l)), a(y_l)),   S = (CE + Dice) / 2
 
 Page: docs/methods/supervised.md      python code/train_Supervised.py --dataset ACDC
+Score: Dice 0.6732 on ACDC at 64x64, 2,000 steps, 6 min on a CPU core (results/small_schedule.md)
 """
 from dataclasses import dataclass
 from typing import Literal

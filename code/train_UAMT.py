@@ -9,6 +9,7 @@ entropy that is admitted rises during training:
     H(t) = (3/4 + 1/4 exp(-5 (1 - t / T)^2)) ln 2
 
 Page: docs/methods/uamt.md      python code/train_UAMT.py --dataset LA
+Score: Dice 0.654 on ACDC at 64x64, 2,000 steps, 42 min on two CPU cores (results/acdc_small.md)
 """
 from dataclasses import dataclass
 from math import log

@@ -9,6 +9,7 @@ and how far it strays is made small too:
     V_s = KL(m || softmax f_s(x_u)) at each position,   E_s = exp(-V_s),   S = (CE + Dice) / 2
 
 Page: docs/methods/urpc.md      python code/train_URPC.py --dataset ACDC
+Score: Dice 0.642 on ACDC at 64x64, 2,000 steps, 5 min on two CPU cores (results/acdc_small.md)
 """
 from dataclasses import dataclass
 from math import log

@@ -9,6 +9,7 @@ of a batch must agree for every pair of networks:
     q_k = argmax of the maximum (or mean) of the other networks' softmaxes,   S = (CE + Dice) / 2
 
 Page: docs/methods/simeps.md      python code/train_simEps.py --dataset NEU-Seg
+Score: Dice 0.7119 on ACDC at 64x64, 2,000 steps, 38 min on a CPU core (results/small_schedule.md)
 """
 from dataclasses import dataclass
 from itertools import combinations
