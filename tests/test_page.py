@@ -207,7 +207,7 @@ def test_cases_are_chosen_and_cut_from_predictions(results: Path, tmp_path: Path
     rows = [row for row in table.rows if row.baseline != "all"]
     reference = np.zeros((3, 60, 80), np.uint8)
     reference[1, 10:20, 30:45] = 1
-    data = SimpleNamespace(dimensions=2)
+    data = SimpleNamespace(dimensions=2, intensities="stored")
     for place, row in enumerate(rows):
         for record in row.records:
             run = tmp_path / "Made" / record.path.relative_to(record.path.parents[2]).with_suffix("")
