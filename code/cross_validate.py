@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import SimpleNamespace
 
 import tyro
 
@@ -131,7 +130,7 @@ def main(words: Sequence[str]) -> None:
     planned = plan(wanted, common, others, options.folds, name, os.cpu_count() or 1)
     for remark in planned.remarks:
         print(remark, file=screen, flush=True)
-    source = catalog.open_source(data, root, SimpleNamespace(**planned.reader))
+    source = catalog.open_source(data, root, planned.reader)
     write_splits(results_folder() / name / "splits.json", source, planned.splits)
     if options.print_slurm:
         log = (model_folder() / name).resolve()

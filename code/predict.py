@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import path
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import torch
@@ -134,7 +133,7 @@ def training_of(config: Mapping[str, Any]) -> dict[str, Any]:
         if not root.is_dir():
             raise UserError(f"{root}: there is no such folder.")
         data, root, _ = catalog.resolve(config["data_set"], root, REPOSITORY)
-        return profile(catalog.open_source(data, root, SimpleNamespace(**config["options"])), config["split"]["labeled"])
+        return profile(catalog.open_source(data, root, config["options"]), config["split"]["labeled"])
     except UserError as error:
         print(f"The training data cannot be read, so nothing is compared with them ({shown(error)})")
         return {"cases": 0}

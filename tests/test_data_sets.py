@@ -13,14 +13,12 @@ from train_Supervised import Method as Supervised
 from command_line.declarations import option_names
 from command_line.options import parse
 from dataloaders.augmentation.recipes import RECIPES
-from dataloaders.catalog import DATA_SETS, VOLUME_FOLDER, open_source
+from dataloaders.catalog import DATA_SETS, EVERY, open_source
 from dataloaders.errors import UserError
 from val_2D import to_training_size
 
-ALL = [*DATA_SETS.values(), VOLUME_FOLDER]
 
-
-@pytest.mark.parametrize("data", ALL, ids=lambda data: f"{data.name}-{data.layout}")
+@pytest.mark.parametrize("data", EVERY, ids=lambda data: data.reader.__name__)
 def test_the_fields_of_a_data_set_agree(data):
     assert RECIPES[data.augmentation].mapping == data.resizing, "images are resized in training as in prediction"
     assert (data.evaluation.predicted == "window") == (data.dimensions == 3)
@@ -66,7 +64,7 @@ def test_presets_may_be_those_of_a_family(tmp_path):
     assert patience("MT", {"defect": {"patience": 3}, "MT": {"patience": 4}}) == 4
 
 
-@pytest.mark.parametrize("data", ALL, ids=lambda data: f"{data.name}-{data.layout}")
+@pytest.mark.parametrize("data", EVERY, ids=lambda data: data.reader.__name__)
 def test_defaults_of_a_data_set_name_options_that_some_script_has(data):
     known = set(option_names(MeanTeacher))
     given = {*data.defaults, *data.options, *(name for values in data.protocol_defaults.values() for name in values)}

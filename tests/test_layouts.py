@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -331,11 +330,11 @@ def test_mt(tmp_path):
     assert source.image(cases[0]).shape == (3, 30, 20)
     assert Counter(source.label(c).max() for c in cases) == dict.fromkeys(range(1, 6), 4)
     assert (source.label(cases[0]) > 0).sum() == 20
-    strict = open_source(named("MT"), tmp_path, SimpleNamespace(mask_threshold=127, include_free=True))
+    strict = open_source(named("MT"), tmp_path, {"mask_threshold": 127, "include_free": True})
     assert (strict.label(cases[0]) > 0).sum() == 16 and strict.cache_key != source.cache_key
     free = [c for c in strict.cases("train") if c.stratum == "Free"]
     assert len(free) == 4 and not strict.label(free[0]).any()
-    assert "0 to 254" in said(open_source, named("MT"), tmp_path, SimpleNamespace(mask_threshold=300))
+    assert "0 to 254" in said(open_source, named("MT"), tmp_path, {"mask_threshold": 300})
 
 
 def test_mt_tiles():
@@ -344,7 +343,7 @@ def test_mt_tiles():
 
 
 def options(**values):
-    return SimpleNamespace(dagm_classes=(1, 2, 7), **values)
+    return {"dagm_classes": (1, 2, 7), **values}
 
 
 def test_dagm(tmp_path):
@@ -367,13 +366,13 @@ def test_dagm_labels_txt_must_agree(tmp_path):
     write_dagm(tmp_path, classes=(1,))
     file = tmp_path / "Class1" / "Train" / "Label" / "Labels.txt"
     file.write_bytes(file.read_bytes().replace(b"577\t0\t", b"577\t1\t"))
-    only = SimpleNamespace(dagm_classes=(1,))
+    only = {"dagm_classes": (1,)}
     message = said(open_source(named("dagm"), tmp_path, only).cases, "train")
     assert str(file) in message and "0577" in message
     file.unlink()
     assert len(open_source(named("dagm"), tmp_path, only).cases("train")) == 2
-    assert "Class2/Train" in said(open_source(named("dagm"), tmp_path, SimpleNamespace(dagm_classes=(1, 2))).cases, "train")
-    assert "1 to 10" in said(open_source, named("dagm"), tmp_path, SimpleNamespace(dagm_classes=(11,)))
+    assert "Class2/Train" in said(open_source(named("dagm"), tmp_path, {"dagm_classes": (1, 2)}).cases, "train")
+    assert "1 to 10" in said(open_source, named("dagm"), tmp_path, {"dagm_classes": (11,)})
 
 
 def test_dagm_fixture_is_the_same_each_time(tmp_path):

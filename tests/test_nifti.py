@@ -15,8 +15,9 @@ import SimpleITK
 from dataloaders.catalog import named, open_source, resolve
 from dataloaders.errors import UserError
 from dataloaders.geometry import place, reversed_axes
+from dataloaders.intensities import scaled
 from dataloaders.layouts.nifti import read_header, read_volume
-from dataloaders.layouts.volume_files import normalised
+from dataloaders.layouts.pairs import PairsSource
 from dataloaders.splits.split import SplitRequest, make_split
 from dataloaders.splits.split import test_cases as cases_of_test
 from preparation.check import check_folder
@@ -147,8 +148,8 @@ def test_ignored_voxels(own):
 def test_scaling():
     values = np.random.default_rng(0).normal(5, 3, (20, 20, 20)).astype(np.float32)
     values[0, 0, 0] = 1e6
-    assert normalised(values, "zscore").max() > 50 and normalised(values, "ct").max() < 4
-    assert normalised(values, "none") is values and not normalised(np.full((3, 3, 3), 7, np.float32), "zscore").any()
+    assert scaled(values, "zscore").max() > 50 and scaled(values, "ct").max() < 4
+    assert scaled(values, "none") is values and not scaled(np.full((3, 3, 3), 7, np.float32), "zscore").any()
 
 
 def test_another_channel_makes_another_cache(own):
@@ -179,7 +180,7 @@ def test_folder_of_pairs(tmp_path, ending):
     save(root / "masks" / f"case 1{ending}", label, affine)
     for name in ("folder", None):
         data, place_of, _ = resolve(name, root, tmp_path)
-        assert (data.name, data.dimensions, data.layout) == ("folder", 3, "pairs")
+        assert (data.name, data.dimensions, data.reader) == ("folder", 3, PairsSource)
     source = open_source(data, place_of)
     assert source.data.classes == ("background", "class 1", "class 2") and source.data.channels == 1
     case = next(case for case in source.cases("train") if case.name == "case 1")
@@ -207,7 +208,7 @@ def test_pictures_stay_pictures(tmp_path):
         (tmp_path / folder).mkdir()
         for k in range(4):
             Image.fromarray(np.full((8, 8), k % 2, np.uint8)).save(tmp_path / folder / f"{k}.png")
-    assert resolve("folder", tmp_path, tmp_path)[0].dimensions == 2 and resolve(None, tmp_path, tmp_path)[0].layout == "folder"
+    assert resolve("folder", tmp_path, tmp_path)[0].dimensions == 2 and resolve(None, tmp_path, tmp_path)[0].dimensions == 2
 
 
 def header_bytes(file, offset, form, *numbers):

@@ -15,7 +15,7 @@ from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.errors import UserError
 from dataloaders.layouts import drawn
 from dataloaders.layouts import phantom as layout
-from dataloaders.phantoms.phantom import CONTRACTED, RELAXED, draw_patient
+from dataloaders.phantoms.phantom import CONTRACTED, RELAXED, VERSION, draw_patient
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 LEFT, MUSCLE, RIGHT = 3, 2, 1
@@ -36,7 +36,7 @@ def digest(frames):
 
 
 def test_the_bytes_of_a_seed_are_the_same_on_every_machine(patients):
-    assert [digest(p) for p in patients[:2]] == ["197cad0b9f294557", "9557057b8da84beb"], "the drawing changed: raise phantom.VERSION"
+    assert [digest(p) for p in patients[:2]] == ["197cad0b9f294557", "9557057b8da84beb"], "the drawing changed: raise VERSION"
     assert digest(draw_patient(1, 1)) != digest(patients[0])
 
 
@@ -157,7 +157,7 @@ def test_two_at_once(tmp_path, small, monkeypatch):
 
 
 @pytest.mark.parametrize("found, message", [
-    ({"name": "Phantom", "synthetic": True, "seed": 7, "version": layout.VERSION}, "seed 7 instead of 0"),
+    ({"name": "Phantom", "synthetic": True, "seed": 7, "version": VERSION}, "seed 7 instead of 0"),
     ({"name": "other"}, "name 'other' instead of 'Phantom'"),
     ([], "holds another data set"),
 ])

@@ -23,7 +23,7 @@ def volumes():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(layout, "VOLUMES", {"train": 2, "val": 1, "test": 1})
+    monkeypatch.setattr(layout, "PARTS", {"train": 2, "val": 1, "test": 1})
 
 
 def digest(arrays):

@@ -24,14 +24,15 @@ from PIL import Image
 from tiny import write_folder
 
 from dataloaders.catalog import named
+from dataloaders.description import NewImage
 from dataloaders.errors import UserError
+from dataloaders.intensities import min_max
 from evaluation.results import finished, predictors
 from prediction.confidence import apart, borders, disagreement, figures, unlike
 from prediction.files import FULL, picture_overlay
-from prediction.inputs import Entry, NewImage, Reader, entries_in
+from prediction.inputs import Entry, Reader, entries_in
 from prediction.job import Networks, _native
 from prediction.record import Folder, cell
-from preparation.acdc import normalised
 from system.ending import finish_with
 
 VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "2", "--val_every", "2")
@@ -245,7 +246,7 @@ def test_how_raw_files_are_scaled(tmp_path: Path) -> None:
     file = tmp_path / "raw.nii.gz"
     nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 2, 3, 1])), file)
     slices = Reader(named("ACDC"))(Entry("raw", (file,), "raw"))
-    assert np.array_equal(slices.pixels[0], normalised(values.transpose(), file)) and slices.spacing == (3, 2, 1)
+    assert np.array_equal(slices.pixels[0], min_max(values.transpose(), file)) and slices.spacing == (3, 2, 1)
     whole = Reader(named("LA"))(Entry("raw", (file,), "raw"))
     assert whole.pixels.shape == (1, 7, 6, 3) and abs(whole.pixels.mean()) < 1e-6 and abs(whole.pixels.std() - 1) < 1e-6
     head = np.zeros((9, 9, 9), np.int16)
@@ -321,8 +322,8 @@ def test_names_never_meet_and_cells_are_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in use by"):
         Folder(tmp_path / "out", {"run": "x"})
     folder.close()
-    two = SimpleNamespace(data=SimpleNamespace(layout="nnunet", channels=2), endings=(".nii.gz",))
-    (entry,) = entries_in(tmp_path / "in", two, tmp_path / "out")[0]  # type: ignore[arg-type]
+    two = Reader(replace(named("nnunet"), channels=2))
+    (entry,) = entries_in(tmp_path / "in", two, tmp_path / "out")[0]
     assert entry.stem == "c" and [file.name for file in entry.files] == ["c_0000.nii.gz", "c_0001.nii.gz"]
     assert [cell(text) for text in ("=1", "+1", "-1", "@x", "a=1", "a\nb")] == ["'=1", "'+1", "'-1", "'@x", "a=1", "a\\nb"]
 

@@ -14,6 +14,7 @@ import SimpleITK
 from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.description import Case
 from dataloaders.errors import UserError
+from dataloaders.intensities import min_max
 from dataloaders.layouts.nifti import read_volume
 from preparation import acdc as convert_acdc
 from preparation import convert
@@ -153,7 +154,7 @@ def test_images_that_are_no_volumes(tmp_path, values, sentence):
     write_nifti_4d = nibabel.Nifti1Image(values, np.eye(4))
     nibabel.save(write_nifti_4d, tmp_path / "a.nii.gz")
     with pytest.raises(UserError, match=sentence):
-        convert_acdc.normalised(read_volume(tmp_path / "a.nii.gz")[0], tmp_path / "a.nii.gz")
+        min_max(read_volume(tmp_path / "a.nii.gz")[0], tmp_path / "a.nii.gz")
 
 
 @pytest.mark.parametrize("content", [

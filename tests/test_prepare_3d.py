@@ -13,6 +13,7 @@ from skimage.exposure import cumulative_distribution
 from dataloaders.catalog import DATA_SETS, open_source, resolve
 from dataloaders.errors import UserError
 from dataloaders.geometry import affine_of, place
+from dataloaders.intensities import capped as capped_by_ours
 from preparation import brats as convert_brats
 from preparation import convert
 from preparation import la as convert_la
@@ -139,7 +140,7 @@ def test_brats_is_prepared_as_published(brats, tmp_path):
 def test_the_cap_is_that_of_scikit_image(dtype):
     image = np.random.default_rng(2).gamma(2, 90, (20, 20, 20)).astype(dtype)
     cumulative, centres = cumulative_distribution(image)
-    assert convert_brats.capped(image).max() == pytest.approx(centres[cumulative >= 0.999][0])
+    assert capped_by_ours(image).max() == pytest.approx(centres[cumulative >= 0.999][0])
 
 
 @pytest.fixture

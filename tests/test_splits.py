@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.description import Case, DataSet
 from dataloaders.errors import UserError
+from dataloaders.layouts.acdc import AcdcSource
 from dataloaders.layouts.common import read_list
+from dataloaders.layouts.mt import MtSource
 from dataloaders.splits import split as splits
 from dataloaders.splits.draws import budget, groups_of, patients_to_slices, published_split, stratified_order
 from dataloaders.splits.split import SplitRequest
@@ -37,8 +39,8 @@ class Listed:
         return [case for case in self.everything if case.part == part]
 
 
-def make_source(sizes, layout="acdc", unit="patient", strata=3, parts=("train", "val", "test"), unlabeled=0):
-    data = DataSet("made", layout, unit=unit, protocols=("official",))
+def make_source(sizes, reader=AcdcSource, unit="patient", strata=3, parts=("train", "val", "test"), unlabeled=0):
+    data = DataSet("made", reader, unit=unit, protocols=("official",))
     cases = []
     for group, size in enumerate(sizes):
         part = parts[group % len(parts)]
@@ -166,7 +168,7 @@ def test_official_training_asks_for_no_test_part():
 
 
 def test_a_split_without_validation_holds_a_share_out_for_schedules():
-    source = make_source([4] * 20, layout="mt", unit="image", parts=("train",))
+    source = make_source([4] * 20, reader=MtSource, unit="image", parts=("train",))
     held = splits.make_split(source, SplitRequest(protocol="official", labeled_num="40%", hold_out=True))
     free = splits.make_split(source, SplitRequest(protocol="official", labeled_num="40%"))
     assert held.selection == free.selection == "last" and not free.val and held.val
@@ -250,7 +252,7 @@ def overlapping(groups: dict[str, str], parts: dict[str, str]) -> Listed:
     """A source of these cases: name -> group, name -> part (a name may stand in two, joined by '+')."""
     cases = [Case(name, Path(name), Path(name), group, "", part)
              for name, group in groups.items() for part in parts[name].split("+")]  # type: ignore[arg-type]
-    return Listed(DataSet("made", "acdc", unit="patient"), cases)
+    return Listed(DataSet("made", AcdcSource, unit="patient"), cases)
 
 
 def test_a_case_in_two_parts_is_refused_by_whatever_reader_has_it():

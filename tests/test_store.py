@@ -12,12 +12,14 @@ from dataloaders.batches import cache as cache_module
 from dataloaders.batches.store import build_store
 from dataloaders.description import Case, DataSet, Item
 from dataloaders.errors import UserError
+from dataloaders.layouts.folder import FolderSource
 
 
 class Arrays:
     """A layout of .npy files: images as written, labels beside them."""
 
-    data = DataSet("Arrays", "arrays", classes=("background", "one", "two"))
+    data = DataSet("Arrays", FolderSource, classes=("background", "one", "two"))
+    cache_key = ""
 
     def __init__(self, root: Path):
         self.root = root

@@ -9,8 +9,8 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from dataloaders.augmentation.strong_views import color_jitter, cutmix_boxes, cutout, denormalised, gaussian_blur, normalised
-from dataloaders.catalog import IMAGENET_MEAN, IMAGENET_STD
 from dataloaders.errors import UserError
+from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD
 from pictures.flat import COLOURS
 from preparation.views import views_sheet
 

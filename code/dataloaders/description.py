@@ -1,13 +1,14 @@
 """What a data set is, told as data; and what every layout reader offers.
 
-A data set that fits an existing file layout is one more `DataSet` in `catalog.py` and no code.
+A data set that fits an existing file layout is one more `DataSet` in a module of `layouts/` and no code.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -38,8 +39,8 @@ class DataSet:
     """A data set and its published protocol."""
 
     name: str
-    layout: str
-    """Which reader of `layouts/` understands its files."""
+    reader: type[Source]
+    """Of the layout in which its files lie."""
     classes: tuple[str, ...] = ()
     """Class names, background first; empty where the files tell (own folders)."""
     dimensions: int = 2
@@ -47,7 +48,7 @@ class DataSet:
     unit: Literal["patient", "image"] = "image"
     """What a label budget counts: all cases of a group ("patient") or single cases ("image")."""
     protocols: tuple[str, ...] = ("official",)
-    """Splits it knows, the default first."""
+    """Splits it knows, the default first; its reader's `protocols` make them."""
     strata: str = ""
     """What the `stratum` of its cases is and how it is known; "" where nothing is known, and draws are not stratified."""
     augmentation: str = "rot_flip"
@@ -56,6 +57,8 @@ class DataSet:
     """How images and label maps of 2D sets are resized, in training, prediction and scoring."""
     intensities: Literal["stored", "8-bit"] = "stored"
     """What pixels are as read: values used as they are, or uint8 of a photograph, divided by 255 in training and prediction."""
+    scaling: tuple[str, ...] = ()
+    """Own volumes: how each channel is scaled when it is read (`intensities.scaled`)."""
     mean: tuple[float, ...] | None = None
     """One a channel, of 8-bit pixels after their division; with `std`, what images are scaled by. None: not scaled."""
     std: tuple[float, ...] | None = None
@@ -133,26 +136,116 @@ class Parts:
     """Whether a label budget 1/N labels every N-th volume, as the peer's folds have it."""
 
 
-class Source(Protocol):
+Box = tuple[slice, slice, slice]
+
+
+@dataclass
+class NewImage:
+    """An image or volume that is no case of the data set, as its reader gives it to a network that was trained there."""
+
+    pixels: np.ndarray
+    """(C, S, H, W), a picture with S = 1; of a 3D data set (C, X, Y, Z)."""
+    size: tuple[int, ...]
+    """Of the file, in the order of `pixels`: (H, W) of a picture, (S, H, W) or (X, Y, Z) of a volume."""
+    affine: np.ndarray | None = None
+    """(4, 4): index of a voxel in the file's (x, y, z) -> mm in RAS+; None where unknown, and for pictures."""
+    spacing: tuple[float, ...] | None = None
+    """mm a voxel in the order of `size`; None where unknown, and for pictures."""
+    box: Box | None = None
+    """Which part of `size` the pixels are (BraTS: the box of the brain); None: all."""
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def is_picture(self) -> bool:
+        return len(self.size) == 2
+
+
+PartsOf = Callable[["Source", int, bool], Parts]
+"""A protocol: the parts, given the source, --split_seed, and whether the test part is wanted (it is not opened otherwise)."""
+FoldOf = Callable[[list[Case], int, int, int], Parts]
+"""The parts of a fold, given all cases, the fold, their number, and --split_seed."""
+
+
+def official_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """The parts that the data set's lists or folders name."""
+    return Parts("official", source.cases("train"), source.cases("val"), source.cases("test") if with_test else None)
+
+
+class Source(ABC):
     """A reader of one layout. Listing opens lists and folders only; arrays are read on request and checked.
 
-    Every method raises `UserError` (engine-free: `dataloaders.errors`) with a sentence naming file, found, expected, to do.
+    Every method raises `UserError` with a sentence naming file, found, expected, to do.
     """
 
-    data: DataSet
-    root: Path
+    protocols: ClassVar[Mapping[str, PartsOf]] = {"official": official_parts}
+    """By name: the splits that this layout can make."""
+    folds: ClassVar[Mapping[str, FoldOf]] = {}
+    """By protocol: folds of its own; those of other protocols deal groups out (`splits.folds`)."""
+    new_endings: ClassVar[tuple[str, ...]]
+    """Of files that `read_new` takes, in lower case."""
 
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
+        self.data, self.root = data, Path(root)
+        self.remarks: list[str] = []
+        """What the user should know about the files."""
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether a folder has this layout."""
+
+    @abstractmethod
     def cases(self, part: Part) -> list[Case]:
         """Cases of an official part, in published order; reads no list or folder of another part."""
 
+    def has_part(self, part: Part) -> bool:
+        """Whether the files name this part; where those of somebody's own data do not, it is drawn."""
+        return True
+
     def items(self, cases: list[Case]) -> list[Item]:
-        """Training images of these cases, in published order."""
+        """Training images of these cases, in published order: the cases themselves, or their slices."""
+        return [Item(case.name, case, case.image, case.label) for case in cases]
 
+    @abstractmethod
     def image(self, of: Case | Item) -> np.ndarray:
-        """(C, *spatial) pixels, uint8 (photographs) or float32 (h5); a volume case is (C, D, H, W)."""
+        """(C, *spatial) pixels, uint8 or float32 as `DataSet.intensities` says; a volume case of a 2D data set is (C, S, H, W)."""
 
+    @abstractmethod
     def label(self, of: Case | Item) -> np.ndarray | None:
         """(*spatial) uint8 class ids, values checked; None where there is no label."""
 
     def spacing(self, case: Case) -> tuple[float, ...] | None:
         """mm per voxel in the array's axis order, None where unknown."""
+        return None
+
+    def affine(self, case: Case) -> np.ndarray | None:
+        """(4, 4) float64: index in the array's own axis order to mm (RAS+), None where unknown."""
+        return None
+
+    @property
+    def cache_key(self) -> str:
+        """What arrays depend on beside their files and the data set's name."""
+        return ""
+
+    @classmethod
+    def unlisted(cls, root: Path, known: set[Path]) -> list[Case | Item]:
+        """Images in the layout's folders that no list names, `known` being those that some list does."""
+        return []
+
+    @classmethod
+    def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
+        """The description of a finished run's data set as its source had it, though its images need not be there any more.
+
+        options: the run's; classes, channels: those of its network.
+        """
+        return data
+
+    @classmethod
+    @abstractmethod
+    def read_new(cls, data: DataSet, files: Sequence[Path]) -> NewImage:
+        """A new image, given in one file or (own volumes) in one a channel, read and scaled as those that were trained on."""
+
+    @classmethod
+    def channel_of(cls, data: DataSet, stem: str) -> str | None:
+        """The case of which a new file with this name (without its ending) is one channel; None where a file is a whole image."""
+        return None

@@ -34,8 +34,7 @@ def load_case(source: Source, case: Case) -> EvaluationCase:
         pixels, reference = pixels[:, None], reference[None]
     if pixels.shape[1:] != reference.shape:
         raise UserError(f"{case.label}: the label of {case.name} is {reference.shape}, its image {pixels.shape[1:]}; they must be equal.")
-    affine = source.affine(case) if hasattr(source, "affine") else None
-    return EvaluationCase(case, pixels, reference, source.spacing(case), affine)
+    return EvaluationCase(case, pixels, reference, source.spacing(case), source.affine(case))
 
 
 def load_cases(source: Source, cases: Iterable[Case], what: str) -> list[EvaluationCase]:

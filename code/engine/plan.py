@@ -85,7 +85,7 @@ def _request(options: Options, known: dict[str, Any]) -> SplitRequest:
     source_key = json.dumps({name: value for name, value in values.items() if name not in OF_THE_RUN}, default=str)
     if source_key not in known:
         resolved = options.resolved
-        known[source_key] = catalog.open_source(resolved.data, resolved.root, options)
+        known[source_key] = catalog.open_source(resolved.data, resolved.root, values)
     request = SplitRequest.of(values)
     split_key = f"{source_key} {request}"
     if split_key not in known:

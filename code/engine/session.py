@@ -39,10 +39,10 @@ class Session:
         print(f"{resolved.method} on {resolved.data.name}: {resolved.why}", flush=True)
         if resolved.data.note:
             print(resolved.data.note, flush=True)
-        self.source = distributed.in_turn(lambda: catalog.open_source(resolved.data, resolved.root, options))
+        self.source = distributed.in_turn(lambda: catalog.open_source(resolved.data, resolved.root, vars(options)))
         self.data = self.source.data
         self.split = make_split(self.source, SplitRequest.of(vars(options)))
-        remarks = [*getattr(self.source, "remarks", []), *self.split.remarks]
+        remarks = [*self.source.remarks, *self.split.remarks]
         for remark in remarks:
             print(remark, flush=True)
         self.remarks = [*([resolved.data.note] if resolved.data.note else []), *remarks]

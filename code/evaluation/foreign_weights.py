@@ -151,7 +151,7 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
     resolved = options.resolved
     if options.model not in NAMES:
         raise UserError(f"--model {options.model}: names of other programs are known for {', '.join(NAMES)} only.")
-    data = catalog.open_source(resolved.data, resolved.root, options).data
+    data = catalog.open_source(resolved.data, resolved.root, vars(options)).data
     network = networks.build(options.model, in_channels=data.channels, num_classes=data.num_classes)
     check_network(options.model, network, data, options, network.several_heads)  # type: ignore[arg-type]
     unexpected = adopt(network, options.model, read(file, str(file)), file)

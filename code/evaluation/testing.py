@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count, path
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -84,7 +83,7 @@ def open_run(options: TestOptions, dimensions: int) -> Opened:
     device = choose_device(options.device)
     settings = config["options"]
     data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
-    source = catalog.open_source(data, root, SimpleNamespace(**settings))
+    source = catalog.open_source(data, root, settings)
     cases = test_cases(source, SplitRequest.of(settings))
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")

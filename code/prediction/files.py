@@ -14,10 +14,10 @@ import nibabel
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dataloaders.description import DataSet
+from dataloaders.description import DataSet, NewImage
 from pictures.flat import grey, legend, overlay, plt
 from pictures.volumes import three_planes
-from prediction.inputs import NewImage, shown
+from prediction.inputs import shown
 from prediction.record import PART
 
 LONGEST, SHORTEST = 1600, 400

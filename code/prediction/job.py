@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dataloaders.description import NewImage
 from dataloaders.errors import UserError
 from dataloaders.zoom import resize_nearest
 from networks.ensembles import MeanLogits
 from prediction import files
 from prediction.confidence import Figures, apart, unlike
-from prediction.inputs import Entry, NewImage, Reader, shown
+from prediction.inputs import Entry, Reader, shown
 from prediction.record import Folder
 from val_2D import main_output
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
 from dataloaders.errors import Problems, UserError
 from dataloaders.geometry import spacing_of
-from dataloaders.layouts.acdc import volume_of
+from dataloaders.intensities import min_max
+from dataloaders.layouts.acdc import HEART, volume_of
 from dataloaders.layouts.common import checked_label, checked_shapes
 from dataloaders.layouts.nifti import read_volume
 from preparation.convert import (
@@ -21,14 +20,12 @@ from preparation.convert import (
     of_lists,
     published,
     run_all,
-    several_values,
     with_or_without_gz,
     write_list,
     write_with_slices,
 )
 from preparation.convert import is_whole_with_slices as is_finished
 
-CLASSES = ("background", "right ventricle", "myocardium", "left ventricle")
 VOLUME_LISTS = ("train.list", "val.list", "test.list")
 PLACES = ("", "training", "database/training", "ACDC/database/training")
 """Where the patients' folders lie in a download, by how it was unpacked."""
@@ -103,14 +100,8 @@ def convert_frame(job: Job, out: Path) -> None:
     label, _ = read_volume(job.label)
     image, label = image.transpose(), label.transpose()
     checked_shapes(image.shape, label.shape, job.image, job.label)
-    write_with_slices(out, job.case, normalised(image, job.image), checked_label(label, job.label, CLASSES, None),
+    write_with_slices(out, job.case, min_max(image, job.image), checked_label(label, job.label, HEART, None),
                       {"spacing": spacing_of(affine)[::-1], "affine": affine})
-
-
-def normalised(image: np.ndarray, file: Path) -> np.ndarray:
-    """Values mapped so that the frame's least is 0 and its greatest 1, float32."""
-    values = several_values(image, file)
-    return ((values - values.min()) / (values.max() - values.min())).astype(np.float32)
 
 
 def write_lists(out: Path, converted: set[str]) -> list[str]:

@@ -17,13 +17,11 @@ from typing import get_args
 import numpy as np
 from tqdm import tqdm
 
-from dataloaders.catalog import open_source, reader
+from dataloaders.catalog import open_source
 from dataloaders.description import Case, DataSet, Item, Part, Source
 from dataloaders.errors import UserError
-from dataloaders.layouts.acdc import AcdcSource, volume_of
+from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
-from dataloaders.layouts.listed import ListedSource
-from dataloaders.layouts.volumes import VolumeSource
 
 PARTS = get_args(Part)
 PATIENCE_S = 300.0
@@ -73,11 +71,10 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
                            "enough for the official split, but --fold needs the volumes.")
             targets = [target for target in targets if target not in absent]
         targets += slices
-        as_acdc = issubclass(reader(data.layout), AcdcSource)
-        unlisted = h5_beside(root, targets) if as_acdc else volumes_beside(data, root, targets)
+        unlisted = data.reader.unlisted(root, {target.image for target in targets})
         # Slices of validation and test volumes are in no list by custom.
         listed = {case.name for listing in listings.values() for case in listing.cases}
-        strangers = [file for file in unlisted if volume_of(file.name) not in listed]
+        strangers = [of for of in unlisted if volume_of(of.name) not in listed]
         if strangers:
             remarks.append(f"{root}: {len(strangers)} files are in no list ({strangers[0].image.name}, ...); read all the same.")
         targets += unlisted
@@ -88,21 +85,6 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
     if not problems and not targets:
         problems.append(f"{root}: no case of {data.name} was found in it.")
     return Report(data, sizes, list(dict.fromkeys(problems)), list(dict.fromkeys(remarks)))
-
-
-def h5_beside(root: Path, named: list[Case | Item]) -> list[Case | Item]:
-    """Volumes and slices in the folders of ACDC's layout that no (readable) list names."""
-    known = {target.image for target in named}
-    others = [Case(file.stem, file, file, file.stem) for file in sorted((root / "data").glob("*.h5")) if file not in known]
-    slices = [file for file in sorted((root / "data" / "slices").glob("*.h5")) if file not in known]
-    return [*others, *(Item(file.stem, Case(file.stem, file, file, file.stem), file, file) for file in slices)]
-
-
-def volumes_beside(data: DataSet, root: Path, named: list[Case | Item]) -> list[Case | Item]:
-    """h5 volumes that no (readable) list names."""
-    kind, known = reader(data.layout), {target.image for target in named}
-    files = kind.files(root) if issubclass(kind, VolumeSource) else {}
-    return [Case(name, file, file, name) for name, file in files.items() if file not in known]
 
 
 def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading]) -> list[str]:
@@ -237,7 +219,7 @@ def list_part(data: DataSet, root: Path, part: Part) -> Listing:
     except UserError as error:
         listing.problems.append(str(error))
     else:
-        listing.remarks += getattr(source, "remarks", [])
+        listing.remarks += source.remarks
     return listing
 
 
@@ -250,8 +232,7 @@ def read(source: Source, target: Case | Item) -> Reading:
             checked_shapes(image.shape[1:], label.shape, target.image, target.label or target.image)
         if isinstance(target, Case):
             source.spacing(target)
-            if isinstance(source, ListedSource):
-                source.affine(target)
+            source.affine(target)
     except UserError as error:
         return Reading(str(error))
     counts = None if label is None else {int(v): int(n) for v, n in zip(*np.unique(label, return_counts=True))}

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import checked_pixels, read_list
+from dataloaders.layouts.common import read_list
 from dataloaders.layouts.listed import LISTS
 
 SHOWN = 5
@@ -136,14 +136,6 @@ def guarded(work: Work, job: Job, out: Path) -> tuple[str, int]:
     except OSError as error:
         return f"{out}: {job.case} could not be written ({error.strerror or error}); make room and run the same command again.", 3
     return "", 0
-
-
-def several_values(image: np.ndarray, file: Path) -> np.ndarray:
-    """float64 voxels of an image; raises `UserError` where they are all the same, or one is not finite."""
-    values = checked_pixels(image, file).astype(np.float64)
-    if values.min() == values.max():
-        raise UserError(f"{file}: every voxel is {values.min():g}; an image has more than one value. Download it again.")
-    return values
 
 
 def volume_file(out: Path, case: str) -> Path:

@@ -14,9 +14,10 @@ import numpy as np
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.geometry import spacing_of
+from dataloaders.intensities import standardised
 from dataloaders.layouts.common import checked_label, checked_shapes
 from dataloaders.layouts.nifti import read_volume
-from preparation.convert import Job, convert_listed, is_whole, pairs_in, published, several_values, write_h5
+from preparation.convert import Job, convert_listed, is_whole, pairs_in, published, write_h5
 
 LISTS = ("train.list", "test.list")
 PLACES = ("", "Training Set", "2018LA_Seg_Training Set", "Atrial_Segmentation_Challenge/Training Set")
@@ -53,9 +54,8 @@ def convert_case(job: Job, out: Path) -> None:
     # The challenge writes 255 for the atrium; copies with 1 are about.
     ids = label // 255 if set(np.unique(label).tolist()) <= {0, 255} else label
     atrium = checked_label(ids, job.label, ("background", "atrium"), None)
-    values = several_values(image, job.image)
+    values = standardised(image, job.image)
     window = crop(atrium, job)
-    values = ((values - values.mean()) / values.std()).astype(np.float32)
     moved = affine.copy()
     moved[:3, 3] = affine[:3, :3] @ [side.start for side in window] + affine[:3, 3]
     file = target(job.case, out)

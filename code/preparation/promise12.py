@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.geometry import spacing_of
+from dataloaders.intensities import clipped
 from dataloaders.layouts.common import checked_label, checked_shapes
 from dataloaders.layouts.nifti import read_volume
 from preparation.convert import (
@@ -20,14 +20,12 @@ from preparation.convert import (
     is_whole_with_slices,
     make_folder,
     published,
-    several_values,
     volume_file,
     write_list,
     write_with_slices,
 )
 
 LISTS = ("train.list", "val.list", "test.list")
-PERCENTILES = (0.5, 99.5)
 
 
 def convert_promise12(raw: Path, out: Path, workers: int) -> list[str]:
@@ -63,14 +61,5 @@ def convert_case(job: Job, out: Path) -> None:
     label, _ = read_volume(job.label)
     image, label = image.transpose(), label.transpose()
     checked_shapes(image.shape, label.shape, job.image, job.label)
-    write_with_slices(out, job.case, normalised(image, job.image), checked_label(label, job.label, ("background", "prostate"), None),
+    write_with_slices(out, job.case, clipped(image, job.image), checked_label(label, job.label, ("background", "prostate"), None),
                       {"spacing": spacing_of(affine)[::-1], "affine": affine})
-
-
-def normalised(image: np.ndarray, file: Path) -> np.ndarray:
-    """float32 in 0..1: clipped to `PERCENTILES` of the volume."""
-    values = several_values(image, file)
-    low, high = np.percentile(values, PERCENTILES)
-    if low == high:
-        low, high = values.min(), values.max()
-    return ((np.clip(values, low, high) - low) / (high - low)).astype(np.float32)

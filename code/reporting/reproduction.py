@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from types import SimpleNamespace
 from typing import Any
 
 from dataloaders import catalog
@@ -129,7 +128,7 @@ def run_folder(record: Record) -> Path | None:
 def split_differences(record: Record, root: Path) -> list[str]:
     """What of the recorded split is otherwise in the data that lie there now. Opens lists and folders alone. Raises `UserError`."""
     options = record.options
-    source = catalog.open_source(catalog.resolve(record.data_set, root, REPOSITORY)[0], root, SimpleNamespace(**options))
+    source = catalog.open_source(catalog.resolve(record.data_set, root, REPOSITORY)[0], root, options)
     split = make_split(source, SplitRequest.of({**options, "labeled_num": record.labeled_num}))
     lines = []
     for what, then, cases in (("labelled", record.run["split"]["labeled"], split.labeled),

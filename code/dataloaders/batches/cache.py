@@ -40,7 +40,7 @@ class Values:
 
 def identity(source: Source, kind: str, items: Sequence[Item], files: Sequence[Path]) -> tuple[str, str]:
     """(file stem, stamp): the stem names the files and settings, the stamp also their sizes and times."""
-    settings = [FORMAT, kind, source.data.name, str(getattr(source, "cache_key", ""))]
+    settings = [FORMAT, kind, source.data.name, source.cache_key]
     names, states = hashlib.sha256(json.dumps(settings).encode()), hashlib.sha256()
     stats: dict[Path, os.stat_result] = {}
     for item, file in zip(items, files):

@@ -7,12 +7,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
-from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.description import Case, DataSet, Item, Part, Parts, PartsOf, Source, official_parts
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import H5, Entry, inside
-from dataloaders.layouts.listed import ListedSource
+from dataloaders.intensities import min_max
+from dataloaders.layouts.common import H5, PICTURES, Entry, inside
+from dataloaders.layouts.listed import H5_ENDINGS, ListedSource
+from dataloaders.layouts.nifti import ENDINGS
+from dataloaders.settings import SSL4MIS
+from dataloaders.splits import cross_val_dev
 
 DIAGNOSES = ("dilated", "hypertrophic", "infarct", "normal", "right ventricle")
 """Blocks of twenty patients (001-020, 021-040, ...), by the numbering of the challenge."""
@@ -28,16 +34,29 @@ def volume_of(entry: str) -> str:
     return re.sub(r"_slice_[0-9]+$", "", entry)
 
 
+def ctct_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """Cross teaching (Luo et al., MIDL 2022): no validation part, and the validation and test patients of the lists are tested together."""
+    test = [*source.cases("val"), *source.cases("test")] if with_test else None
+    return Parts("ctct", source.cases("train"), [], test, (
+        "Cross teaching's protocol: the last step is tested, on the 30 patients of validation and test; compare it with its own kind only "
+        "(--protocol official: the best by validation, on the 20 test patients).",))
+
+
 class AcdcSource(ListedSource):
     """Reader of ACDC's layout."""
 
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+    protocols: ClassVar[Mapping[str, PartsOf]] = {
+        "official": official_parts, "ctct": ctct_parts, "cross_val_dev": cross_val_dev.without_fold}
+    folds: ClassVar = {"cross_val_dev": cross_val_dev.volume_blocks}
+    new_endings: ClassVar[tuple[str, ...]] = (*H5_ENDINGS, *ENDINGS, *PICTURES)
+    raw = (min_max, "mapped to 0..1 by its own least and greatest value, as prepare.py acdc does")
+
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
         self._depths: dict[Path, int] = {}
 
-    @staticmethod
-    def fits(root: Path) -> bool:
-        """Whether a folder has this layout."""
+    @classmethod
+    def fits(cls, root: Path) -> bool:
         return (root / "data").is_dir() and ((root / "data" / "slices").is_dir() or (root / "train_slices.list").is_file())
 
     def stratum_of(self, group: str) -> str:
@@ -94,6 +113,13 @@ class AcdcSource(ListedSource):
         problems.raise_any(f"{self.root}")
         return items
 
+    @classmethod
+    def unlisted(cls, root: Path, known: set[Path]) -> list[Case | Item]:
+        volumes = [file for file in sorted((root / "data").glob("*.h5")) if file not in known]
+        slices = [file for file in sorted((root / "data" / "slices").glob("*.h5")) if file not in known]
+        return [*(Case(file.stem, file, file, file.stem) for file in volumes),
+                *(Item(file.stem, Case(file.stem, file, file, file.stem), file, file) for file in slices)]
+
     def _compare_slices(self, cases: list[Entry]) -> None:
         listed = {volume_of(entry.name) for entry in self.slices()}
         alone = [entry.name for entry in cases if entry.name not in listed]
@@ -107,3 +133,15 @@ class AcdcSource(ListedSource):
             with H5(inside(self.root, volume)) as file:
                 self._depths[volume] = int(file.dataset("image", self.dimensions["volume"]).shape[0])
         return self._depths[volume]
+
+
+HEART = ("background", "right ventricle", "myocardium", "left ventricle")
+CROSS_VAL_DEV: dict[str, object] = {
+    "batch_size": 16, "labeled_bs": 8, "base_lr": 0.03, "max_iterations": 30000, "labeled_num": "1/8", "passes": "apart", "ramp": "whole",
+}
+"""The fold scripts of SSL4MIS's branch cross_val_dev: labelled and unlabelled images from two loaders, ramps scaled to the training."""
+DATA_SETS = (
+    DataSet("ACDC", AcdcSource, HEART, unit="patient", protocols=("official", "ctct", "cross_val_dev"), defaults=SSL4MIS,
+            protocol_defaults={"cross_val_dev": CROSS_VAL_DEV},
+            strata="diagnosis, by the patient's number in the challenge (twenty patients each)"),
+)

@@ -5,14 +5,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataloaders.errors import Problems, UserError
 
+if TYPE_CHECKING:
+    import h5py
+
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm")
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 MOST_ELEMENTS = 2**28
 """Arrays that declare more are refused before memory is asked for (ACDC's largest has 4 million, LA's 7 million)."""
 
@@ -110,7 +114,9 @@ class H5:
     """An open HDF5 file of which datasets are read one at a time, checked before memory is asked for; a context manager."""
 
     def __init__(self, file: Path):
-        self.file = file
+        import h5py  # here alone: no command needs it before it reads a file
+
+        self.file, self.h5py = file, h5py
         try:
             self.handle = h5py.File(file, "r")
         except (OSError, RuntimeError):
@@ -128,10 +134,10 @@ class H5:
         if link is None:
             found = ", ".join(sorted(self.handle.keys())) or "nothing"
             raise UserError(f"{self.file}: no dataset {key!r} in it; found: {found}. Store the array under this name.")
-        if not isinstance(link, h5py.HardLink):
+        if not isinstance(link, self.h5py.HardLink):
             raise UserError(f"{self.file}: {key!r} is a link to elsewhere, which is not followed; store the array in the file itself.")
         found_object = self.handle[key]
-        if not isinstance(found_object, h5py.Dataset):
+        if not isinstance(found_object, self.h5py.Dataset):
             raise UserError(f"{self.file}: {key!r} is a group; expected an array.")
         if found_object.external or found_object.is_virtual:
             raise UserError(f"{self.file}: {key!r} keeps its values in other files; store the array in the file itself.")
@@ -166,16 +172,6 @@ class H5:
             return dataset[()] if index is None else dataset[index]
         except (OSError, RuntimeError):
             raise UserError(f"{self.file}: {key!r} is damaged or cut off; download the file again.") from None
-
-
-def checked_pixels(pixels: np.ndarray, file: Path) -> np.ndarray:
-    """float32 pixels; raises `UserError` where one is NaN or infinite."""
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(pixels, dtype=np.float32)
-    bad = int(values.size - np.count_nonzero(np.isfinite(values)))
-    if bad:
-        raise UserError(f"{file}: {bad} of {values.size} pixels are NaN or infinite; repair the file or leave it out.")
-    return values
 
 
 def checked_label(label: np.ndarray, file: Path, classes: Sequence[str], ignored: int | None) -> np.ndarray:
@@ -270,3 +266,14 @@ def picture_size(file: Path) -> tuple[int, int]:
     with open_picture(file) as picture:
         sideways = picture.getexif().get(0x0112) in (5, 6, 7, 8)
         return (picture.width, picture.height) if sideways else (picture.height, picture.width)
+
+
+def picture_remarks(file: Path, channels: int) -> list[str]:
+    """What reading a picture with `channels` 1 (grey) or 3 (RGB) changes of it."""
+    with open_picture(file) as picture:
+        grey, deep = picture.mode in GREY_MODES, picture.mode.startswith("I") or picture.mode == "F"
+        pages, turned = getattr(picture, "n_frames", 1), picture.getexif().get(0x0112, 1) not in (0, 1)
+    remarks = ["colour, read as grey"] if channels == 1 and not grey else ["grey, read as colour"] if channels == 3 and grey else []
+    remarks += ["16 bit or float, read as 8 bit"] if deep else []
+    remarks += ["the first of several pages"] if pages > 1 else []
+    return remarks + (["turned as its EXIF says"] if turned else [])

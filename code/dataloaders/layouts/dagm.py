@@ -6,15 +6,19 @@
 """
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.description import Case, DataSet, Item, Part, Parts, Source
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import natural, picture_size, what_lies_there
 from dataloaders.layouts.images import ImageSource
+from dataloaders.settings import PER_IMAGE, simeps
+from dataloaders.splits.draws import by_group, in_order, stratified_order
 
 NUMBERS = tuple(range(1, 11))
 IMAGES = dict.fromkeys(range(1, 7), 575) | dict.fromkeys(range(7, 11), 1150)
@@ -47,22 +51,44 @@ def read_flags(file: Path) -> dict[str, bool]:
     return flags
 
 
+def official_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """The Train and Test folders; 15 % of Train, stratified by class, is validation (seeds as simEps's, whose lists are not known)."""
+    train = source.cases("train")
+    val, rest = by_group(train, 0.15, 69)
+    return Parts("official", in_order(rest, stratified_order(rest, 45)), val, source.cases("test") if with_test else None)
+
+
+def with_classes(data: DataSet, numbers: Sequence[int]) -> DataSet:
+    """The description with the classes of these numbers alone."""
+    return replace(data, classes=("background", *(f"class {k}" for k in numbers)))
+
+
 class DagmSource(ImageSource):
     """Reader of DAGM. Ids are the places in `dagm_classes` plus one: the class numbers if all ten are used."""
 
     expected = "expected Class1 to Class10, each with Train and Test"
 
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
-        numbers = tuple(getattr(options, "dagm_classes", None) or NUMBERS)
+    protocols: ClassVar = {"official": official_parts}
+
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
+        given = options or {}
+        numbers = tuple(given.get("dagm_classes") or NUMBERS)
         if any(number not in NUMBERS for number in numbers) or len(set(numbers)) < len(numbers):
             raise UserError(f"--dagm_classes {' '.join(map(str, numbers))}: write different numbers from 1 to 10.")
         self.numbers = tuple(sorted(numbers))
-        super().__init__(replace(data, classes=("background", *(f"class {k}" for k in self.numbers))), root, options)
-        self.include_free = bool(getattr(options, "include_free", False))
-        self.cache_key = f"classes {self.numbers}"
+        super().__init__(with_classes(data, self.numbers), root, options)
+        self.include_free = bool(given.get("include_free"))
 
-    @staticmethod
-    def fits(root: Path) -> bool:
+    @property
+    def cache_key(self) -> str:
+        return f"classes {self.numbers}"
+
+    @classmethod
+    def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
+        return with_classes(data, sorted(options["dagm_classes"]))
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
         return any(class_folder(root, number) is not None for number in NUMBERS)
 
     def cases(self, part: Part) -> list[Case]:
@@ -128,3 +154,11 @@ class DagmSource(ImageSource):
     def _remark(self, text: str) -> None:
         if text not in self.remarks:
             self.remarks.append(text)
+
+
+DATA_SETS = (
+    DataSet("DAGM", DagmSource, ("background", *(f"class {k}" for k in NUMBERS)), augmentation="simeps_dagm",
+            resizing="floor", intensities="8-bit", mean=(0.5314,), std=(0.1357,), evaluation=PER_IMAGE, family="defect",
+            options=("include_free", "dagm_classes"), strata="class, by the folder",
+            defaults=simeps(steps_per_epoch=30, max_iterations=23970, base_lr=2e-3, labeled_num="10%")),
+)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from dataloaders.errors import UserError
@@ -92,6 +91,8 @@ def holds(root: Path, name: str) -> bool:
 
 
 def write_h5(path: Path, image: np.ndarray, label: np.ndarray, **attributes: np.ndarray) -> None:
+    import h5py  # here alone: no command needs it before it writes a file
+
     with h5py.File(path, "w") as file:
         for name, array in (("image", image), ("label", label)):
             file.create_dataset(name, data=array, compression="gzip", compression_opts=1, shuffle=True, track_times=False)

@@ -7,20 +7,22 @@
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.description import Case, DataSet, Evaluation, Item, Part
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import open_picture, read_list, read_mask
+from dataloaders.layouts.common import GREY_MODES, open_picture, read_list, read_mask
 from dataloaders.layouts.images import ImageSource, pictures
+from dataloaders.layouts.own import own_parts
+from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
 
-GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-PIXELS = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+PIXELS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {1: ((0.449,), (0.226,)), 3: (IMAGENET_MEAN, IMAGENET_STD)}
 """Mean and deviation by number of channels: those of ImageNet, and their average for grey."""
 
 
@@ -40,15 +42,22 @@ def values_of(mask: Path, read: Callable[[Path], np.ndarray]) -> tuple[set[int],
         return set(), error
 
 
+def class_names(root: Path) -> list[str]:
+    """Those of classes.txt, none where there is no such file."""
+    file = root / "classes.txt"
+    return [entry.name for entry in read_list(file)] if file.exists() else []
+
+
 class FolderSource(ImageSource):
     """Reader of one's own images. Class count and channels come from the files of training and validation, never from `test/`."""
 
+    protocols: ClassVar = {"official": own_parts}
     expected = "expected the folders images and masks"
     found_in = staticmethod(pictures)
     """Lists the files of a folder by stem."""
     kind = "pictures"
 
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
         self._listed: dict[Part, list[Case]] = {}
         learned = self.cases("train") + (self.cases("val") if (self.root / "val").is_dir() else [])
@@ -57,14 +66,25 @@ class FolderSource(ImageSource):
             mask = next(iter(self.found_in(self.root / "masks")), None)
             found = f"the first mask is {mask}" if mask else f"there are no {self.kind} in it"
             raise UserError(f"{self.root / 'masks'}: no image has a mask of its name ({found}, the first image is {learned[0].name}).")
-        names = [entry.name for entry in read_list(self.root / "classes.txt")] if (self.root / "classes.txt").exists() else []
+        names = class_names(self.root)
         values = self._values(masks)
         self.binary = 255 in values and values <= {0, 255} and len(names) in (0, 2)
         self.data = self._described(names, values, [case.image for case in learned])
-        self.cache_key = f"binary {self.binary}, {self.data.num_classes} classes, {self.data.channels} channels"
 
-    @staticmethod
-    def fits(root: Path) -> bool:
+    @property
+    def cache_key(self) -> str:
+        return f"binary {self.binary}, {self.data.num_classes} classes, {self.data.channels} channels"
+
+    @classmethod
+    def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
+        names = class_names(root)
+        if len(names) != classes:
+            names = ["background", *(f"class {k}" for k in range(1, classes))]
+        mean, std = cls.scale_of(channels)
+        return replace(data, classes=tuple(names), channels=channels, mean=mean, std=std)
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
         return (root / "images").is_dir() and (root / "masks").is_dir()
 
     def cases(self, part: Part) -> list[Case]:
@@ -96,10 +116,17 @@ class FolderSource(ImageSource):
         """The values of a mask, or what is wrong with it."""
         return values_of(mask, read_mask)
 
-    def pixels_of(self, images: Iterable[Path]) -> tuple[int, tuple[float, ...] | None, tuple[float, ...] | None]:
-        """Channels of the images, their mean and deviation."""
-        channels = 3 if any(self._coloured(image) for image in images) else 1
-        return channels, *PIXELS[channels]
+    def channels_of(self, images: Iterable[Path]) -> int:
+        """Channels in which the images are read."""
+        return 3 if any(self._coloured(image) for image in images) else 1
+
+    @staticmethod
+    def scale_of(channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Mean and deviation by which the images are scaled."""
+        return PIXELS[channels]
+
+    def has_part(self, part: Part) -> bool:
+        return (self.root / part).is_dir()
 
     def _values(self, masks: list[Path]) -> set[int]:
         values, problems = set[int](), Problems()
@@ -124,7 +151,8 @@ class FolderSource(ImageSource):
             names = ["background", *(f"class {k}" for k in range(1, len(ids)))]
         if len(names) < 2:
             raise UserError(f"{self.root}: {len(names)} class; expected the background and at least one more.")
-        channels, mean, std = self.pixels_of(images)
+        channels = self.channels_of(images)
+        mean, std = self.scale_of(channels)
         ignored = 255 if 255 in values and not self.binary else None
         return replace(self.data, classes=tuple(names), channels=channels, mean=mean, std=std, ignored=ignored)
 
@@ -132,3 +160,10 @@ class FolderSource(ImageSource):
     def _coloured(image: Path) -> bool:
         with open_picture(image) as picture:
             return picture.mode not in GREY_MODES
+
+
+DATA_SETS = (
+    DataSet("folder", FolderSource, intensities="8-bit", evaluation=Evaluation(detection=True), own=True,
+            defaults=SSL4MIS | {"labeled_num": "all"},
+            note="Own images: nobody has published values for them; the defaults are those of ACDC."),
+)

@@ -1,14 +1,25 @@
 """What the readers of photographs share: every case is one picture file, its reference another one."""
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.description import Case, DataSet, Item, NewImage, Part, Source
 from dataloaders.errors import UserError
-from dataloaders.layouts.common import PICTURES, checked_label, checked_shapes, natural, picture_size, read_mask, read_picture
+from dataloaders.layouts.common import (
+    PICTURES,
+    checked_label,
+    checked_shapes,
+    natural,
+    picture_remarks,
+    picture_size,
+    read_mask,
+    read_picture,
+)
 
 
 def pictures(folder: Path) -> dict[str, Path]:
@@ -28,18 +39,15 @@ def pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
-class ImageSource(ABC):
+class ImageSource(Source):
     """Base of the readers of photographs. A layout says which cases there are (`cases`), and what a mask means (`to_ids`)."""
 
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
-        self.data = data
-        self.root = self.located(Path(root))
-        self.remarks: list[str] = []
+    expected = "see data/README.md for the folders it must hold"
+    new_endings: ClassVar[tuple[str, ...]] = PICTURES
 
-    @staticmethod
-    @abstractmethod
-    def fits(root: Path) -> bool:
-        """Whether a folder has this layout."""
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
+        super().__init__(data, root, options)
+        self.root = self.located(self.root)
 
     def located(self, root: Path) -> Path:
         """`root`, or the one folder inside it that has the layout (archives often unpack to a folder of their own)."""
@@ -52,14 +60,9 @@ class ImageSource(ABC):
             raise UserError(f"{root}: not the layout of {self.data.name}; {self.expected}.")
         return inner[0]
 
-    expected = "see data/README.md for the folders it must hold"
-
     @abstractmethod
     def cases(self, part: Part) -> list[Case]:
         """Cases of a part, in published order."""
-
-    def items(self, cases: list[Case]) -> list[Item]:
-        return [Item(case.name, case, case.image, case.label) for case in cases]
 
     def image(self, of: Case | Item) -> np.ndarray:
         return read_picture(of.image, self.data.channels)
@@ -75,5 +78,8 @@ class ImageSource(ABC):
         """Class ids of a mask's values; those of the file unless a layout says otherwise."""
         return mask
 
-    def spacing(self, case: Case) -> tuple[float, ...] | None:
-        return None
+    @classmethod
+    def read_new(cls, data: DataSet, files: Sequence[Path]) -> NewImage:
+        """A photograph, turned as its EXIF says, in the data set's channels."""
+        pixels = read_picture(files[0], data.channels)
+        return NewImage(pixels[:, None], pixels.shape[1:], remarks=picture_remarks(files[0], data.channels))

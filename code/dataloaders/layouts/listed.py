@@ -1,20 +1,25 @@
-"""What the readers of h5 files share: lists beside the data or published ones, arrays by key, geometry where it is stored."""
+"""What the readers of h5 files share: lists beside the data or published ones, arrays by key, geometry where it is stored, new files."""
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.description import Case, DataSet, Item, NewImage, Part, Source
 from dataloaders.errors import UserError
-from dataloaders.layouts.common import H5, Entry, checked_label, checked_pixels, checked_shapes, inside, read_list
+from dataloaders.geometry import reversed_axes, spacing_of
+from dataloaders.intensities import checked_pixels
+from dataloaders.layouts.common import H5, PICTURES, Entry, checked_label, checked_shapes, inside, picture_remarks, read_list, read_picture
+from dataloaders.layouts.nifti import read_volume
 
+H5_ENDINGS = (".h5", ".hdf5")
 LISTS = Path(__file__).resolve().parent.parent / "lists"
 
 
-class ListedSource:
+class ListedSource(Source):
     """Base of the readers of h5 files that lists name; `remarks` holds what the user should know about the lists.
 
     A file may carry `spacing` (mm, in the order of the array's axes) and `affine` (4x4, (x, y, z) index to mm, RAS+), each as an
@@ -27,10 +32,11 @@ class ListedSource:
     """Numbers of dimensions that the arrays of each kind of file may have."""
     list_folders: ClassVar[tuple[str, ...]] = (".",)
     """Where lists may lie in the data set's folder."""
+    raw: ClassVar[tuple[Callable[[np.ndarray, Path], np.ndarray], str] | None] = None
+    """What is done to the values of a raw volume before it is as the h5 files are, and the words for it; None: not known."""
 
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
-        self.data, self.root = data, Path(root)
-        self.remarks: list[str] = []
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
+        super().__init__(data, root, options)
         self._entries: dict[str, list[Entry]] = {}
         self._groups: dict[str, tuple[Part, Entry]] = {}
 
@@ -81,29 +87,10 @@ class ListedSource:
         return checked_label(label, of.label, self.data.classes, self.data.ignored)
 
     def spacing(self, case: Case) -> tuple[float, ...] | None:
-        """mm in the order of `axes`: what the file says, else the norms of its affine's columns; None where it has neither."""
-        with H5(inside(self.root, case.image)) as file:
-            stored = file.values("spacing", 1)
-        if stored is None:
-            affine = self.affine(case)
-            return None if affine is None else tuple(float(v) for v in np.linalg.norm(affine[:3, :3], axis=0))
-        values = tuple(float(v) for v in stored)
-        if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
-            raise UserError(f"{case.image}: spacing {values}; expected three positive numbers ({', '.join(self.axes)}) in mm. "
-                            "Write the right ones into the file, or remove `spacing`.")
-        return values
+        return spacing_in(inside(self.root, case.image), self.axes)
 
     def affine(self, case: Case) -> np.ndarray | None:
-        """(4, 4) float64: index in the array's own axis order to mm (RAS+); None where the file does not say."""
-        with H5(inside(self.root, case.image)) as file:
-            stored = file.values("affine", 2)
-        if stored is None:
-            return None
-        if stored.shape != (4, 4) or not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-9 or any(
-                stored[3] != (0, 0, 0, 1)):
-            raise UserError(f"{case.image}: affine {stored.tolist()}; expected an invertible 4x4 matrix from voxel indices (x, y, z) "
-                            "to mm with the last row 0 0 0 1. Write the right one into the file, or remove `affine`.")
-        return stored[:, [*("xyz".index(axis) for axis in self.axes), 3]]
+        return affine_in(inside(self.root, case.image), self.axes)
 
     def _dimensions(self, of: Case | Item) -> tuple[int, ...]:
         return self.dimensions["volume" if isinstance(of, Case) or of.index is not None else "slice"]
@@ -111,3 +98,67 @@ class ListedSource:
     @staticmethod
     def _index(of: Case | Item) -> int | None:
         return of.index if isinstance(of, Item) else None
+
+    @classmethod
+    def read_new(cls, data: DataSet, files: Sequence[Path]) -> NewImage:
+        """An h5 file as it is; raw volumes, and pictures as slices, by `raw`. Nothing is resampled or turned."""
+        name = files[0].name.lower()
+        if name.endswith(PICTURES):
+            return cls._new_slice(files[0])
+        return cls._new_h5(data, files[0]) if name.endswith(H5_ENDINGS) else cls._new_volume(data, files[0])
+
+    @classmethod
+    def _new_slice(cls, file: Path) -> NewImage:
+        assert cls.raw is not None
+        scale, words = cls.raw
+        pixels = scale(read_picture(file, 1), file)
+        return NewImage(pixels[:, None], pixels.shape[1:], remarks=[*picture_remarks(file, 1), f"a picture, taken as a slice: {words}"])
+
+    @classmethod
+    def _new_h5(cls, data: DataSet, file: Path) -> NewImage:
+        with H5(file) as opened:
+            pixels = checked_pixels(opened.read("image", (3,) if data.dimensions == 3 else (2, 3)), file)
+        if pixels.ndim == 2:
+            return NewImage(pixels[None, None], pixels.shape)
+        affine = affine_in(file, cls.axes)
+        if affine is not None and data.dimensions == 2:
+            affine = reversed_axes(affine)
+        return NewImage(pixels[None], pixels.shape, affine, spacing_in(file, cls.axes))
+
+    @classmethod
+    def _new_volume(cls, data: DataSet, file: Path) -> NewImage:
+        assert cls.raw is not None
+        scale, words = cls.raw
+        values, affine = read_volume(file)
+        checked_pixels(values, file)
+        pixels = scale(values if data.dimensions == 3 else values.transpose(), file)
+        steps = tuple(float(step) for step in spacing_of(affine))
+        return NewImage(np.ascontiguousarray(pixels)[None], pixels.shape, affine, steps if data.dimensions == 3 else steps[::-1],
+                        remarks=[f"raw: {words}"])
+
+
+def spacing_in(file: Path, axes: Sequence[str]) -> tuple[float, ...] | None:
+    """mm in the order of `axes`: what an h5 file says, else the norms of its affine's columns; None where it has neither."""
+    with H5(file) as opened:
+        stored = opened.values("spacing", 1)
+    if stored is None:
+        affine = affine_in(file, axes)
+        return None if affine is None else tuple(float(v) for v in np.linalg.norm(affine[:3, :3], axis=0))
+    values = tuple(float(v) for v in stored)
+    if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
+        raise UserError(f"{file}: spacing {values}; expected three positive numbers ({', '.join(axes)}) in mm. "
+                        "Write the right ones into the file, or remove `spacing`.")
+    return values
+
+
+def affine_in(file: Path, axes: Sequence[str]) -> np.ndarray | None:
+    """(4, 4) float64: index in the order of `axes` to mm (RAS+); None where an h5 file does not say."""
+    with H5(file) as opened:
+        stored = opened.values("affine", 2)
+    if stored is None:
+        return None
+    if stored.shape != (4, 4) or not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-9 or any(
+            stored[3] != (0, 0, 0, 1)):
+        raise UserError(f"{file}: affine {stored.tolist()}; expected an invertible 4x4 matrix from voxel indices (x, y, z) "
+                        "to mm with the last row 0 0 0 1. Write the right one into the file, or remove `affine`.")
+    return stored[:, [*("xyz".index(axis) for axis in axes), 3]]

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dataloaders.description import Case, DataSet, Item, Part
+from dataloaders.description import Case, DataSet, Item, Part, Parts, Source
 from dataloaders.errors import UserError
 from dataloaders.layouts.common import natural
 from dataloaders.layouts.images import ImageSource
+from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, PER_IMAGE, simeps
+from dataloaders.splits.draws import by_group, last_first, permuted
 
 DEFECTS = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
 EMPTY_MASKS = ("exp3_num_45042", "exp4_num_124690", "exp4_num_352527", "exp4_num_45057")
@@ -33,21 +37,42 @@ def tiles(stems: list[str]) -> dict[str, int]:
     return numbers
 
 
+def official_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """simEps: a fifth (random_state 69) is test, and there is no validation part."""
+    train, test = permuted(source.cases("train"), 0.2, 69)
+    return Parts("official", last_first(train, 45), [], test if with_test else None, grouped=False, remarks=(
+        "Official split: nearly every test image has another exposure of the same tile in training (--protocol clean has none).",))
+
+
+def clean_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
+    """A fifth is test and 15 % of the rest is validation, by tile and stratified by the class folder."""
+    test, rest = by_group(source.cases("train"), 0.2, split_seed)
+    val, train = by_group(rest, 0.15, split_seed)
+    return Parts("clean", train, val, test if with_test else None, (
+        "Clean split: all exposures of a tile stand in one part; in the published split (--protocol official) 97 % of the test "
+        "images have another exposure of their tile in training.",))
+
+
 class MtSource(ImageSource):
     """Reader of MT. The class of a mask is that of its folder, where the mask is above `mask_threshold` (0, as simEps has it)."""
 
+    protocols: ClassVar = {"clean": clean_parts, "official": official_parts}
     expected = "expected MT_Blowhole/Imgs, MT_Break/Imgs and so on"
 
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
-        self.threshold = int(getattr(options, "mask_threshold", 0))
+        given = options or {}
+        self.threshold = int(given.get("mask_threshold", 0))
         if not 0 <= self.threshold <= 254:
             raise UserError(f"--mask_threshold {self.threshold}: write a number from 0 to 254; masks are grey levels from 0 to 255.")
-        self.cache_key = f"threshold {self.threshold}"
-        self.strata = DEFECTS + (("Free",) if getattr(options, "include_free", False) else ())
+        self.strata = DEFECTS + (("Free",) if given.get("include_free") else ())
 
-    @staticmethod
-    def fits(root: Path) -> bool:
+    @property
+    def cache_key(self) -> str:
+        return f"threshold {self.threshold}"
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
         return any((root / f"MT_{name}" / "Imgs").is_dir() for name in DEFECTS)
 
     def cases(self, part: Part) -> list[Case]:
@@ -75,3 +100,11 @@ class MtSource(ImageSource):
     def to_ids(self, mask: np.ndarray, of: Case | Item) -> np.ndarray:
         case = of.case if isinstance(of, Item) else of
         return (mask > self.threshold) * np.uint8(0 if case.stratum == "Free" else DEFECTS.index(case.stratum) + 1)
+
+
+DATA_SETS = (
+    DataSet("MT", MtSource, ("background", "blowhole", "break", "crack", "fray", "uneven"), channels=3, protocols=("clean", "official"),
+            augmentation="simeps_mt", resizing="floor", intensities="8-bit", mean=IMAGENET_MEAN, std=IMAGENET_STD, evaluation=PER_IMAGE,
+            family="defect", options=("mask_threshold", "include_free"), strata="class of the defect, by the folder",
+            defaults=simeps(steps_per_epoch=29, max_iterations=17371, base_lr=2e-3, labeled_num="40%")),
+)

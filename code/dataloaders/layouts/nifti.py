@@ -13,12 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import apply_read_scaling
-from nibabel.wrapstruct import WrapStructError
 
 from dataloaders.errors import UserError
 from dataloaders.geometry import affine_of, distance, is_affine, spacing_of
@@ -29,7 +24,6 @@ PLACE_TOLERANCE = 0.1
 """A label lies where its image lies if no corner is farther off than this share of the smallest side of a voxel."""
 CHUNK = 2**20
 GZIP = b"\x1f\x8b"
-NIBABEL_ERRORS = (ImageFileError, HeaderDataError, WrapStructError)
 
 
 @dataclass(frozen=True)
@@ -119,6 +113,10 @@ def _numbers(file: Path, dtype: np.dtype, found: str) -> None:
 
 
 def _of_nifti(file: Path, voxels: bool) -> tuple[Header, np.ndarray]:
+    from nibabel.filebasedimages import ImageFileError  # here alone, as below: no command needs nibabel before it reads a file
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
     try:
         with open(file, "rb") as raw:
             packed = raw.read(2) == GZIP
@@ -128,11 +126,14 @@ def _of_nifti(file: Path, voxels: bool) -> tuple[Header, np.ndarray]:
         raise UserError(f"{file}: the file is cut off or damaged ({file.stat().st_size} bytes); download it again.") from None
     except OSError:
         raise UserError(f"{file}: {what_lies_there(file)}") from None
-    except (*NIBABEL_ERRORS, ValueError, KeyError, OverflowError) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, ValueError, KeyError, OverflowError) as error:
         raise UserError(f"{file}: its header is damaged ({error}); expected NIfTI. Download or export it again.") from None
 
 
 def _read_nifti(file: Path, stream: io.BufferedIOBase, voxels: bool) -> tuple[Header, np.ndarray]:
+    import nibabel
+    from nibabel.volumeutils import apply_read_scaling
+
     head = stream.read(348)
     if len(head) == 348 and head[344:347] == b"n+1":
         header = nibabel.Nifti1Header(head, check=False)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +25,9 @@ from dataloaders.description import Case, DataSet, Part
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import checked_label, leaves_folder, natural, what_lies_there
 from dataloaders.layouts.nifti import ENDINGS
+from dataloaders.layouts.own import OWN_SCALE, own_parts
 from dataloaders.layouts.volume_files import VolumeFiles
+from dataloaders.settings import BY_WINDOW, OWN_VOLUMES, SSL4MIS
 
 DESCRIPTION = "dataset.json"
 MOST_BYTES = 64 * 2**20
@@ -119,22 +123,39 @@ def channels_of(channels: dict, file: Path, problems: Problems) -> tuple[str, ..
     return tuple(str(channels[str(k)]) for k in range(len(channels)))
 
 
+def as_told(data: DataSet, told: Description) -> DataSet:
+    """The description with what dataset.json says of classes and channels."""
+    scaling = tuple(SCHEMES.get(name.lower(), "zscore") for name in told.channels)
+    return replace(data, classes=told.classes, channels=len(told.channels), scaling=scaling)
+
+
 class NnunetSource(VolumeFiles):
     """Reader of nnU-Net's raw layout; `data` says whether as volumes (3D) or slice by slice (2D)."""
 
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
+    protocols: ClassVar = {"official": own_parts}
+
+    def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
         told = read_description(self.root / DESCRIPTION)
         self.ending, self.ignored = told.ending, told.ignored
-        self.schemes = tuple(SCHEMES.get(name.lower(), "zscore") for name in told.channels)
-        self.data = replace(data, classes=told.classes, channels=len(told.channels), ignored=None if told.ignored is None else 255)
+        self.data = replace(as_told(data, told), ignored=None if told.ignored is None else 255)
         self._listed: dict[Part, list[Case]] = {}
         self._files: dict[str, list[Path]] = {}
         if not any(case.label for case in self.cases("train")):
             raise UserError(f"{self.root / 'labelsTr'}: no case of imagesTr has a label; expected CASE{self.ending} for some of them.")
 
-    @staticmethod
-    def fits(root: Path) -> bool:
+    @classmethod
+    def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
+        """As dataset.json says, which has to be there still: it tells how channels are scaled."""
+        return as_told(data, read_description(root / DESCRIPTION))
+
+    @classmethod
+    def channel_of(cls, data: DataSet, stem: str) -> str | None:
+        numbered = re.fullmatch(r"(.+)_([0-9]{4})", stem)
+        return numbered[1] if numbered and (data.channels > 1 or numbered[2] == "0000") else None
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
         return (root / DESCRIPTION).is_file() and (root / "imagesTr").is_dir()
 
     @property
@@ -145,7 +166,7 @@ class NnunetSource(VolumeFiles):
             for file in files[1:]:
                 stat = file.stat()
                 states.update(f"{name} {stat.st_size} {stat.st_mtime_ns};".encode())
-        return f"{self.schemes}, {self.data.num_classes} classes, ignored {self.ignored}, {states.hexdigest()}"
+        return f"{self.data.scaling}, {self.data.num_classes} classes, ignored {self.ignored}, {states.hexdigest()}"
 
     def has_part(self, part: Part) -> bool:
         """Whether the folder has this part of its own: test cases, where there are labels of them."""
@@ -229,3 +250,9 @@ class NnunetSource(VolumeFiles):
     def _remark(self, sentence: str) -> None:
         if sentence not in self.remarks:
             self.remarks.append(sentence)
+
+
+DATA_SETS = (
+    DataSet("nnunet", NnunetSource, dimensions=3, evaluation=BY_WINDOW, own=True, special=True, defaults=OWN_VOLUMES, note=OWN_SCALE),
+    DataSet("nnunet2D", NnunetSource, unit="patient", own=True, defaults=SSL4MIS | {"labeled_num": "all"}, note=OWN_SCALE),
+)

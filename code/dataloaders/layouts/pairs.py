@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from dataloaders.description import Case
+from dataloaders.description import Case, DataSet
 from dataloaders.errors import UserError
 from dataloaders.layouts.folder import FolderSource, values_of
-from dataloaders.layouts.nifti import holds_volumes, read_volume, volume_files
+from dataloaders.layouts.nifti import ENDINGS, holds_volumes, read_volume, volume_files
+from dataloaders.layouts.own import OWN_SCALE
 from dataloaders.layouts.volume_files import VolumeFiles
+from dataloaders.settings import BY_WINDOW, OWN_VOLUMES
 
 
 @lru_cache(maxsize=4096)
@@ -31,21 +34,30 @@ def _values(mask: Path, stamp: int) -> tuple[set[int], UserError | None]:
 class PairsSource(VolumeFiles, FolderSource):
     """Reader of one's own volumes. Classes come from the files of training and validation, never from `test/`."""
 
+    new_endings: ClassVar[tuple[str, ...]] = ENDINGS
     found_in = staticmethod(volume_files)
     kind = "volumes"
 
-    def __init__(self, data, root: Path, options: object | None = None):
-        FolderSource.__init__(self, data, root, options)
-
-    @staticmethod
-    def fits(root: Path) -> bool:
+    @classmethod
+    def fits(cls, root: Path) -> bool:
         return holds_volumes(root / "images") and (root / "masks").is_dir()
 
     def values_in(self, mask: Path) -> tuple[set[int], UserError | None]:
         return _values(mask, mask.stat().st_mtime_ns)
 
-    def pixels_of(self, images: Iterable[Path]) -> tuple[int, None, None]:
-        return 1, None, None
+    def channels_of(self, images: Iterable[Path]) -> int:
+        return 1
+
+    @staticmethod
+    def scale_of(channels: int) -> tuple[None, None]:
+        return None, None
 
     def checked_ids(self, values: np.ndarray, case: Case) -> np.ndarray:
         return super().checked_ids(self.to_ids(values, case), case)
+
+
+DATA_SETS = (
+    DataSet("folder", PairsSource, dimensions=3, scaling=("zscore",), evaluation=BY_WINDOW, own=True, special=True, defaults=OWN_VOLUMES,
+            note=OWN_SCALE),
+)
+"""What --dataset folder means where its images are volumes."""

@@ -6,37 +6,24 @@ data set; per volume, no label is read for it).
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from dataloaders.description import Case, DataSet, Item
+from dataloaders.description import Case, DataSet, Item, NewImage, Source
+from dataloaders.errors import UserError
 from dataloaders.geometry import reversed_axes, spacing_of
-from dataloaders.layouts.common import checked_label, checked_pixels, checked_shapes, inside
-from dataloaders.layouts.nifti import checked_place, read_header, read_volume
+from dataloaders.intensities import checked_pixels, scaled
+from dataloaders.layouts.common import checked_label, checked_shapes, inside
+from dataloaders.layouts.nifti import ENDINGS, checked_place, read_header, read_volume
 
 
-def normalised(values: np.ndarray, scheme: str) -> np.ndarray:
-    """float32 values by a scheme: "zscore", "ct" (clipped, then zscore) or "none". A constant volume becomes 0."""
-    if scheme == "none":
-        return values
-    if scheme == "ct":
-        values = np.clip(values, *np.percentile(values, (0.5, 99.5)))
-    mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    return ((values - np.float32(mean)) / np.float32(deviation or 1.0)).astype(np.float32, copy=False)
-
-
-class VolumeFiles:
+class VolumeFiles(Source):
     """Reads images, labels and geometry of cases. A 3D data set gets (C, X, Y, Z); a 2D one (C, z, y, x) and its slices one by one."""
 
-    data: DataSet
-    root: Path
-    schemes: tuple[str, ...] = ("zscore",)
-    """How each channel is scaled."""
-
-    def __init__(self, data: DataSet, root: Path, options: object | None = None):
-        self.data, self.root = data, Path(root)
-        self.remarks: list[str] = []
+    new_endings: ClassVar[tuple[str, ...]] = ENDINGS
 
     def channel_files(self, case: Case) -> list[Path]:
         """The files of a case, one a channel."""
@@ -85,14 +72,7 @@ class VolumeFiles:
         return volume
 
     def _image(self, case: Case) -> np.ndarray:
-        files = [inside(self.root, file) for file in self.channel_files(case)]
-        first, channels = read_header(files[0]), []
-        for file, scheme in zip(files, self.schemes):
-            values, affine = read_volume(file)
-            checked_shapes(first.shape, values.shape, files[0], file)
-            checked_place(first, affine, files[0], file)
-            channels.append(normalised(checked_pixels(values, file), scheme))
-        return self._ordered(np.stack(channels))
+        return read_channels([inside(self.root, file) for file in self.channel_files(case)], self.data)
 
     def _label(self, case: Case) -> np.ndarray | None:
         if case.label is None:
@@ -101,10 +81,32 @@ class VolumeFiles:
         values, affine = read_volume(inside(self.root, case.label))
         checked_shapes(image.shape, values.shape, case.image, case.label)
         checked_place(image, affine, case.image, case.label)
-        return self._ordered(self.checked_ids(values, case))
+        return in_axes_of(self.data, self.checked_ids(values, case))
 
-    def _ordered(self, volume: np.ndarray) -> np.ndarray:
-        if self.data.dimensions == 3:
-            return np.ascontiguousarray(volume)
-        axes = (*range(volume.ndim - 3), *range(volume.ndim - 1, volume.ndim - 4, -1))
-        return np.ascontiguousarray(volume.transpose(axes))
+    @classmethod
+    def read_new(cls, data: DataSet, files: Sequence[Path]) -> NewImage:
+        if len(files) != data.channels:
+            raise UserError(f"{files[0]}: {len(files)} of the {data.channels} channels that the run takes; expected "
+                            f"CASE_0000 to CASE_{data.channels - 1:04d} beside each other.")
+        pixels, affine = read_channels(files, data), read_header(files[0]).affine
+        steps = tuple(float(step) for step in spacing_of(affine))
+        return NewImage(pixels, pixels.shape[1:], affine, steps if data.dimensions == 3 else steps[::-1])
+
+
+def read_channels(files: Sequence[Path], data: DataSet) -> np.ndarray:
+    """(C, X, Y, Z), or (C, z, y, x) of a 2D data set, float32: a file a channel, all in one place, scaled as `data.scaling` says."""
+    first, channels = read_header(files[0]), []
+    for file, scheme in zip(files, data.scaling):
+        values, affine = read_volume(file)
+        checked_shapes(first.shape, values.shape, files[0], file)
+        checked_place(first, affine, files[0], file)
+        channels.append(scaled(checked_pixels(values, file), scheme))
+    return in_axes_of(data, np.stack(channels))
+
+
+def in_axes_of(data: DataSet, volume: np.ndarray) -> np.ndarray:
+    """(..., X, Y, Z) as the data set has it: (..., z, y, x) where its volumes are trained slice by slice."""
+    if data.dimensions == 3:
+        return np.ascontiguousarray(volume)
+    axes = (*range(volume.ndim - 3), *range(volume.ndim - 1, volume.ndim - 4, -1))
+    return np.ascontiguousarray(volume.transpose(axes))

@@ -1,8 +1,4 @@
-"""Volumes as this field passes them around: one h5 file a case (image and label (X, Y, Z)), and lists of names.
-
-    LA            root/2018LA_Seg_Training Set/<case>/mri_norm2.h5     train.list test.list
-    BraTS 2019    root/data/<case>.h5                                  train.txt val.txt test.txt
-    Pancreas-CT   root/Pancreas_h5/<case>_norm.h5                      train.list test.list
+"""What the readers of h5 volumes share: one file a case, image and label (X, Y, Z), and lists of names.
 
 The folder around the cases may be missing or stand in `data/`; lists may stand in `data/` too.
 """
@@ -13,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from dataloaders.description import Case, Item, Part
-from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.listed import ListedSource
+from dataloaders.errors import Problems
+from dataloaders.layouts.listed import H5_ENDINGS, ListedSource
+from dataloaders.layouts.nifti import ENDINGS
 
 SHOWN = 3
 """Names in a sentence about many."""
@@ -25,6 +22,7 @@ class VolumeSource(ListedSource):
 
     axes = ("x", "y", "z")
     dimensions: ClassVar = {"volume": (3,), "slice": (3,)}
+    new_endings: ClassVar[tuple[str, ...]] = (*H5_ENDINGS, *ENDINGS)
     list_folders = (".", "data")
     folders: ClassVar[tuple[str, ...]]
     """Where the cases may lie in the data set's folder, the usual place first."""
@@ -76,37 +74,6 @@ class VolumeSource(ListedSource):
         problems.raise_any(f"{entries[0].file}")
         return [Case(entry.name, files[entry.name], files[entry.name], entry.name, "", part) for entry in entries]
 
-    def items(self, cases: list[Case]) -> list[Item]:
-        return [Item(case.name, case, case.image, case.label) for case in cases]
-
-
-class LaSource(VolumeSource):
-    """Reader of LA, left atrium (Xiong et al., Medical Image Analysis 2021), as UA-MT prepared it."""
-
-    folders = ("2018LA_Seg_Training Set", "data/2018LA_Seg_Training Set", "data", ".")
-    pattern = "*/mri_norm2.h5"
-
-
-class BratsSource(VolumeSource):
-    """Reader of BraTS 2019, FLAIR and whole tumour, as SSL4MIS prepared it."""
-
-    folders = ("data", ".")
-    pattern = "*.h5"
-    suffix = "txt"
-
     @classmethod
-    def fits(cls, root: Path) -> bool:
-        return any(case.startswith("BraTS") for case in cls.files(root))
-
-
-class PancreasSource(VolumeSource):
-    """Reader of Pancreas-CT (Roth et al., MICCAI 2015), as DTC and its followers prepared it; their lists come with the data."""
-
-    folders = ("Pancreas_h5", "data/Pancreas_h5", "data", ".")
-    pattern = "*_norm.h5"
-
-    def cases(self, part: Part) -> list[Case]:
-        if part != "val" and not any(self.list_files(f"{part}.{self.suffix}")):
-            raise UserError(f"{self.root / part}.{self.suffix}: there is no such list, and no published one is known here; expected "
-                            "the names of the cases, one a line, for example image0001. It comes with the h5 files (62 training, 18 test).")
-        return super().cases(part)
+    def unlisted(cls, root: Path, known: set[Path]) -> list[Case | Item]:
+        return [Case(name, file, file, name) for name, file in cls.files(root).items() if file not in known]

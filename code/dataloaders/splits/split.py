@@ -1,10 +1,11 @@
 """The cases of a run: which are trained, labelled, validated and tested.
 
-Everything here is computed from lists of `Case` alone. What the parts are is the protocol's (`protocols.py`), the order of draws is
-`draws.py`'s; a draw depends on names and seeds, never on the order of a listing.
+Everything here is computed from lists of `Case` alone. What the parts are is said by the protocols of the data set's reader
+(`Source.protocols`), orders are drawn by `draws.py`: they depend on names and seeds, never on the order of a listing.
 """
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from dataloaders.description import Case, Parts, Source, Unit
 from dataloaders.errors import Problems, UserError
 from dataloaders.splits import cross_val_dev
 from dataloaders.splits.draws import budget, by_group, groups_of, in_order, stratified_order
-from dataloaders.splits.protocols import FOLDS, PROTOCOLS, fold_parts
+from dataloaders.splits.folds import fold_parts
 
 Choice = Literal["first", "random"]
 
@@ -71,14 +72,18 @@ def parts_of(source: Source, request: SplitRequest, with_test: bool) -> Parts:
 
     Raises `UserError` for a protocol or fold that is not there, and for parts that share a case or a group.
     """
-    name = request.protocol or source.data.protocols[0]
+    data, name = source.data, request.protocol or source.data.protocols[0]
+    if name not in data.protocols:
+        raise UserError(f"--protocol {name}: {data.name} has {' and '.join(data.protocols)}.")
     if request.fold is not None:
         pool = [case for part in ("train", "val", "test") for case in source.cases(part)]
-        parts = FOLDS.get((source.data.layout, name), fold_parts)(pool, request.fold, request.folds, request.split_seed)
-    elif (source.data.layout, name) not in PROTOCOLS:
-        raise UserError(f"--protocol {name}: {source.data.name} has {' and '.join(source.data.protocols)}.")
+        parts = data.reader.folds.get(name, fold_parts)(pool, request.fold, request.folds, request.split_seed)
+    elif name not in data.reader.protocols:
+        raise UserError(f"{data.name} is described with the protocol {name}, which its reader {data.reader.__name__} "
+                        f"({inspect.getfile(data.reader)}) cannot make: `protocols` there has {' and '.join(data.reader.protocols)}. Add "
+                        f"{name!r} and a function (source, split_seed, with_test) -> Parts, or take it out of the description.")
     else:
-        parts = PROTOCOLS[source.data.layout, name](source, request.split_seed, with_test)
+        parts = data.reader.protocols[name](source, request.split_seed, with_test)
     check_disjoint(parts, source)
     return parts
 
