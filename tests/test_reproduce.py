@@ -42,7 +42,7 @@ def test_recorded_options_give_the_same_run(script, words):
     again = reproduction.training_words(json.loads(json.dumps(recorded, default=str)))
     second = parse(kind, module.PRESETS, ["--dataset", words[1], "--root_path", "/", *again])
     assert all(getattr(second, name) == value for name, value in recorded.items())
-    assert run_name(second) == run_name(first)
+    assert run_name(second, "official") == run_name(first, "official")
 
 
 @pytest.mark.parametrize("variant, method, confidence", [

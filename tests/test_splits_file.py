@@ -137,15 +137,14 @@ def write_mt(root: Path) -> Path:
 
 
 def test_a_sweep_writes_the_splits_that_its_methods_train_on(tmp_path: Path):
-    """FixMatch's published_cta has no schedule that follows a score, so on MT's official split it holds nothing out; simEps does."""
+    """FixMatchCTA has no schedule that follows a score, so on MT's official split it holds nothing out; simEps does."""
     root, path = write_mt(tmp_path / "MT"), tmp_path / "splits.json"
     common = ["--dataset", "MT", "--root_path", str(root), "--protocol", "official", "--labeled_num", "40%"]
 
-    def planned(method: str, *words: str) -> Plan:
-        extra = [list(words)] if words else []
-        return plan([Combination(method, "40%", None, None, 1337)], common, extra, None, "sweep", 1)
+    def planned(method: str) -> Plan:
+        return plan([Combination(method, "40%", None, None, 1337)], common, [], None, "sweep", 1)
 
-    cta, simeps = planned("FixMatch", "--variant", "published_cta"), planned("simEps")
+    cta, simeps = planned("FixMatchCTA"), planned("simEps")
     assert [request.hold_out for request in (*cta.splits, *simeps.splits)] == [False, True]
     assert cta.reader == {"mask_threshold": 0, "include_free": False}
     write_splits(path, open_source(named("MT"), root), cta.splits | simeps.splits)

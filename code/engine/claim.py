@@ -24,16 +24,17 @@ ROOM = 64 * 2**20
 """Bytes that must be free before the first step; the first checkpoint, written at step 0, is the real test."""
 
 
-def run_name(options: Options) -> Path:
+def run_name(options: Options, split: str) -> Path:
     """The run's folder below model/; its name says what shaped it, so that two settings never meet.
 
     <exp>_<labeled_num>_labeled/<network>/<split>[_split<s>][_draw<d>][_<variant>]_seed<s>[_option=value...].
+    split: the name of what was made of the options, `Split.name`: official, clean, drawn, ...
     """
     resolved = options.resolved
     exp = options.exp or f"{data_name(resolved.data, resolved.root)}/{resolved.method}"
     if Path(exp).is_absolute() or ".." in Path(exp).parts:
         raise UserError(f"--exp {exp}: a name such as ACDC/{resolved.method} is needed; it may not leave the folder model/.")
-    parts = [split_name(options.protocol, resolved.data.protocols[0], options.fold, options.folds, options.split_seed)]
+    parts = [split_name(split, options.protocol, resolved.data.protocols[0], options.fold, options.folds, options.split_seed)]
     if options.labeled_choice == "random":
         parts.append(f"draw{options.labeled_seed}")
     variant = getattr(options, "variant", None)

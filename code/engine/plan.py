@@ -19,7 +19,7 @@ from command_line.declarations import fate_of, option_names
 from command_line.options import REPLACED, Kind, Options, Presets, parse
 from dataloaders import catalog
 from dataloaders.errors import UserError
-from dataloaders.splits.split import SplitRequest, make_split
+from dataloaders.splits.split import Split, SplitRequest, make_split
 from engine.claim import run_name
 from storage.folders import model_folder
 
@@ -51,13 +51,13 @@ def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             options = parse(kind, presets, words)
-            request = _request(options, known)
+            request, split = _split(options, known)
     except UserError as error:
         return {"error": str(error)}
     except SystemExit as end:  # tyro has said what is wrong; --help ends with 0
         return {"error": said.getvalue().strip() or f"refused with code {end.code}"}
     resolved = options.resolved
-    folder = (model_folder() / run_name(options)).resolve()
+    folder = (model_folder() / run_name(options, split.name)).resolve()
     if others := _finished_otherwise(folder, options):
         return {"error": f"a finished run with other options lies in its folder ({'; '.join(others)}). Choose another place by --exp NAME."}
     return {"folder": str(folder), "dimensions": resolved.data.dimensions, "steps": options.max_iterations, "device": options.device,
@@ -78,9 +78,9 @@ def _finished_otherwise(folder: Path, options: Options) -> list[str]:
             if not fates[name].harmless and name != "device" and name in old and old[name] != value]
 
 
-def _request(options: Options, known: dict[str, Any]) -> SplitRequest:
-    """The request of the run's split, which is made: that refuses budgets and folds that cannot be. Sources and splits that several runs
-    share are made once (`known`)."""
+def _split(options: Options, known: dict[str, Any]) -> tuple[SplitRequest, Split]:
+    """The request of the run's split, and what is made of it, which refuses budgets and folds that cannot be. Sources and splits that
+    several runs share are made once (`known`)."""
     values = {name: getattr(options, name) for name in option_names(type(options))}
     source_key = json.dumps({name: value for name, value in values.items() if name not in OF_THE_RUN}, default=str)
     if source_key not in known:
@@ -90,4 +90,4 @@ def _request(options: Options, known: dict[str, Any]) -> SplitRequest:
     split_key = f"{source_key} {request}"
     if split_key not in known:
         known[split_key] = make_split(known[source_key], request)
-    return request
+    return request, known[split_key]

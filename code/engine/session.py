@@ -46,7 +46,7 @@ class Session:
         for remark in remarks:
             print(remark, flush=True)
         self.remarks = [*([resolved.data.note] if resolved.data.note else []), *remarks]
-        self.folder = model_folder() / run_name(options)
+        self.folder = model_folder() / run_name(options, self.split.name)
         self.config = self._config()
         self.claim: Claim | None = distributed.on_first(
             lambda: claim(self.folder, self.config, resolved.defaults, options.fresh, options.accept_changes))

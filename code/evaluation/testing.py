@@ -17,7 +17,7 @@ from dataloaders import catalog
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
 from dataloaders.reading import EvaluationCase, load_cases
-from dataloaders.splits.split import SplitRequest, test_cases
+from dataloaders.splits.split import SplitRequest, check_unseen, test_cases
 from evaluation import results
 from evaluation.export import write_prediction
 from metrics import score_case, summarize
@@ -87,6 +87,7 @@ def open_run(options: TestOptions, dimensions: int) -> Opened:
     cases = test_cases(source, SplitRequest.of(settings))
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
+    check_unseen(cases, config["split"])
     loaded = load_cases(source, tqdm(cases, "reading test cases", leave=False, disable=None, delay=1), "test cases")
     return Opened(run, options, device, source, loaded, results.predictors(run, options.checkpoint, device))
 

@@ -16,9 +16,9 @@ def budget_word(labeled_num: str) -> str:
     return labeled_num.replace("/", "_of_")
 
 
-def split_name(protocol: str, default: str, fold: int | None, folds: int, split_seed: int) -> str:
-    """A split in the name of a run's folder, and in splits.json: official, fold0of5, fold0of5_cross_val_dev, ..._split1."""
-    name = protocol if fold is None else f"fold{fold}of{folds}" + ("" if protocol == default else f"_{protocol}")
+def split_name(split: str, protocol: str, default: str, fold: int | None, folds: int, split_seed: int) -> str:
+    """A split in the name of a run's folder, and in splits.json: official, drawn, fold0of5, fold0of5_cross_val_dev, ..._split1."""
+    name = split if fold is None else f"fold{fold}of{folds}" + ("" if protocol == default else f"_{protocol}")
     return name + (f"_split{split_seed}" if split_seed else "")
 
 

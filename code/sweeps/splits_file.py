@@ -61,7 +61,8 @@ def described(source: Any, requests: Iterable[SplitRequest]) -> dict[str, Any]:
     for request in sorted(set(requests), key=str):
         protocol, fold, folds = request.protocol or source.data.protocols[0], request.fold, request.folds
         split = make_split(source, request)
-        name = split_name(protocol, source.data.protocols[0], fold, folds, request.split_seed) + ("_held_out" if split.held_out else "")
+        name = split_name(split.name, protocol, source.data.protocols[0], fold, folds, request.split_seed)
+        name += "_held_out" if split.held_out else ""
         if name not in splits:
             parts = parts_of(source, request, with_test=True)
             members = {case.name for case in (*split.labeled, *split.unlabeled, *split.left_out)}

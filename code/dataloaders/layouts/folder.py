@@ -4,22 +4,23 @@
     root/masks/NAME.png      class ids, or 0/255; an image without a mask is unlabelled
     root/classes.txt         optional: the names of the classes, one a line, background first
     root/val/, root/test/    optional: the same two folders for validation and test
+    root/train.txt, root/val.txt, root/test.txt, root/unlabeled.txt      optional, in place of these: names of images (`own.Lists`)
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
 
 from dataloaders.description import Case, DataSet, Evaluation, Item, Part
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import GREY_MODES, open_picture, read_list, read_mask
+from dataloaders.layouts.common import GREY_MODES, PICTURES, open_picture, read_list, read_mask
 from dataloaders.layouts.images import ImageSource, pictures
-from dataloaders.layouts.own import own_parts
+from dataloaders.layouts.own import Lists, own_parts
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
 
 PIXELS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {1: ((0.449,), (0.226,)), 3: (IMAGENET_MEAN, IMAGENET_STD)}
@@ -54,19 +55,24 @@ class FolderSource(ImageSource):
     protocols: ClassVar = {"official": own_parts}
     expected = "expected the folders images and masks"
     found_in = staticmethod(pictures)
-    """Lists the files of a folder by stem."""
+    """Lists the files of a folder by name without ending."""
     kind = "pictures"
 
     def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
         self._listed: dict[Part, list[Case]] = {}
-        learned = self.cases("train") + (self.cases("val") if (self.root / "val").is_dir() else [])
+        self.images, self.masks = self.found_in(self.root / "images"), self.found_in(self.root / "masks")
+        self.lists = Lists(self.root, self.images, self.name_of)
+        if "train" in self.lists.files and self.lists.left:
+            self.remarks.append(f"{self.root}: {len(self.lists.left)} of {len(self.images)} images stand in no list (for example "
+                                f"{self.lists.left[0]}) and are left out; names in unlabeled.txt are trained on without their masks.")
+        learned = self.cases("train") + self.cases("val")
         masks = [case.label for case in learned if case.label is not None]
         if not masks:
-            mask = next(iter(self.found_in(self.root / "masks")), None)
+            mask = next(iter(self.masks), None)
             found = f"the first mask is {mask}" if mask else f"there are no {self.kind} in it"
             raise UserError(f"{self.root / 'masks'}: no image has a mask of its name ({found}, the first image is {learned[0].name}).")
-        names = class_names(self.root)
+        names = list(data.classes) or class_names(self.root)
         values = self._values(masks)
         self.binary = 255 in values and values <= {0, 255} and len(names) in (0, 2)
         self.data = self._described(names, values, [case.image for case in learned])
@@ -77,36 +83,51 @@ class FolderSource(ImageSource):
 
     @classmethod
     def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
-        names = class_names(root)
+        names = list(data.classes) or class_names(root)
         if len(names) != classes:
             names = ["background", *(f"class {k}" for k in range(1, classes))]
-        mean, std = cls.scale_of(channels)
+        mean, std = (data.mean, data.std) if data.mean else cls.scale_of(channels)
         return replace(data, classes=tuple(names), channels=channels, mean=mean, std=std)
+
+    @staticmethod
+    def name_of(file: str) -> str | None:
+        """A file's name without its ending, as `found_in` has it; None for one that is no image."""
+        return str(PurePosixPath(file).with_suffix("")) if file.lower().endswith(PICTURES) else None
 
     @classmethod
     def fits(cls, root: Path) -> bool:
         return (root / "images").is_dir() and (root / "masks").is_dir()
 
     def cases(self, part: Part) -> list[Case]:
-        if part in self._listed:
-            return self._listed[part]
-        base = self.root if part == "train" else self.root / part
-        if not base.is_dir():
+        if part not in self._listed:
+            self._listed[part] = self._cases_of(part)
+        return self._listed[part]
+
+    def _cases_of(self, part: Part) -> list[Case]:
+        folder = part != "train" and part not in self.lists.files
+        base = self.root / part if folder else self.root
+        if folder and not base.is_dir():
             return []
-        images, masks = self.found_in(base / "images"), self.found_in(base / "masks")
+        images, masks = (self.images, self.masks) if not folder else (self.found_in(base / "images"), self.found_in(base / "masks"))
         if not images:
             raise UserError(f"{base / 'images'}: no {self.kind} in it.")
-        prefix = "" if part == "train" else f"{part}/"
-        cases = [Case(prefix + stem, image, masks.get(stem), prefix + stem, "", part) for stem, image in images.items()]
+        names = list(images) if folder else self.lists.training if part == "train" else self.lists.names[part]
+        unlabeled, prefix = set(self.lists.names.get("unlabeled", ())), f"{part}/" if folder else ""
+        cases = [Case(prefix + name, images[name], None if name in unlabeled else masks.get(name), prefix + name, "", part)
+                 for name in names]
         without = [case.image for case in cases if case.label is None]
         if part != "train" and without:
+            named = f"images of {part}/" if folder else f"images in {self.lists.files[part].name}"
+            unlabelled = "unlabeled.txt" if self.lists.files else f"{self.root / 'images'}"
             raise UserError(f"{without[0]}: no mask of its name in {base / 'masks'} ({len(without)} such images); "
-                            f"images of {part}/ need one. Unlabelled images belong in {self.root / 'images'}.")
-        alone = [stem for stem in masks if stem not in images]
+                            f"{named} need one. Unlabelled images belong in {unlabelled}.")
+        alone = [name for name in masks if name not in images] if folder or part == "train" else []
         if alone:
             self.remarks.append(f"{base / 'masks'}: {len(alone)} masks have no image of their name, for example {alone[0]}; not used.")
-        self._listed[part] = cases
         return cases
+
+    def has_part(self, part: Part) -> bool:
+        return part in self.lists.files or (part != "train" and (self.root / part).is_dir())
 
     def to_ids(self, mask: np.ndarray, of: Case | Item) -> np.ndarray:
         """Class ids; 255 is class 1 where all masks have 0 and 255 only, else it stays (ignored)."""
@@ -124,9 +145,6 @@ class FolderSource(ImageSource):
     def scale_of(channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Mean and deviation by which the images are scaled."""
         return PIXELS[channels]
-
-    def has_part(self, part: Part) -> bool:
-        return (self.root / part).is_dir()
 
     def _values(self, masks: list[Path]) -> set[int]:
         values, problems = set[int](), Problems()
@@ -151,8 +169,8 @@ class FolderSource(ImageSource):
             names = ["background", *(f"class {k}" for k in range(1, len(ids)))]
         if len(names) < 2:
             raise UserError(f"{self.root}: {len(names)} class; expected the background and at least one more.")
-        channels = self.channels_of(images)
-        mean, std = self.scale_of(channels)
+        channels = len(self.data.mean) if self.data.mean else self.channels_of(images)
+        mean, std = (self.data.mean, self.data.std) if self.data.mean else self.scale_of(channels)
         ignored = 255 if 255 in values and not self.binary else None
         return replace(self.data, classes=tuple(names), channels=channels, mean=mean, std=std, ignored=ignored)
 

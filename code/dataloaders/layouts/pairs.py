@@ -4,6 +4,7 @@
     root/masks/NAME.nii.gz     class ids, or 0/255; an image without a mask is unlabelled
     root/classes.txt           optional: the names of the classes, one a line, background first
     root/val/, root/test/      optional: the same two folders for validation and test
+    root/train.txt, ...        optional: lists of names in place of these, as for pictures
 
 As own pictures (`folder.py`), but for volumes: an image is one channel, scaled by its own mean and deviation (`volume_files.py`; for
 CT, which is clipped first, nnU-Net's layout says that a channel is CT).
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from dataloaders.description import Case, DataSet
 from dataloaders.errors import UserError
 from dataloaders.layouts.folder import FolderSource, values_of
-from dataloaders.layouts.nifti import ENDINGS, holds_volumes, read_volume, volume_files
+from dataloaders.layouts.nifti import ENDINGS, holds_volumes, read_volume, stem_of, volume_files
 from dataloaders.layouts.own import OWN_SCALE
 from dataloaders.layouts.volume_files import VolumeFiles
 from dataloaders.settings import BY_WINDOW, OWN_VOLUMES
@@ -37,6 +38,12 @@ class PairsSource(VolumeFiles, FolderSource):
     new_endings: ClassVar[tuple[str, ...]] = ENDINGS
     found_in = staticmethod(volume_files)
     kind = "volumes"
+
+    @staticmethod
+    def name_of(file: str) -> str | None:
+        path = PurePosixPath(file)
+        stem = stem_of(path.name)
+        return None if stem is None else str(path.with_name(stem))
 
     @classmethod
     def fits(cls, root: Path) -> bool:

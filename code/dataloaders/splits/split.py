@@ -48,7 +48,7 @@ class Split:
     """The cases of one training run; test cases come from `test_cases`."""
 
     name: str
-    """official, clean or fold<k>of<n>: as in a run's folder."""
+    """official, clean, ..., or fold<k>of<n>; drawn where somebody's own files name no test part, drawn_val where they name one alone."""
     labeled: tuple[Case, ...]
     unlabeled: tuple[Case, ...]
     val: tuple[Case, ...]
@@ -161,3 +161,16 @@ def test_cases(source: Source, request: SplitRequest) -> list[Case]:
     """The test cases of the split that `make_split` makes of the same request, sorted by name."""
     parts = parts_of(source, request, with_test=True)
     return sorted(parts.test or [], key=lambda case: case.name)
+
+
+def check_unseen(cases: list[Case], recorded: Mapping[str, Any]) -> None:
+    """Raises `UserError` where test cases were trained on or validated with, as the split in a run's config.json has it.
+
+    Its lists or folders may have changed since, or an older version may have read them otherwise.
+    """
+    chosen = [] if recorded.get("selection") == "test" else recorded["val"]
+    for what, names in (("labelled in training", set(recorded["labeled"])), ("for validation", set(chosen))):
+        seen = [case.name for case in cases if case.name in names]
+        if seen:
+            raise UserError(f"{len(seen)} of the {len(cases)} test cases were {what} when this run was made (for example {seen[0]}); the "
+                            "data set names its parts otherwise now. Train anew, or bring the lists and folders of then back.")
