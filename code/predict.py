@@ -4,7 +4,7 @@ The input is a folder (its subfolders too) or one file: photographs for runs tha
 others; each is read and scaled as the run's data set is, and its mask has its size and place. docs/predict.md has examples. The same
 command goes on where it stopped. Files that cannot be read are listed at the end.
 
-    python code/predict.py --run model/folder/D/MeanTeacher_all_labeled/unet/official_seed1337 --input photographs --output predicted
+    python code/predict.py --run model/folder/D/MeanTeacher_all_labeled/unet/drawn_seed1337 --input photographs --output predicted
 
 Exit codes: 0 done, even if some files could not be read; 2 bad arguments, or no file could be read; 75 interrupted (run it again).
 """

@@ -1,6 +1,10 @@
 """What a data set says of itself, in fields: nobody guesses it from its layout, its family or the type of its arrays."""
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +17,9 @@ from train_Supervised import Method as Supervised
 from command_line.declarations import option_names
 from command_line.options import parse
 from dataloaders.augmentation.recipes import RECIPES
-from dataloaders.catalog import DATA_SETS, EVERY, open_source
+from dataloaders.catalog import DATA_SETS, EVERY, described, open_source
 from dataloaders.errors import UserError
+from dataloaders.layouts import la
 from val_2D import to_training_size
 
 
@@ -69,3 +74,23 @@ def test_defaults_of_a_data_set_name_options_that_some_script_has(data):
     known = set(option_names(MeanTeacher))
     given = {*data.defaults, *data.options, *(name for values in data.protocol_defaults.values() for name in values)}
     assert given <= known, "a value that nothing takes is silently left out"
+
+
+@pytest.mark.parametrize("data", EVERY, ids=lambda data: data.reader.__name__)
+def test_a_data_set_names_protocols_that_its_reader_makes(data):
+    assert {*data.protocols} <= {*data.reader.protocols} and {*data.reader.folds} <= {*data.reader.protocols}
+    assert data.reader.new_endings and data.own != bool(data.classes), "classes of own files are told by the files"
+
+
+def test_the_catalog_needs_no_library_that_loads_slowly():
+    """So `--help` and a wrong option are as fast as they were when nothing was looked for in layouts/."""
+    program = "import sys, dataloaders.catalog; print(sorted({'h5py', 'nibabel', 'scipy', 'SimpleITK', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                          capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_two_data_sets_of_one_name_are_refused(monkeypatch):
+    monkeypatch.setattr(la, "DATA_SETS", (*la.DATA_SETS, DATA_SETS["ACDC"]))
+    with pytest.raises(UserError, match=r"layouts/acdc.py and layouts/la.py both describe a data set ACDC; rename one"):
+        described()

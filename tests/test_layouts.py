@@ -13,10 +13,10 @@ from PIL import Image
 
 from dataloaders.catalog import DATA_SETS, named, open_source, resolve
 from dataloaders.errors import UserError
-from dataloaders.layouts import problems
 from dataloaders.layouts.common import checked_label, read_list
 from dataloaders.layouts.mt import tiles
 from dataloaders.layouts.neu import piece
+from dataloaders.reading import problems
 from dataloaders.splits import split as splits
 from dataloaders.splits.split import SplitRequest
 

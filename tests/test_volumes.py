@@ -17,8 +17,8 @@ from dataloaders.batches.sampling import AUGMENTATION, generator
 from dataloaders.batches.store import build_store
 from dataloaders.catalog import DATA_SETS, open_source, resolve
 from dataloaders.errors import UserError
-from dataloaders.layouts import problems
 from dataloaders.layouts.common import read_list
+from dataloaders.reading import problems
 from dataloaders.splits import split as splits
 from dataloaders.splits.split import SplitRequest
 

@@ -1,4 +1,4 @@
-"""A case read whole, as validation and testers need it."""
+"""A case read whole, as validation and testers need it; and everything that is wrong with the files of a run."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataloaders.description import Case, Source
+from dataloaders.description import Case, Item, Source
 from dataloaders.errors import Problems, UserError
 
 
@@ -47,3 +47,31 @@ def load_cases(source: Source, cases: Iterable[Case], what: str) -> list[Evaluat
             problems.add(error)
     problems.raise_any(f"{source.data.name}, {what}")
     return loaded
+
+
+def problems(source: Source, labeled: Iterable[Case], val: Iterable[Case], unlabeled: Iterable[Case]) -> None:
+    """Reads the images of all these cases, labels of labelled and validation cases too; raises one `UserError` with all that is wrong."""
+    found = Problems()
+
+    def look(of: Case | Item, with_label: bool) -> None:
+        try:
+            source.image(of)
+            if with_label and source.label(of) is None:
+                found.add(f"{of.image}: {of.name} has no label, but is among the cases that need one.")
+            if isinstance(of, Case):
+                source.spacing(of)
+        except UserError as error:
+            found.add(error)
+
+    for cases, with_label in ((labeled, True), (unlabeled, False)):
+        for case in cases:
+            try:
+                items = source.items([case])
+            except UserError as error:
+                found.add(error)
+                continue
+            for item in items:
+                look(item, with_label)
+    for case in val:
+        look(case, True)
+    found.raise_any(f"{source.data.name} in {source.root}")

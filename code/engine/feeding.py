@@ -11,8 +11,9 @@ from command_line.options import Options
 from dataloaders.augmentation.frame import Fill
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import Store, build_store
-from dataloaders.description import Case, Item, Source
-from dataloaders.errors import Problems, UserError
+from dataloaders.description import Item, Source
+from dataloaders.errors import UserError
+from dataloaders.reading import problems
 from dataloaders.splits.split import Split
 from losses.ranks import world
 from system import distributed
@@ -73,34 +74,10 @@ class Training:
                 self._stores = [(key, store)]  # one at a time: the one before may hold gigabytes
             self._check_validation()
         except UserError:
-            self._raise_all_problems(fed.labeled_only)
+            # Every file of the run is read once more, so that all that is wrong is said at once.
+            problems(self.source, self.split.labeled, self.split.val, () if fed.labeled_only else self.split.unlabeled)
             raise
         return store, len(labeled)
-
-    def _raise_all_problems(self, labeled_only: bool) -> None:
-        """Reads every file of the run once more, and raises all that is wrong at once."""
-        problems = Problems()
-
-        def look(of: Case | Item, with_label: bool) -> None:
-            try:
-                self.source.image(of)
-                if with_label:
-                    self.source.label(of)
-            except UserError as error:
-                problems.add(error)
-
-        for cases, with_label in ((self.split.labeled, True), (() if labeled_only else self.split.unlabeled, False)):
-            for case in cases:
-                try:
-                    items = self.source.items([case])
-                except UserError as error:
-                    problems.add(error)
-                    continue
-                for item in items:
-                    look(item, with_label)
-        for case in self.split.val:
-            look(case, True)
-        problems.raise_any(f"{self.source.data.name} in {self.source.root}")
 
 
 def loader_of(fed: Fed, store: Store, labeled: int, options: Options, data: Any, seed: int, device: torch.device) -> Loader:

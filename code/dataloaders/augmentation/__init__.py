@@ -1,1 +1,3 @@
-"""How training images are changed: recipes and their draws, compiled and torch kernels, strong views, learned policies."""
+"""How training images are changed: recipes and their draws, compiled and torch kernels, strong views, learned policies.
+May import: `zoom`, `description`, `errors`.
+"""

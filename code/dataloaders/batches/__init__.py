@@ -1,1 +1,3 @@
-"""Images decoded once (`store`, `cache`), which of them stand in a batch (`sampling`), and the batch (`loader`)."""
+"""Images decoded once (`store`, `cache`), which of them stand in a batch (`sampling`), and the batch (`loader`).
+May import: `augmentation`, `description`, `errors`.
+"""

@@ -1,1 +1,3 @@
-"""How the synthetic data sets are drawn: pure functions of a seed. Their layouts are in `layouts`."""
+"""Anatomies that are drawn from a seed, so that everything runs on a machine with no data: arrays alone, no files (`layouts/phantom*.py`).
+May import: numpy and scipy, nothing of this project.
+"""
