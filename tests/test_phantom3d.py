@@ -108,7 +108,7 @@ def test_layout_is_that_of_la(tmp_path, small, volumes):
     description = json.loads((root / "dataset.json").read_text())
     assert description["synthetic"] is True and description["name"] == "Phantom3D" and description["version"] == phantom3d.VERSION
     assert catalog.resolve(None, root, tmp_path)[0] is data
-    assert not catalog.reader("phantom").fits(root)
+    assert not DATA_SETS["Phantom"].reader.fits(root)
 
 
 def test_drawn_once_and_over_nothing_else(tmp_path, small, monkeypatch):
