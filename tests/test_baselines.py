@@ -36,7 +36,7 @@ def column(*values):
     return torch.tensor(values).view(-1, 1, 1, 1)
 
 
-# ICT (card ict.md, section 8)
+# ICT
 
 
 def test_ict_mixes_images_and_predictions_by_the_same_shares():
@@ -92,7 +92,7 @@ def test_ict_refuses(wrong, sentence):
         drive(train_ICT, train_ICT.Method(**wrong), {}, [])
 
 
-# DCT (card dct.md, section 8)
+# DCT
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -134,7 +134,7 @@ def test_dct_turns_only_as_the_sides_allow_and_says_so(sides, allowed, capsys):
     assert ("0 and 180 degrees only" in capsys.readouterr().out) == (len(allowed) == 2)
 
 
-# DAN (card dan.md, section 8)
+# DAN
 
 SIZES = [("discriminator_2D", 4, (256, 256)), ("discriminator_2D", 4, (64, 64)), ("discriminator_2D", 2, (16, 48)),
          ("discriminator_3D", 2, (96, 96, 96)), ("discriminator_3D", 2, (112, 112, 80)), ("discriminator_3D", 2, (16, 16, 16))]

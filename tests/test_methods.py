@@ -318,7 +318,7 @@ def test_options_of_simeps_that_cannot_be(wrong):
         drive(train_simEps, sim_eps(**wrong), {}, [])
 
 
-# UA-MT (card uamt.md, section 8)
+# UA-MT
 
 
 def uamt_terms(student_logits, teacher_logits, passes, threshold=0.6, n_labeled=1, **values):

@@ -1,4 +1,4 @@
-"""Networks of several heads, and the methods that ask these heads to agree: URPC and CCT (cards urpc.md, cct.md, section 8)."""
+"""Networks of several heads, and the methods that ask these heads to agree: URPC and CCT."""
 import numpy as np
 import pytest
 import torch

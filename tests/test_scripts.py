@@ -174,7 +174,7 @@ OWN = {
         "MT": SIM_EPS | dict(sim_weight=200.0, combine="mean", rampup_unit=50),
     },
 }
-"""From the cards, section 5 (simEps: 4). What is not published (simEps on ACDC, Phantom) is ours to choose and stands in no table."""
+"""As published (docs/methods). What is not published (simEps on ACDC, Phantom) is ours to choose and stands in no table."""
 
 
 def test_every_data_set_has_its_protocol_here():

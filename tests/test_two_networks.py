@@ -58,7 +58,7 @@ def test_two_discs_are_learnt_in_fifty_steps(script, options):
             assert hard_dice(network, images, labels) > 0.95, role
 
 
-# Entropy minimisation (card, section 8)
+# Entropy minimisation
 
 
 def entropy_of(logits, n_labeled=1, **values):
@@ -96,7 +96,7 @@ def test_rows_of_the_entropy():
     assert entropy_of(logits, entropy_rows="unlabeled") == entropy_of(changed, entropy_rows="unlabeled") == entropy_of(logits[1:])
 
 
-# CPS (card, section 8)
+# CPS
 
 
 def cps_terms(first, second, labels, weight=0.1, **values):
@@ -200,7 +200,7 @@ def test_initial_weights_of_kaiming_and_xavier(name):
             assert torch.corrcoef(together)[0, 1].abs() < 0.1, "drawn apart, not one a multiple of the other"
 
 
-# R-Drop (card, section 8)
+# R-Drop
 
 
 def rdrop_terms(first, second, labels, weight=0.1, **values):

@@ -28,7 +28,7 @@ class Record:
     summary: Mapping[str, Mapping[str, Any]]
     """By class name and "mean"."""
     cases: Sequence[Mapping[str, Any]]
-    """name, class, metrics, empty ("", missed, false, both); group (patient) in files since issue 7."""
+    """name, class, metrics, empty ("", missed, false, both); group (patient), which the first files lack."""
     quoted: bool
     """The method's own number; False for the further predictors of its run."""
 

@@ -68,7 +68,7 @@ def draw(recipe: Recipe, rng: np.random.Generator, n: int, dimensions: int = 2) 
             "noise": np.where(noise, np.sqrt(10 + 40 * u[:, 9]), 0.0),
             "noise_seed": integers(10, 0, 2**32),
         }
-    # A transform is always applied: a flip follows the turns every time (section 4.1 of the protocol).
+    # A transform is always applied: a flip follows the turns every time.
     return {
         "rotate": (u[:, 0] >= 1 - recipe.rotate) & recipe.rot_flip & (dimensions == 2),
         "turns": integers(1, 0, 4) * recipe.rot_flip,
@@ -122,7 +122,7 @@ def normal_quantiles() -> np.ndarray:
 
 
 def crop_plan(size: tuple[int, ...], shapes: np.ndarray, draws: Draws) -> np.ndarray:
-    """(B, 3) int64: where each crop begins in the turned volume (negative where it was padded); section 4.4.
+    """(B, 3) int64: where each crop begins in the turned volume (negative where it was padded).
 
     If any side is <= the patch's, every axis gets max((p - s) // 2 + 3, 0) zeros on both sides; the start is drawn
     from [0, s - p), its upper end excluded as published.
