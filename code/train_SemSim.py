@@ -107,7 +107,8 @@ def main(options: Method) -> None:
     run.say("SemSim is a RECONSTRUCTION: there is no public code, about ten choices are ours "
             f"(docs/methods/semsim.md). The fusion module has {windows} x {windows} windows.")
     run.refuse(run.data.dimensions != 2 or not options.model.startswith("unet"), "SemSim reads "
-               f"the maps of a 2D U-Net, not {options.model}: choose images and --model unet.")
+               f"the maps of a 2D U-Net, not of {options.model} on {run.data.name}, and takes no "
+               "volumes: choose images and --model unet or unet_transposed.")
     height, width = (side // 4 for side in options.patch_size)
     run.refuse(height % options.regions or width % options.regions, f"--regions {options.regions}: "
                f"a divisor is needed of {height} and {width}, a quarter of the patch's sides.")
