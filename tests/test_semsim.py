@@ -1,6 +1,5 @@
 """SemSim: there is no public code and no golden file, so formulas are tested by hand examples, identities and gradients."""
 import math
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 import train_SemSim
 from torch import nn
 
+from command_line.declarations import option_names
 from dataloaders.augmentation.strong_views import mixed_view
 from dataloaders.batches.loader import Batch
 from engine import parse
@@ -383,7 +383,7 @@ def test_semantic_terms_are_computed_in_float32_under_mixed_precision():
 def test_as_printed_is_a_set_of_options(tmp_path):
     def values(*words):
         found = parse(train_SemSim.Method, train_SemSim.PRESETS, ["--dataset", "ACDC", "--root_path", str(tmp_path), *words])
-        return {field.name: getattr(found, field.name) for field in fields(found)}
+        return {name: getattr(found, name) for name in option_names(train_SemSim.Method)}
 
     ours, printed = values(), values("--variant", "as_printed")
     changed = {name for name in ours if ours[name] != printed[name]}
@@ -432,8 +432,8 @@ def test_a_run_says_that_it_is_a_reconstruction_and_tests_the_unet(bench):
 @pytest.mark.parametrize("words, sentence", [
     (("--regions", "3"), "--regions 3: a divisor is needed of 8 and 8"),
     (("--model", "nnunet_2D"), "choose images and --model unet"),
-    (("--feature_dropout", "1"), "from 0 to below 1"),
-    (("--prototype_temperature", "0"), "temperatures above 0"),
+    (("--feature_dropout", "1"), "--feature_dropout 1: 0 to less than 1 is needed"),
+    (("--prototype_temperature", "0"), "--prototype_temperature 0: more than 0 is needed"),
 ])
 def test_what_cannot_be_is_refused(bench, words, sentence):
     done = run(bench, *words)
