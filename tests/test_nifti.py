@@ -134,7 +134,7 @@ def test_version_1_and_names_without_channels(tmp_path):
     source = opened(root)
     assert source.data.classes == ("background", "liver", "tumour") and source.image(source.cases("train")[3]).shape == (1, *SHAPE)
     split = split_of(source)
-    assert len(split.labeled) == 2 and len(split.val) == 1 and any("no test part of its own" in remark for remark in split.remarks)
+    assert len(split.labeled) == 2 and len(split.val) == 1 and any("names no test images" in remark for remark in split.remarks)
     assert len(cases_of_test(source, SplitRequest())) == 1
 
 
