@@ -57,7 +57,7 @@ def test_every_option_is_read_somewhere(script):
     own = Path(script.__file__).read_text()
     first_look = (CODE / "command_line" / "options.py").read_text()
     for field in option_fields(kind_of(script)):
-        read = rf'options\.{field.name}\b|getattr\(\w+, "{field.name}"'
+        read = rf'options\.{field.name}\b|(getattr\(\w+, |given\.get\(|options\[)"{field.name}"'
         found = re.search(read, everywhere if field.name in common else own)
         looked_at = (f'_value_of(words, "{field.name}")', f"self.{field.name} ")
         assert found or any(look in first_look for look in looked_at), f"nothing reads --{field.name}"
