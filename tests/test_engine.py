@@ -263,7 +263,7 @@ def test_changed_code_is_refused(bench: Bench) -> None:
     made = json.loads((folder / "config.json").read_text())["code"]
     end = bench.train("Supervised", before=partial(other_code, "f00d"))
     f00d = provenance.digest_of({"losses/overlap.py": "f00d"})
-    assert end.code == 2 and f"the code that shapes a run: {made} then, {f00d} now (new: losses/overlap.py; gone: " in end.err, end
+    assert end.code == 2 and f"the code that shapes a run: {made} then, {f00d} now (changed: losses/overlap.py; gone: " in end.err, end
     assert "--accept_changes" in end.err
     end = bench.train("Supervised", "--accept_changes", fault="kill@step:2", before=partial(other_code, "f00d"))
     assert end.code == -signal.SIGKILL and "resumed at step 6" in end.out, end

@@ -175,7 +175,7 @@ class Stage:
         monitor.begin(self.name, self.steps_done, self.iterations, offset)
         for line in told(fed, store, count, options, session.things, f"{self.iterations} steps on {session.device_name}"):
             monitor.say(line)
-        if self.steps_done:
+        if state is not None:
             monitor.say(f"resumed at step {self.steps_done}")
         with Signals() as self._signals, contextlib.closing(loader):
             self._step_started = time.perf_counter()
