@@ -68,7 +68,7 @@ def asked(monkeypatch, capsys, extra: list[list[str]], runs: list[list[str]]) ->
     """What train_MeanTeacher.py answers."""
     import train_MeanTeacher as script
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"extra": extra, "runs": runs})))
-    assert plan.answer(script.MeanTeacher, script.PRESETS) == 0
+    assert plan.answer(script.Method, script.PRESETS) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
