@@ -123,7 +123,7 @@ def step_and_score(side: int, classes: int, device: str) -> tuple[float, float]:
     rings = np.minimum(np.hypot(y, x) * 2 * classes, classes - 1).astype(np.uint8)
     labels = torch.from_numpy(classes - 1 - rings).long().expand(2, side, side).contiguous().to(device)
     batch = SimpleNamespace(images=images, labels=labels, n_labeled=2, labeled=images[:2], unlabeled=images[2:])
-    options, weight = train_MeanTeacher.MeanTeacher(), torch.tensor(0.1, device=device)
+    options, weight = train_MeanTeacher.Method(), torch.tensor(0.1, device=device)
 
     def step() -> None:
         terms = train_MeanTeacher.losses(student, teacher, batch, weight, True, options)

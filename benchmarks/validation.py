@@ -62,7 +62,7 @@ class OurMeanTeacher:
         self.student = build("unet", in_channels=1, num_classes=4).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = frozen_copy(self.student)
         self.optimizer = Form("sgd").build([{"params": list(self.student.parameters())}], 0.01, self.device)
-        self.options = train_MeanTeacher.MeanTeacher()
+        self.options = train_MeanTeacher.Method()
         self.batches = loader.batches(0, 10**6)
         self.weight = torch.tensor(0.1, device=self.device)
 

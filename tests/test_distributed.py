@@ -256,13 +256,13 @@ def test_a_folder_in_use_and_a_rank_without_data(bench: Bench, tiny_acdc: Path) 
 def blind_rank_1() -> None:
     """Has rank 1 fail where it reads its data."""
     from dataloaders.errors import UserError
-    from engine import session
+    from engine import feeding
 
     def fail(*_: Any, **__: Any) -> None:
         raise UserError("cannot be read on this machine")
 
     if os.environ["RANK"] == "1":
-        session.build_store = fail  # type: ignore[assignment]
+        feeding.build_store = fail  # type: ignore[assignment]
 
 
 def environment(bench: Bench, **more: str) -> dict[str, str]:
