@@ -17,10 +17,13 @@ import numpy as np
 import tyro
 
 from dataloaders import catalog
-from pictures.flat import grey, informative_slice, legend, overlay, plt, read_curves, save_figure
+from pictures.curves import read_curves
+from pictures.flat import grey, overlay
+from pictures.sheets import legend, plt, save_figure
 from storage.folders import REPOSITORY, model_folder, result_path
 from system.ending import finish_with
 from system.jobs import run_all
+from val_2D import informative_slice
 
 CODE = Path(__file__).resolve().parent
 HEART = catalog.DATA_SETS["Phantom"].classes

@@ -25,7 +25,7 @@ from dataloaders.zoom import resize_nearest
 from evaluation import results
 from evaluation.testing import Stopwatch, TestOptions, open_run, record, score, write_predictions
 from metrics import confusion_matrix, dataset_overlap, image_detection, image_flags, simeps_metrics
-from pictures.flat import case_sheet
+from pictures.sheets import case_sheet
 from system.ending import finish_with
 from val_2D import predict_case
 

@@ -21,7 +21,7 @@ from dataloaders.splits.split import SplitRequest, check_unseen, test_cases
 from evaluation import results
 from evaluation.export import write_prediction
 from metrics import score_case, summarize
-from pictures.flat import learning_curves
+from pictures.curves import learning_curves
 from storage.folders import REPOSITORY
 from system.devices import choose_device, peak_memory
 

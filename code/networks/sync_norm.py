@@ -4,6 +4,7 @@ PyTorch's own refuses CPU tensors. In evaluation these layers are ordinary ones.
 """
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from losses.ranks import total, world
 
 def synchronise(network: nn.Module) -> nn.Module:
     """Makes every batch norm of a network, in place, one over all processes; checkpoints and folding see no difference."""
+    _left_out_of_graphs()
     for module in network.modules():
         for plain, synchronised in ((nn.BatchNorm2d, SyncBatchNorm2d), (nn.BatchNorm3d, SyncBatchNorm3d)):
             if type(module) is plain:
@@ -26,6 +28,12 @@ def count_rows(network: nn.Module, counts: bool) -> None:
     for module in network.modules():
         if isinstance(module, _SyncBatchNorm):
             module.counts = counts
+
+
+@functools.cache
+def _left_out_of_graphs() -> None:
+    """The compiler stays out of these layers. Said at their first use, because saying it loads the compiler: seconds of every start."""
+    _SyncBatchNorm.forward = torch.compiler.disable(_SyncBatchNorm.forward)  # type: ignore[method-assign]
 
 
 class _Normalise(torch.autograd.Function):
@@ -65,7 +73,6 @@ class _SyncBatchNorm:
 
     counts = True
 
-    @torch.compiler.disable
     def forward(self: Any, x: Tensor) -> Tensor:
         if not self.training or world() == 1:
             return super().forward(x)  # type: ignore[misc]

@@ -13,7 +13,8 @@ from scipy.ndimage import center_of_mass, distance_transform_edt, find_objects, 
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from pictures.flat import colour_of, grey, legend, plt
+from pictures.flat import colour_of, grey
+from pictures.sheets import legend, plt
 
 FINEST_GRID = 100
 """Voxels along the longest side of what is rendered; finer masks are smoothed and thinned out first."""

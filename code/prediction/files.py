@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dataloaders.description import DataSet, NewImage
-from pictures.flat import grey, legend, overlay, plt
+from pictures.flat import grey, overlay
+from pictures.sheets import legend, plt
 from pictures.volumes import three_planes
 from prediction.inputs import shown
 from prediction.record import PART

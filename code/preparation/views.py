@@ -17,7 +17,8 @@ from dataloaders.batches.store import Store, build_store
 from dataloaders.catalog import open_source, resolve
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from pictures.flat import COLOURS, overlay, plt
+from pictures.flat import COLOURS, overlay
+from pictures.sheets import plt
 from storage.folders import REPOSITORY
 
 LOOKED_AT = 64
