@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 from dataloaders.description import DataSet
+from dataloaders.progress import Progress
 from dataloaders.reading import EvaluationCase
 from dataloaders.zoom import resize_nearest
 from evaluation import results
@@ -43,7 +43,7 @@ def main(options: Test) -> None:
     for name, network in opened.predictors.items():
         seconds = Stopwatch()
         pairs = [predict_case(network, one, opened.settings["patch_size"], opened.device, data, options.batch)
-                 for one in tqdm(loaded, name, leave=False, disable=None)]
+                 for one in Progress(loaded, name)]
         small, native = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         took = seconds()
         rows = score(native, opened)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 from dataloaders.errors import UserError
+from dataloaders.progress import Progress
 from evaluation import results
 from evaluation.testing import Opened, Rows, Stopwatch, TestOptions, open_run, record, score, write_predictions
 from metrics import largest_component
@@ -59,7 +59,7 @@ def main(options: Test) -> None:
     for name, network in opened.predictors.items():
         seconds = Stopwatch()
         predicted = []
-        for one in tqdm(opened.loaded, name, leave=False, disable=None):
+        for one in Progress(opened.loaded, name):
             labels = sliding_window(network, torch.from_numpy(one.pixels), classes, patch, stride, device=opened.device,
                                     sw_batch=options.sw_batch, gaussian=options.gaussian, mirror=options.mirror).numpy()
             predicted.append(largest_component(labels) if options.nms else labels)

@@ -14,7 +14,7 @@ from harness import Bench, metrics, outcome, together
 from PIL import Image
 
 from engine import saving
-from pictures.flat import learning_curves, read_curves
+from pictures.curves import learning_curves, read_curves
 
 WORDS = ("--max_iterations", "6", "--val_every", "3", "--save_every", "2")
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataloaders.progress import duration
 from losses.ranks import world
 from pictures.flat import overlay, side_by_side
 from storage.logbook import Logbook
@@ -162,11 +163,3 @@ def scalars(terms: Mapping[str, Any]) -> tuple[list[str], Tensor]:
     """The names of the terms that are scalars, and their values (N,) float32 without gradient."""
     names = [name for name, term in terms.items() if isinstance(term, Tensor) and term.ndim == 0]
     return names, torch.stack([terms[name].detach().float() for name in names])
-
-
-def duration(seconds: float) -> str:
-    """90 -> '1.5 min'."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"

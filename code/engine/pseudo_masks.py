@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dataloaders.description import Item
+from dataloaders.progress import Progress
 from dataloaders.zoom import resize_nearest
 from engine.monitor import Monitor
 from engine.session import Session
@@ -41,7 +41,7 @@ def write(session: Session, name: str, network: nn.Module, predictor: Callable[[
     if todo:
         there = f", {len(items) - len(todo)} are there" if len(todo) < len(items) else ""
         monitor.say(f"{name}: {len(todo)} pseudo masks to write{there} ({folder})")
-    for item in tqdm(distributed.dealt(todo), name, leave=False, disable=None):
+    for item in Progress(distributed.dealt(todo), name, shown=distributed.first()):
         probabilities = _probabilities(session, predictor, session.source.image(item), mirror)
         files = _files(folder, item, maps, session.data.dimensions)
         for key, make in maps.items():

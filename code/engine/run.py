@@ -14,8 +14,9 @@ import networks
 from command_line.options import Options
 from dataloaders.description import DataSet, Item
 from dataloaders.errors import UserError
+from dataloaders.progress import duration
 from engine import pseudo_masks, saving
-from engine.monitor import Monitor, duration
+from engine.monitor import Monitor
 from engine.saving import snapshot
 from engine.session import Session
 from engine.stage import Stage

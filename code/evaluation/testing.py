@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dataloaders import catalog
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
+from dataloaders.progress import Progress
 from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.splits.split import SplitRequest, check_unseen, test_cases
 from evaluation import results
@@ -88,7 +88,7 @@ def open_run(options: TestOptions, dimensions: int) -> Opened:
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
     check_unseen(cases, config["split"])
-    loaded = load_cases(source, tqdm(cases, "reading test cases", leave=False, disable=None, delay=1), "test cases")
+    loaded = load_cases(source, Progress(cases, "reading test cases"), "test cases")
     return Opened(run, options, device, source, loaded, results.predictors(run, options.checkpoint, device))
 
 
@@ -104,7 +104,7 @@ def score(predicted: Sequence[np.ndarray], opened: Opened) -> Rows:
         return score_case(prediction, reference, data.num_classes, spacing, data.ignored, options.empty, backend=options.metric_backend)
 
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        return list(tqdm(pool.map(one, zip(predicted, opened.loaded)), "scoring", len(opened.loaded), leave=False, disable=None))
+        return list(Progress(pool.map(one, zip(predicted, opened.loaded)), "scoring", len(opened.loaded)))
 
 
 def record(opened: Opened, name: str, rows: Rows, seconds: float, extra: Mapping[str, Any] | None = None,
@@ -123,7 +123,7 @@ def write_predictions(opened: Opened, predicted: Sequence[np.ndarray]) -> None:
     folder = opened.run.folder / "predictions"
     folder.mkdir(exist_ok=True)
     unknown = 0
-    for maps, one in zip(tqdm(predicted, "writing predictions", leave=False, disable=None), opened.loaded):
+    for maps, one in zip(Progress(predicted, "writing predictions"), opened.loaded):
         unknown += write_prediction(folder, one, maps, opened.data)
     print(f"Predictions: {path.relpath(folder)} (<case>_img, _pred, _gt)"
           + (f"; the spacing of {unknown} cases is unknown, their files say 1 mm and that it is not known" if unknown else ""))

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dataloaders.errors import UserError
+from dataloaders.progress import Progress
 from metrics import largest_component
 from prediction import files
 from prediction.confidence import figures, look
@@ -41,7 +41,7 @@ def predict_all(entries: Sequence[Entry], job: Job) -> Report:
     report = Report()
     predict = _slices_of(job) if job.flat else _volumes_of(job)
     # A command that is interrupted waits for files half written, and for none that were read ahead.
-    with tqdm(total=len(entries), desc="predicting", unit="file", disable=None) as bar, ThreadPoolExecutor(THREADS) as writers:
+    with Progress[Entry](title="predicting", total=len(entries), unit="file") as bar, ThreadPoolExecutor(THREADS) as writers:
         writing: deque[Future[dict[str, Any]]] = deque()
         for ready, outcome in predict(_counted(_ahead(entries, lambda entry: prepare(entry, job), job), report, bar)):
             if isinstance(outcome, str):
@@ -56,7 +56,7 @@ def predict_all(entries: Sequence[Entry], job: Job) -> Report:
     return report
 
 
-def _counted(read: Iterator[tuple[Entry, Ready | str]], report: Report, bar: tqdm) -> Iterator[Ready]:
+def _counted(read: Iterator[tuple[Entry, Ready | str]], report: Report, bar: Progress) -> Iterator[Ready]:
     """What could be read; the rest goes to the report."""
     for entry, outcome in read:
         if isinstance(outcome, str):

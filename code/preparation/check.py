@@ -15,13 +15,13 @@ from queue import LifoQueue
 from typing import get_args
 
 import numpy as np
-from tqdm import tqdm
 
 from dataloaders.catalog import open_source
 from dataloaders.description import Case, DataSet, Item, Part, Source
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
+from dataloaders.progress import Progress
 
 PARTS = get_args(Part)
 PATIENCE_S = 300.0
@@ -78,7 +78,7 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
         if strangers:
             remarks.append(f"{root}: {len(strangers)} files are in no list ({strangers[0].image.name}, ...); read all the same.")
         targets += unlisted
-        readings = list(tqdm(children.map(targets), total=len(targets), desc="reading", unit="file", disable=None if targets else True))
+        readings = list(Progress(children.map(targets), "reading", len(targets), unit="file"))
     problems += [reading.problem for reading in readings if reading.problem]
     remarks += oddities(data, targets, readings)
     sizes = {part: len(listings[part].cases) for part in PARTS} | ({"slices": len(slices)} if data.dimensions == 2 else {})

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import read_list
 from dataloaders.layouts.listed import LISTS
+from dataloaders.progress import Progress
 
 SHOWN = 5
 """Names in a sentence about many."""
@@ -103,7 +103,7 @@ def run_all(jobs: list[Job], out: Path, work: Work, workers: int, problems: Prob
     with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context, initializer=end_with_parent) as pool:
         futures = [pool.submit(guarded, work, job, out) for job in jobs]
         try:
-            for future in tqdm(as_completed(futures), total=len(jobs), desc="converting", unit="volume", disable=None if jobs else True):
+            for future in Progress(as_completed(futures), "converting", len(jobs), unit="volume"):
                 message, code = future.result()
                 if code == 3:
                     raise UserError(message, code)

@@ -5,26 +5,21 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
 from dataloaders.errors import UserError
+from dataloaders.progress import Progress, say
 from storage.checkpoint import write_json
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-
-QUIET_S = 30.0
-"""Least time between two lines of progress in a file or a pipe."""
 
 
 class Lock:
@@ -64,14 +59,13 @@ class Logbook:
         self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
-        self._stage, self._step, self._told = "", 0, 0.0
-        self._bar: tqdm | None = None
+        self._stage = ""
+        self._bar: Progress | None = None
         self._started = time.monotonic()
 
     def say(self, text: str) -> None:
         """A line on the screen and in log.txt."""
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        say(text)
         self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._text.flush()
 
@@ -88,8 +82,7 @@ class Logbook:
                 self._board.close()
             self._board = SummaryWriter(str(self.folder / "log" / stage), purge_step=step if step else None, flush_secs=30)
         self._stage = stage
-        self._step, self._told = step, time.monotonic()
-        self._bar = tqdm(total=self.total, initial=step, desc=stage or "training", unit="it", disable=None, dynamic_ncols=True, leave=False)
+        self._bar = Progress(title=stage or "training", total=self.total, unit="it", first=step)
 
     @property
     def offset(self) -> int:
@@ -118,19 +111,9 @@ class Logbook:
         self._board.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
 
     def advance(self, **shown: str) -> None:
-        """One step of the progress bar; where the screen is a file or a pipe, a line every tenth of the way, at most one in 30 s."""
+        """One step of the progress bar; where the screen is a file or a pipe, a line every so often."""
         assert self._bar is not None
-        if not self._bar.disable:
-            if shown:
-                self._bar.set_postfix(shown, refresh=False)
-            self._bar.update()
-            return
-        self._step += 1
-        now, tenth = time.monotonic(), max(self.total // 10, 1)
-        if self._step % tenth == 0 and self._step < self.total and now - self._told >= QUIET_S:
-            self._told = now
-            said = ", ".join(f"{name} {value}" for name, value in shown.items())
-            self.say(f"{f'{self._stage}: ' if self._stage else ''}step {self._step} of {self.total}" + (f" ({said})" if said else ""))
+        self._bar.update(**shown)
 
     def status(self, state: str, step: int, **more: Any) -> None:
         """status.json: running, done, interrupted or failed (launchers hide exit codes)."""

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from dataloaders.batches.cache import Values, cache_folder, identity, one_type, read_cache, write_cache
 from dataloaders.description import Item, Source
 from dataloaders.errors import Problems, UserError
+from dataloaders.progress import Progress
 
 Cache = Literal["auto", "disk", "ram", "device"]
 
@@ -172,7 +172,7 @@ def _values(source, kind, items, files, read, cache, progress, problems, remark)
 
     def decoded() -> Iterator[np.ndarray]:
         title = f"Reading {source.data.name} {kind}"
-        for item in tqdm(items, title, unit="file", delay=1.0, leave=False, disable=None if progress else True):
+        for item in Progress(items, title, unit="file", shown=progress):
             try:
                 yield _plain(read(item), kind, item)
             except UserError as error:
