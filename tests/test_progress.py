@@ -32,13 +32,14 @@ def test_a_file_gets_a_line_every_so_often(clock: list[float], capsys: pytest.Ca
     assert out.splitlines()[0] == "reading: 50 of 1000 case (5 %), 2.0 s/case, about 31.7 min left"
     assert len(out.splitlines()) == 19 and "\r" not in out and err == ""
     work(clock, 100, 500.0)
-    assert len(capsys.readouterr().out.splitlines()) == 19
+    assert len(capsys.readouterr().out.splitlines()) == 49
     work(clock, 8, 10000.0)
     assert len(capsys.readouterr().out.splitlines()) == 7
 
 
 def test_a_terminal_gets_a_bar(clock: list[float], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "BAR_AFTER", 0.0)
     work(clock, 1000, 2.0)
     out, err = capsys.readouterr()
     assert out == "" and "\r" in err

@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 AFTER, SHARE, AT_LEAST = 30.0, 0.05, 600.0
 """A line comes 30 s after the last one at the soonest, and when 5 % more are done or 10 minutes are over."""
+BAR_AFTER = 0.5
+"""Seconds before a bar is seen: what is over at once shows none."""
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ class Progress(Generic[T]):
         self._said = first
         self._bar: tqdm | None = None
         if shown and sys.stderr.isatty():
-            self._bar = tqdm(total=self.total or None, initial=first, desc=title, unit=unit, dynamic_ncols=True, leave=False, delay=0.5)
+            self._bar = tqdm(total=self.total or None, initial=first, desc=title, unit=unit, dynamic_ncols=True, leave=False, delay=BAR_AFTER)
 
     def __iter__(self) -> Iterator[T]:
         with self:
