@@ -32,7 +32,8 @@ class Progress(Generic[T]):
         self._said = first
         self._bar: tqdm | None = None
         if shown and sys.stderr.isatty():
-            self._bar = tqdm(total=self.total or None, initial=first, desc=title, unit=unit, dynamic_ncols=True, leave=False, delay=BAR_AFTER)
+            self._bar = tqdm(total=self.total or None, initial=first, desc=title, unit=unit, dynamic_ncols=True, leave=False,
+                             delay=BAR_AFTER)
 
     def __iter__(self) -> Iterator[T]:
         with self:
