@@ -1,26 +1,12 @@
 """Which cases stand in a batch."""
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloaders.batches.sampling import AUGMENTATION, LabeledOnly, TwoStream, generator, legacy_two_stream_batches
+from dataloaders.batches.sampling import AUGMENTATION, LabeledOnly, TwoStream, generator
 from dataloaders.errors import UserError
-
-GOLDEN = np.load(Path(__file__).parent / "golden" / "two_stream_sampler.npz")
-SETS = sorted(int(name[4:]) for name in GOLDEN.files if name.startswith("par_") and "seed" not in name)
-
-
-@pytest.mark.parametrize("k", SETS)
-def test_published_sampler(k):
-    n_labeled, n_unlabeled, batch, unlabeled = (int(v) for v in GOLDEN[f"par_{k}"])
-    state = np.random.RandomState(int(GOLDEN[f"par_seed_{k}"]))
-    expected = GOLDEN[f"out_batches_{k}"]
-    got = legacy_two_stream_batches(n_labeled, n_unlabeled, batch, unlabeled, state, len(expected))
-    assert got.shape[1] == int(GOLDEN[f"out_length_{k}"])
-    np.testing.assert_array_equal(got, expected)
 
 
 @settings(max_examples=60, deadline=None)

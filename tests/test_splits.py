@@ -15,10 +15,9 @@ from dataloaders.catalog import DATA_SETS, open_source
 from dataloaders.description import Case, DataSet
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import AcdcSource
-from dataloaders.layouts.common import read_list
 from dataloaders.layouts.mt import MtSource
 from dataloaders.splits import split as splits
-from dataloaders.splits.draws import budget, groups_of, patients_to_slices, published_split, stratified_order
+from dataloaders.splits.draws import budget, groups_of, published_split, stratified_order
 from dataloaders.splits.split import SplitRequest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -180,15 +179,6 @@ def test_published_split_is_that_of_scikit_learn():
     kept, held_out = published_split([str(i) for i in range(10)], 0.25, 69)
     order = np.random.RandomState(69).permutation(10)
     assert held_out == [str(i) for i in order[:3]] and kept == [str(i) for i in order[3:]]
-
-
-def test_patients_to_slices_counts_the_list():
-    entries = [entry.name for entry in read_list(LISTS / "train_slices.list")]
-    counts = {1: 32, 3: 68, 7: 136, 14: 256, 21: 396, 28: 512, 35: 664, 70: 1312}
-    assert {n: patients_to_slices(entries, n) for n in counts} == counts
-    for wrong in (0, 71, 140):
-        with pytest.raises(UserError, match="70"):
-            patients_to_slices(entries, wrong)
 
 
 def real(name):

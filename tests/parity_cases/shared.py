@@ -10,7 +10,7 @@ import train_Supervised
 from parity_tools import Computed, Golden, Parity, Stub, drive, golden_batch, gradient
 from torch import Tensor, nn
 
-from dataloaders.batches.sampling import legacy_two_stream_batches
+from dataloaders.batches.sampling import permutations, two_stream_epoch
 from dataloaders.catalog import DATA_SETS
 from dataloaders.layouts.acdc import AcdcSource
 from dataloaders.splits.split import label_budget
@@ -161,12 +161,18 @@ def ema(golden: Golden) -> Computed:
 
 
 def sampler(golden: Golden) -> Computed:
+    """Batches are made as in training; only the permutations come from the generator that the published sampler had."""
     out: Computed = {}
     for k in golden.endings("par_seed_"):
         n_labeled, n_unlabeled, batch, unlabeled = golden[f"par_{k}"].tolist()
         state = np.random.RandomState(golden[f"par_seed_{k}"].item())
-        batches = legacy_two_stream_batches(n_labeled, n_unlabeled, batch, unlabeled, state, len(golden[f"out_batches_{k}"]))
-        out |= {f"out_batches_{k}": batches, f"out_length_{k}": batches.shape[1]}
+        length = n_labeled // (batch - unlabeled)
+        epochs = []
+        for _ in range(len(golden[f"out_batches_{k}"])):
+            labeled = iter([state.permutation(n_labeled)])
+            rest = (n_labeled + order for order in permutations(n_unlabeled, state))
+            epochs.append([np.concatenate(rows) for rows in two_stream_epoch(labeled, rest, length, batch - unlabeled, unlabeled)])
+        out |= {f"out_batches_{k}": np.array(epochs), f"out_length_{k}": length}
     return out
 
 

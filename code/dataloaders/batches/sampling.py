@@ -98,20 +98,3 @@ def permutations(n: int, rng: np.random.Generator | np.random.RandomState) -> It
     """Fresh permutations of 0..n-1 without end, drawn when asked for."""
     while True:
         yield rng.permutation(n)
-
-
-def legacy_two_stream_batches(
-    n_labeled: int, n_unlabeled: int, batch: int, unlabeled: int, random_state: np.random.RandomState, epochs: int
-) -> np.ndarray:
-    """(epochs, length, batch) indices as the published sampler gives them from numpy's legacy generator.
-
-    Labelled cases are 0..n_labeled-1, unlabelled ones follow. Source: SSL4MIS TwoStreamBatchSampler, by its golden file.
-    """
-    length = n_labeled // (batch - unlabeled)
-    out = np.empty((epochs, length, batch), np.int64)
-    for epoch in range(epochs):
-        labeled_order = random_state.permutation(n_labeled)
-        rest = (n_labeled + order for order in permutations(n_unlabeled, random_state))
-        for step, rows in enumerate(two_stream_epoch(iter([labeled_order]), rest, length, batch - unlabeled, unlabeled)):
-            out[epoch, step] = np.concatenate(rows)
-    return out

@@ -125,12 +125,3 @@ def by_group(cases: list[Case], share: float, seed: int) -> tuple[list[Case], li
         count += len(groups[order[taken]])
         taken += 1
     return in_order(cases, order[:taken]), in_order(cases, order[taken:])
-
-
-def patients_to_slices(entries: Sequence[str], patients: int) -> int:
-    """How many leading entries of train_slices.list belong to its first `patients` patients (`7` -> 136 in ACDC's list)."""
-    groups = list(dict.fromkeys(re.sub(r"_frame.*$", "", entry.strip()) for entry in entries if entry.strip()))
-    if not 1 <= patients <= len(groups):
-        raise UserError(f"{patients} patients: the list has {len(groups)}; write a number from 1 to {len(groups)}.")
-    chosen = set(groups[:patients])
-    return sum(re.sub(r"_frame.*$", "", entry.strip()) in chosen for entry in entries if entry.strip())
