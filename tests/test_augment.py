@@ -107,7 +107,7 @@ PHOTOS = [(200, 200), (231, 105), (300, 512), (64, 90)]
 def test_photo_torch_equals_numba(device, recipe, size):
     rows = np.arange(64) % len(PHOTOS)
     draws = draw(RECIPES[recipe], generator(3, AUGMENTATION, 0), len(rows))
-    normal = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    normal = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "resizing": "floor"}
     images, labels = Augmenter(make_store(PHOTOS, 3, np.uint8), recipe, size, **normal)(rows, 32, draws)
     others = Augmenter(make_store(PHOTOS, 3, np.uint8, device=device), recipe, size, **normal)(rows, 32, draws)
     assert torch.equal(images, others[0].cpu())
@@ -120,7 +120,7 @@ def test_photo_equals_plain_numpy():
     rows = np.arange(64) % len(PHOTOS)
     draws = draw(RECIPES["simeps_neu"], generator(4, AUGMENTATION, 0), len(rows))
     draws["noise"][:] = 0
-    images, labels = Augmenter(store, "simeps_neu", (128, 128))(rows, len(rows), draws)
+    images, labels = Augmenter(store, "simeps_neu", (128, 128), resizing="floor")(rows, len(rows), draws)
     for i, row in enumerate(rows):
         picture, mask = (a[..., floor_indices(a.shape[-2], 128)[:, None], floor_indices(a.shape[-1], 128)] for a in _arrays(store, row))
         for flag, axis in (("h_flip", -1), ("v_flip", -2)):
@@ -147,7 +147,7 @@ def test_noise_is_gaussian_and_cut_to_grey_levels():
     store = Store(("flat",), pixels, np.empty(0, np.uint8), np.array([shape]), np.array([0]), np.array([-1]), 3, "RAM", 0)
     draws = draw(RECIPES["simeps_neu"], generator(5, AUGMENTATION, 0), 2)
     draws.update(contrast=np.ones(2), brightness=np.zeros(2), blur=np.ones(2, np.int64), noise=np.array([5.0, 0.0]))
-    noisy = Augmenter(store, "simeps_neu", shape)(np.zeros(2, np.int64), 0, draws)[0].numpy() * 255
+    noisy = Augmenter(store, "simeps_neu", shape, resizing="floor")(np.zeros(2, np.int64), 0, draws)[0].numpy() * 255
     np.testing.assert_allclose(noisy[1], 128, atol=1e-3)
     # Cutting to integers lowers the mean by half a level and adds a variance of 1/12.
     assert abs(noisy[0].mean() - 127.5) < 0.1 and abs(noisy[0].std() - math.sqrt(25 + 1 / 12)) < 0.1
@@ -194,8 +194,19 @@ def test_image_and_label_stay_aligned():
         np.testing.assert_array_equal(np.rint(images[:, 0].numpy() * 255), labels.numpy())
     draws = draw(RECIPES["simeps_neu"], generator(8, AUGMENTATION, 0), len(rows))
     draws.update(contrast=np.ones(48), brightness=np.zeros(48), blur=np.ones(48, np.int64), noise=np.zeros(48))
-    images, labels = Augmenter(store, "simeps_neu", (128, 128))(rows, len(rows), draws)
+    images, labels = Augmenter(store, "simeps_neu", (128, 128), resizing="floor")(rows, len(rows), draws)
     np.testing.assert_array_equal(np.rint(images[:, 0].numpy() * 255), labels.numpy())
+
+
+@pytest.mark.parametrize("resizing", ["corner", "floor"])
+def test_images_are_resized_as_their_data_set_says(resizing):
+    """Whatever the recipe: the weak view of FixMatch on NEU-Seg, DAGM and MT was resized by another rule than predictions are."""
+    store = make_store([(50, 37)], dtype=np.uint8)
+    none = draw(RECIPES["none"], generator(1, AUGMENTATION, 0), 1)
+    images, labels = Augmenter(store, "none", (64, 48), resizing=resizing)(np.zeros(1, np.int64), 1, none)
+    expected = resize_nearest(store.labels.reshape(50, 37), (64, 48), resizing)
+    np.testing.assert_array_equal(labels[0].numpy(), expected)
+    np.testing.assert_array_equal((255 * images[0, 0]).round().numpy(), resize_nearest(store.pixels.reshape(50, 37), (64, 48), resizing))
 
 
 def test_no_label_value_is_invented():

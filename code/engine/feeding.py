@@ -88,9 +88,9 @@ def loader_of(fed: Fed, store: Store, labeled: int, options: Options, data: Any,
     with torch.random.fork_rng(devices=[]):
         return Loader(
             store, range(labeled), range(labeled, len(store)), batch_size=batch_size, labeled_bs=labeled_bs,
-            patch_size=options.patch_size, recipe=recipe, seed=seed, device=device, mean=data.mean, std=data.std,
-            steps_per_epoch=options.steps_per_epoch, labeled_only=fed.labeled_only, policy=fed.policy, rank=distributed.rank(),
-            world=world(), threads=distributed.threads(), maps=fills, views=fed.views, draws=fed.draws)
+            patch_size=options.patch_size, recipe=recipe, resizing=data.resizing, seed=seed, device=device, mean=data.mean,
+            std=data.std, steps_per_epoch=options.steps_per_epoch, labeled_only=fed.labeled_only, policy=fed.policy,
+            rank=distributed.rank(), world=world(), threads=distributed.threads(), maps=fills, views=fed.views, draws=fed.draws)
 
 
 def told(fed: Fed, store: Store, labeled: int, options: Options, things: str, where: str) -> list[str]:

@@ -77,7 +77,7 @@ def panels_of(store: Store, data: DataSet, pair: np.ndarray, rng: np.random.Gene
     size: tuple[int, ...] = tuple(data.defaults["patch_size"])  # type: ignore[arg-type]
     made = {}
     for recipe in ("none", data.augmentation):
-        augmenter = Augmenter(store, recipe, size, data.mean, data.std, threads=1)
+        augmenter = Augmenter(store, recipe, size, data.mean, data.std, threads=1, resizing=data.resizing)
         made[recipe] = augmenter(pair, 2, draw(augmenter.recipe, rng, 2))
     plain, labels = made["none"]
     weak, weak_labels = made[data.augmentation]

@@ -12,6 +12,7 @@ import torch
 from dataloaders.augmentation import torch_kernels
 from dataloaders.augmentation.frame import LABELS, Fill, Frame, Images
 from dataloaders.augmentation.recipes import Draws
+from dataloaders.description import Resizing
 
 try:
     from dataloaders.augmentation import cpu
@@ -25,8 +26,9 @@ class Augmenter(Frame):
     backend: 'numba', 'torch', or None for numba where the store lies in memory, torch where it lies on a device. Others: `Frame`.
     """
 
-    def __init__(self, store: Images, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None, backend=None):
-        super().__init__(store, recipe, size, mean, std, threads)
+    def __init__(self, store: Images, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None, backend=None,
+                 resizing: Resizing = "corner"):
+        super().__init__(store, recipe, size, mean, std, threads, resizing)
         self.backend = backend or ("torch" if store.on_device or cpu is None else "numba")
 
     def __call__(self, rows: np.ndarray, n_labeled: int, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,5 +49,5 @@ class Augmenter(Frame):
     def _made(self, rows, draws, pixels, values, places, fill, dtype) -> tuple[torch.Tensor, torch.Tensor]:
         implementation = torch_kernels if self.backend == "torch" else cpu
         kernel = implementation.crop_3d if self.dimensions == 3 else (
-            implementation.photo if self.recipe.is_photographic else implementation.warp)
+            implementation.photo if self.recipe.photographic else implementation.warp)
         return kernel(self, rows, draws, pixels, values, places, fill, dtype)

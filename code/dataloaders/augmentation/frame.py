@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dataloaders.augmentation.recipes import RECIPES, Draws, rotation, turn_and_flip
+from dataloaders.description import Resizing
 from dataloaders.errors import UserError
 from dataloaders.zoom import axis_indices
 
@@ -56,16 +57,19 @@ class Frame:
     """Images, a recipe and a size: all that the kernels need beside the draws.
 
     mean, std: of the pixels after division by 255, one a channel (photographs); None leaves h5 values as they are.
+    resizing: the nearest-neighbour rule, the data set's, so that images are resized in training as in prediction.
     """
 
-    def __init__(self, store: Images, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None):
+    def __init__(self, store: Images, recipe: str, size: tuple[int, ...], mean=None, std=None, threads: int | None = None,
+                 resizing: Resizing = "corner"):
         if recipe not in RECIPES:
             raise UserError(f"There is no augmentation '{recipe}'. Choose one of {', '.join(RECIPES)}.")
         self.store, self.recipe, self.size = store, RECIPES[recipe], tuple(int(side) for side in size)
+        self.resizing = resizing
         self.dimensions = store.shapes.shape[1]
         if len(self.size) != self.dimensions or min(self.size) < 1:
             raise UserError(f"--patch_size {' '.join(map(str, size))}: expected {self.dimensions} positive sides for this data set.")
-        if self.recipe.is_photographic and (not store.is_photograph or self.dimensions != 2):
+        if self.recipe.photographic and (not store.is_photograph or self.dimensions != 2):
             raise UserError(f"The augmentation '{recipe}' works on 8-bit photographs; choose 'rot_flip' or 'none' for this data set.")
         channels = store.channels
         largest = 255.0 if store.is_photograph else 1.0
@@ -89,7 +93,7 @@ class Frame:
         self.side_of = inverse.reshape(self.store.shapes.shape)
         # On the device, made at the first batch.
         self.device_maps: list[torch.Tensor] = []
-        self.maps = [np.stack([axis_indices(int(side), out, self.recipe.mapping) for side in sides]) for out in self.size]
+        self.maps = [np.stack([axis_indices(int(side), out, self.resizing) for side in sides]) for out in self.size]
 
     def close(self) -> None:
         if self.pool is not None:

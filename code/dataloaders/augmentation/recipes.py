@@ -7,8 +7,6 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from dataloaders.description import Resizing
-
 COLUMNS = 12
 """Uniform numbers a row; more than any recipe uses, so that all recipes share one layout of the stream."""
 
@@ -27,20 +25,17 @@ class Recipe:
     blur: float = 0.0
     rot90: float = 0.0
     noise: float = 0.0
-    mapping: Resizing = "corner"
-
-    @property
-    def is_photographic(self) -> bool:
-        return self.mapping == "floor"
+    photographic: bool = False
+    """Made for 8-bit photographs, which are resized first and then transformed; other recipes transform first."""
 
 
 RECIPES = {
     "none": Recipe(),
     "rot_flip": Recipe(rot_flip=True),
     "turn_flip": Recipe(rot_flip=True, rotate=0.0),
-    "simeps_neu": Recipe(h_flip=0.4, v_flip=0.4, brightness=0.5, blur=0.3, rot90=0.3, noise=0.3, mapping="floor"),
-    "simeps_dagm": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, mapping="floor"),
-    "simeps_mt": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, mapping="floor"),
+    "simeps_neu": Recipe(h_flip=0.4, v_flip=0.4, brightness=0.5, blur=0.3, rot90=0.3, noise=0.3, photographic=True),
+    "simeps_dagm": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, photographic=True),
+    "simeps_mt": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, photographic=True),
 }
 """'rot_flip': SSL4MIS's RandomGenerator (2D) and RandomRotFlip + RandomCrop (3D); 'turn_flip': the weak view of its FixMatch.
 'simeps_*': the input pipelines of simEps (Albumentations 0.4.6 defaults where the code gives none), in its order: resize,
@@ -56,7 +51,7 @@ def draw(recipe: Recipe, rng: np.random.Generator, n: int, dimensions: int = 2) 
     def integers(column: int, low: int, high: int) -> np.ndarray:
         return low + np.floor(u[:, column] * (high - low)).astype(np.int64)
 
-    if recipe.is_photographic:
+    if recipe.photographic:
         brightness, blur, noise = (u[:, c] < p for c, p in ((2, recipe.brightness), (5, recipe.blur), (8, recipe.noise)))
         return {
             "h_flip": u[:, 0] < recipe.h_flip,

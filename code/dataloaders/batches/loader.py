@@ -20,6 +20,7 @@ from dataloaders.augmentation.frame import Fill
 from dataloaders.augmentation.recipes import Draws, draw, rows_of
 from dataloaders.batches.sampling import AUGMENTATION, METHOD, POLICY, SHARED, LabeledOnly, TwoStream, generator
 from dataloaders.batches.store import Store
+from dataloaders.description import Resizing
 from dataloaders.errors import UserError
 
 AHEAD = 2
@@ -123,6 +124,7 @@ class Loader:
         labeled_bs: int,
         patch_size: tuple[int, ...],
         recipe: str,
+        resizing: Resizing = "corner",
         seed: int,
         device: torch.device | str = "cpu",
         mean: Sequence[float] | None = None,
@@ -157,7 +159,7 @@ class Loader:
         else:
             self.sampler = TwoStream(len(self.labeled), len(self.unlabeled), labeled_bs, unlabeled_bs, seed)
         self.steps_per_epoch = steps_per_epoch or self.sampler.length
-        self.augmenter = Augmenter(store, recipe, patch_size, mean, std, threads)
+        self.augmenter = Augmenter(store, recipe, patch_size, mean, std, threads, resizing=resizing)
         if channels_last and len(patch_size) == 2:
             self.augmenter.memory_format = torch.channels_last
         self.rank, self.world = rank, world
