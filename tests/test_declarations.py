@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from command_line.declarations import Within, declared, fate_of, option_names
+from command_line.help import GROUPS
 from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest
 from engine import Options, parse
@@ -49,3 +50,8 @@ def test_no_number_that_is_not_finite_lies_in_a_range() -> None:
 def test_what_is_of_the_split_is_what_a_split_is_asked_by() -> None:
     asked = {field.name for field in dataclasses.fields(SplitRequest)} - {"hold_out"}
     assert {name for name, fate in fate_of(Options).items() if fate.split} == asked
+
+
+def test_every_common_option_stands_in_one_group_of_the_help_page() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(option_names(Options))
