@@ -20,6 +20,7 @@ SHAPING = {
     "engine": "the loop, what it is fed, rates, precision, initial weights; not what only watches, tells or plans",
     "losses": "", "networks": "", "metrics": "they score the validation that chooses the best step, and under plateau the rate",
     "val_2D.py": "so does how a case is predicted", "val_3D.py": "",
+    "system/distributed.py": "which rows a process has, and what is averaged", "system/devices.py": "how repeatably it computes",
     "dataloaders": "which cases, which pixels, which batches; not how the synthetic sets are drawn, which their version tells",
 }
 """What of code/ decides weights and the chosen step, and why. All else (converters, pictures, evaluation, prediction, reports, sweeps, what
