@@ -8,6 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import socket
 import sys
 import threading
 import time
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from narrow import make_narrow
 
 PRELOAD = ["torch", "torch._dynamo", "h5py", "tensorboardX", "train_Supervised", "train_MeanTeacher", "train_simEps",
-           "awkward_stages", "awkward_critic", "awkward_policy", "two_stages", "harness"]
+           "awkward_stages", "awkward_critic", "awkward_policy", "two_stages", "harness", "warm"]
 SHORT = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--max_iterations", "12",
          "--val_every", "4", "--save_every", "3", "--log_every", "2", "--device", "cpu", "--exp", "run")
 LIMIT_S = 120
@@ -98,33 +100,42 @@ def start_server(context: Any) -> None:
                     os.environ[name] = value
 
 
-def child(module: str, words: Sequence[str], environment: dict[str, str], out: str, err: str, before: Callable[[], object] | None) -> None:
-    """What a child does: output to files, then the script's own `launch`."""
+def child(module: str, words: Sequence[str], environment: dict[str, str], out: str, err: str, before: Callable[[], object] | None,
+          narrow: bool = False) -> None:
+    """What a child does: output to files, narrow networks where asked for, then the script's own `launch`."""
     for number, path in ((1, out), (2, err)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(handle, number)
         os.close(handle)
     os.environ.update(environment)
     torch.set_num_threads(1)
+    if narrow:
+        make_narrow()
     if before is not None:
         before()
     script = import_module(module)
-    from engine import Options, launch
-    kind = next(thing for thing in vars(script).values() if isinstance(thing, type) and issubclass(thing, Options) and thing is not Options)
+    from engine import launch
     sys.argv = [f"{module}.py", *words]
-    launch(getattr(script, "main"), kind, getattr(script, "PRESETS"), words)  # noqa: B009
+    launch(getattr(script, "main"), kind_of(module), getattr(script, "PRESETS"), words)  # noqa: B009
+
+
+def kind_of(module: str) -> type:
+    """A script's own class of options."""
+    from engine import Options
+    kinds = [thing for thing in vars(import_module(module)).values() if isinstance(thing, type) and issubclass(thing, Options)]
+    return next(kind for kind in kinds if kind is not Options)
 
 
 class Bench:
-    """Training runs of one test: data, a model folder, and processes."""
+    """Training runs of one test: data, a model folder, and processes; with networks of a fraction of their width where `narrow`."""
 
-    def __init__(self, folder: Path, data: Path):
-        self.folder, self.data, self._count = folder, data, 0
+    def __init__(self, folder: Path, data: Path, narrow: bool = False):
+        self.folder, self.data, self.narrow, self._count = folder, data, narrow, 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, method: str, *words: str, model: str = "model", fault: str = "", before: Callable[[], object] | None = None,
-              data: Path | None = None, **environment: str) -> Started:
-        """Starts code/train_<method>.py, or a script of the tests, on the tiny data set."""
+              data: Path | None = None, short: Sequence[str] = SHORT, **environment: str) -> Started:
+        """Starts code/train_<method>.py, or a script of the tests, on the tiny data set, with the options of a short run."""
         self._count += 1
         out, err = (self.folder / f"{self._count}.{kind}" for kind in ("out", "err"))
         out.touch()
@@ -134,8 +145,8 @@ class Bench:
         if fault:
             setting["SEMISEG_FAULT"] = fault
         module = method if method.islower() else f"train_{method}"
-        given = ("--root_path", str(data or self.data), *SHORT, *words)
-        process = server().Process(target=child, args=(module, given, setting, str(out), str(err), before))
+        given = ("--root_path", str(data or self.data), *short, *words)
+        process = server().Process(target=child, args=(module, given, setting, str(out), str(err), before, self.narrow))
         with POLLING:
             process.start()
         return Started(process, out, err)
@@ -143,11 +154,111 @@ class Bench:
     def train(self, method: str, *words: str, **more: Any) -> End:
         return self.start(method, *words, **more).end()
 
+    def test(self, script: str, model: str = "model") -> dict[str, dict[str, Any]]:
+        """Tests the one run below a model folder with `test_2D` or `test_3D`, in this process; gives the results by predictor.
+
+        Figures, which take longest, are not drawn.
+        """
+        from pytest import MonkeyPatch
+
+        from system.ending import finish_with
+        module, results = import_module(script), self.folder / f"results of {model}"
+        with MonkeyPatch.context() as patch:
+            if self.narrow:
+                make_narrow(patch.setattr)
+            for drawing in ("tight_layout", "savefig"):
+                patch.setattr(f"matplotlib.figure.Figure.{drawing}", lambda *_, **__: None)
+            patch.setenv("SEMISEG_MODEL", str(self.folder / model))
+            patch.setenv("SEMISEG_RESULTS", str(results))
+            assert finish_with(lambda: module.main(module.Test(run=self.run_folder(model), device="cpu"))) == 0
+        found = [json.loads(file.read_text()) for file in sorted(results.rglob("*.json"))]
+        return {result["run"]["predictor"]: result for result in found}
+
     def run_folder(self, model: str = "model") -> Path:
         """The one run below a model folder."""
         found = sorted((self.folder / model).rglob("config.json"))
         assert len(found) == 1, found
         return found[0].parent
+
+
+# Several processes for one run
+
+
+def keep_states() -> None:
+    """Has a child write, at the end of its run, what its rank holds: networks and kept state, and the validation scores it saw."""
+    from engine.run import Run
+    finish = Run.finish
+
+    def kept(run: Run) -> None:
+        finish(run)
+        held = {**run.parts.networks, **run.parts.kept}
+        state = {name: dict(thing.state_dict()) for name, thing in held.items()}
+        scores = {name: best["score"] for name, best in run.best_states.items()}
+        torch.save({"state": state, "scores": scores, "quoted": run.quoted}, Path(os.environ["KEPT"]) / f"rank{run.rank}.pt")
+
+    Run.finish = kept  # type: ignore[method-assign]
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def start_ranks(bench: Bench, method: str, *words: str, world: int = 2, faults: dict[int, str] | None = None, **more: Any) -> list[Started]:
+    """Starts the script once a rank, as torchrun would."""
+    port = free_port()
+    return [bench.start(method, *words, fault=(faults or {}).get(rank, ""), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
+                        LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **more) for rank in range(world)]
+
+
+def train_ranks(bench: Bench, method: str, *words: str, **more: Any) -> list[End]:
+    return [started.end() for started in start_ranks(bench, method, *words, **more)]
+
+
+def check_equal(folder: Path, ends: list[End]) -> dict:
+    """Asserts that every rank ended well with the same numbers, to the bit; gives what rank 0 holds."""
+    assert [end.code for end in ends] == [0] * len(ends), ends
+    held = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(len(ends))]
+    first = plain(held[0])
+    for other in held[1:]:
+        other = plain(other)
+        for name, state in first["state"].items():
+            assert other["state"][name] == state, f"{name} differs between ranks"
+        assert other == first
+    return held[0]
+
+
+class Again:
+    """reproduce.py on a folder with model/ and results/, of narrow networks: training in children of the fork server, testing here."""
+
+    def __init__(self, folder: Path, monkeypatch: Any):
+        self.folder, self.called = folder, list[str]()
+        make_narrow(monkeypatch.setattr)
+        for name in ("MODEL", "RESULTS", "CACHE"):
+            monkeypatch.setenv(f"SEMISEG_{name}", str(folder / name.lower()))
+        monkeypatch.setattr("reproduce.call", self.call)
+
+    def call(self, command: list[str], record: Any) -> None:
+        script, words = Path(command[0]).stem, command[1:]
+        self.called.append(script)
+        if script == "test_2D":
+            import test_2D
+            given = dict(zip(words[::2], words[1::2]))
+            assert given["--empty"] == "penalty" and given["--metric_backend"] == "numba"
+            test_2D.main(test_2D.Test(run=Path(given["--run"]), device="cpu"))
+            return
+        out, err = (str(self.folder / f"again.{kind}") for kind in ("out", "err"))
+        process = server().Process(target=child, args=(script, words, dict(os.environ), out, err, None, True))
+        process.start()
+        process.join()
+        assert process.exitcode == 0, Path(err).read_text()
+
+    def __call__(self, file: Path, *seeds: int) -> int:
+        import reproduce
+
+        from system.ending import finish_with
+        return finish_with(lambda: reproduce.main(reproduce.Reproduce(file, seeds=seeds)))
 
 
 def together(jobs: Sequence[Callable[[], Any]], at_once: int = 2) -> list[Any]:

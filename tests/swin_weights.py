@@ -1,4 +1,4 @@
-"""Weights named as those of ImageNet's Swin transformers, and a Swin-UNet narrow enough for a test."""
+"""Weights named as those of ImageNet's Swin transformers, in the widths of a Swin-UNet narrow enough for a test."""
 from __future__ import annotations
 
 import torch
@@ -6,13 +6,6 @@ from torch import Tensor
 
 NARROW: dict[str, tuple[int, ...]] = {"WIDTHS": (12, 24, 48, 96), "HEADS": (1, 2, 3, 4)}
 """What `networks.swin_unet` has at an eighth of its width."""
-
-
-def make_narrow() -> None:
-    """In a process of a run: a Swin-UNet that takes a second and 4 MB."""
-    from networks import swin_unet
-    for name, value in NARROW.items():
-        setattr(swin_unet, name, value)
 
 
 def imagenet(widths: tuple[int, ...], heads: tuple[int, ...]) -> dict[str, Tensor]:

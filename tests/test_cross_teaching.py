@@ -1,16 +1,15 @@
-"""Cross teaching: who learns from whom and by what, its rates, its protocol, and a run that is killed and goes on."""
+"""Cross teaching: who learns from whom and by what, its rates, its protocol, and weights from a file."""
 from __future__ import annotations
 
-import signal
 from math import e
 from pathlib import Path
 
 import pytest
 import torch
 import train_CrossTeaching
-from harness import Bench, outcome
+from harness import Bench
 from parity_tools import Stub, drive, golden_batch, gradient
-from swin_weights import NARROW, imagenet, make_narrow
+from swin_weights import NARROW, imagenet
 from torch import Tensor
 from train_CrossTeaching import Method as CrossTeaching
 
@@ -145,34 +144,21 @@ def test_the_protocol_of_the_paper_tests_thirty_patients_at_the_last_step() -> N
     assert [case.name for case in official.labeled] == [case.name for case in split.labeled]
 
 
-WORDS = ("--max_iterations", "4", "--val_every", "2", "--save_every", "2", "--log_every", "1")
-
-
-def test_a_killed_run_ends_as_an_uninterrupted_one_and_is_tested(bench: Bench) -> None:
-    """Both networks, their optimizers and stochastic depth come back to the bit; so equal seeds give equal weights."""
-    whole = bench.train("CrossTeaching", *WORDS, model="whole", before=make_narrow)
-    assert whole.code == 0, whole.err
-    for line in ("model2 (swin_unet): trained from scratch", "windows of 4x4, 4x4, 2x2, 1x1", "validation Dice of ensemble", "Quoted: "):
-        assert line in whole.out, line
-    killed = bench.train("CrossTeaching", *WORDS, model="killed", before=make_narrow, fault="kill@step:4")
-    assert killed.code == -signal.SIGKILL
-    resumed = bench.train("CrossTeaching", *WORDS, model="killed", before=make_narrow)
-    assert resumed.code == 0 and "resumed at step 2" in resumed.out, resumed.err
-    assert outcome(bench.run_folder("whole")) == outcome(bench.run_folder("killed"))
-
-
 def test_weights_from_a_file_are_in_the_run_and_in_its_name(bench: Bench) -> None:
     file = bench.folder / "swin.pth"
     state = imagenet(*NARROW.values())
     torch.save({"model": state}, file)
     words = ("--pretrained", str(file), "--optimizer2", "adam", "--base_lr2", "1e-12", "--max_iterations", "1")
-    end = bench.train("CrossTeaching", *words, before=make_narrow)
+    end = bench.train("CrossTeaching", *words)
     assert end.code == 0 and "start from swin.pth" in end.out, end.err
     folder = bench.run_folder()
     assert "pretrained=swin.pth" in folder.name
     weights = torch.load(folder / "last.pt", weights_only=True)["networks"]["model2"]["state"]
     torch.testing.assert_close(weights["layers_up.1.blocks.0.mlp.fc1.weight"], state["layers.1.blocks.0.mlp.fc1.weight"])
-    refused = bench.train("CrossTeaching", "--patch_size", "48", "48", model="size", before=make_narrow)
+    scratch = bench.train("CrossTeaching", "--max_iterations", "1", model="scratch")
+    for line in ("model2 (swin_unet): trained from scratch", "windows of 4x4, 4x4, 2x2, 1x1", "validation Dice of ensemble", "Quoted: "):
+        assert line in scratch.out, scratch
+    refused = bench.train("CrossTeaching", "--patch_size", "48", "48", model="size")
     assert refused.code == 2 and "swin_unet needs multiples of 32; the nearest are 32 32 and 64 64" in refused.err
-    unused = bench.train("CrossTeaching", "--model2", "unet", "--pretrained", str(file), model="unused", before=make_narrow)
+    unused = bench.train("CrossTeaching", "--model2", "unet", "--pretrained", str(file), model="unused")
     assert unused.code == 2 and "no network of this run starts from such a file" in unused.err

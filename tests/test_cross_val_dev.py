@@ -108,7 +108,7 @@ def test_the_ramp_ends_with_the_training():
     assert same == [ramp(step, 200.0, whole=30000) for step in range(0, 30000, 37)]
 
 
-def test_a_run_says_what_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_says_what_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch, narrow: None):
     end = bench.train("MeanTeacher", "--protocol", PROTOCOL, "--fold", "1", "--folds", "3", "--labeled_num", "1/4", "--max_iterations", "4")
     assert end.code == 0, end
     folder = bench.run_folder()

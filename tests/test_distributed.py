@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,55 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Bench, End, Started, plain, server
+from harness import Bench, End, check_equal, free_port, keep_states, server, start_ranks, train_ranks
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--max_iterations", "2", "--val_every", "2", "--save_every", "2", "--log_every", "1")
-
-
-def keep_states() -> None:
-    """Has a child write, at the end of its run, what its rank holds: networks and kept state, and the validation scores it saw."""
-    from engine.run import Run
-    finish = Run.finish
-
-    def kept(run: Run) -> None:
-        finish(run)
-        held = {**run.parts.networks, **run.parts.kept}
-        state = {name: dict(thing.state_dict()) for name, thing in held.items()}
-        scores = {name: best["score"] for name, best in run.best_states.items()}
-        torch.save({"state": state, "scores": scores, "quoted": run.quoted}, Path(os.environ["KEPT"]) / f"rank{run.rank}.pt")
-
-    Run.finish = kept  # type: ignore[method-assign]
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def start_ranks(bench: Bench, method: str, *words: str, world: int = 2, faults: dict[int, str] | None = None, **more: Any) -> list[Started]:
-    """Starts the script once a rank, as torchrun would."""
-    port = free_port()
-    return [bench.start(method, *words, fault=(faults or {}).get(rank, ""), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
-                        LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **more) for rank in range(world)]
-
-
-def train_ranks(bench: Bench, method: str, *words: str, **more: Any) -> list[End]:
-    return [started.end() for started in start_ranks(bench, method, *words, **more)]
-
-
-def check_equal(folder: Path, ends: list[End]) -> dict:
-    """Asserts that every rank ended well with the same numbers, to the bit; gives what rank 0 holds."""
-    assert [end.code for end in ends] == [0] * len(ends), ends
-    held = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(len(ends))]
-    first = plain(held[0])
-    for other in held[1:]:
-        other = plain(other)
-        for name, state in first["state"].items():
-            assert other["state"][name] == state, f"{name} differs between ranks"
-        assert other == first
-    return held[0]
 
 
 def losses_of(folder: Path) -> list[float]:
@@ -167,22 +121,19 @@ def test_shares_have_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
             assert torch.allclose(found[name].double(), value.double(), rtol=1e-9, atol=1e-11), name
 
 
-METHODS = {
-    "Supervised": ("--augment", "strong"), "EntMin": (), "MeanTeacher": (), "UAMT": ("--consistency_rows", "all"), "ICT": (), "DCT": (),
-    "CPS": (), "RDrop": (), "CrossTeaching": (), "CCT": (), "URPC": (), "DAN": (), "SemSim": (), "simEps": ("--num_branches", "2"),
-    "FixMatchCTA": (), "awkward_stages": ("--pretraining", "2"), "awkward_critic": (),
+SPECIAL = {
+    "Supervised": (3, ("--augment", "strong")), "awkward_stages": (2, ("--pretraining", "2")), "awkward_critic": (2, ()),
 }
+"""(processes, options): three, of which one has no validation case; stages; two players."""
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_script_ends_with_equal_ranks(bench: Bench, method: str) -> None:
-    words = (*QUICK, *METHODS[method], "--batch_size", "8", "--labeled_bs", "4")
-    world = 3 if method == "Supervised" else 2  # of three ranks one has no validation case
-    ends = train_ranks(bench, method, *words, world=world, before=keep_states, KEPT=str(bench.folder))
-    held = check_equal(bench.folder, ends)
-    assert held["scores"] and all(isinstance(score, float) for score in held["scores"].values())
-    assert not ends[1].out and "Next: python" in ends[0].out
-    assert json.loads((bench.run_folder() / "status.json").read_text())["state"] == "done"
+@pytest.mark.parametrize("method", SPECIAL)
+def test_equal_ranks_of_more_processes_of_stages_and_of_players(bench: Bench, method: str) -> None:
+    """Every script as it is: test_every_method.py."""
+    world, words = SPECIAL[method]
+    ends = train_ranks(bench, method, *QUICK, *words, "--batch_size", "8", "--labeled_bs", "4", world=world, before=keep_states,
+                       KEPT=str(bench.folder))
+    check_equal(bench.folder, ends)
 
 
 def said(ends: list[End], text: str) -> int:

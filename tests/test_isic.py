@@ -219,7 +219,7 @@ def test_check_reads_every_part(own):
     assert len(report.problems) == 1 and "the values 0, 1" in report.problems[0]
 
 
-def test_a_method_trains_and_is_tested_on_it(bench, root, monkeypatch):
+def test_a_method_trains_and_is_tested_on_it(bench, root, monkeypatch, narrow):
     """From the folder to the scores, with three channels."""
     done = bench.train("SemSim", "--dataset", "ISIC", "--max_iterations", "2", data=root)
     assert done.code == 0, done.out + done.err

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from tiny import AFFINE, save_volume
 
 from dataloaders.catalog import named, open_source, resolve
 from dataloaders.errors import UserError
@@ -24,15 +25,14 @@ from preparation.check import check_folder
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 SHAPE = (12, 10, 6)
-AFFINE = np.array([[-0.7, 0, 0.1, 30.0], [0, 0.8, 0, -20.0], [0.03, 0, 2.5, 10.0], [0, 0, 0, 1.0]])
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 
 
 def save(file, values, affine=AFFINE):
-    file.parent.mkdir(parents=True, exist_ok=True)
     if ".nii" in file.name:
-        nibabel.save(nibabel.Nifti1Image(values, affine), file)
+        save_volume(file, values, affine)
     else:
+        file.parent.mkdir(parents=True, exist_ok=True)
         image = SimpleITK.GetImageFromArray(np.ascontiguousarray(values.transpose()))
         place(image, affine)
         SimpleITK.WriteImage(image, str(file), useCompression=True)

@@ -2,24 +2,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test_2D
 from harness import Bench
 from test_layouts import said
-from test_nifti import save as save_volume
-from tiny import write_folder
+from tiny import save_volume, write_folder
 
 from dataloaders.catalog import open_source, resolve
 from dataloaders.description import Source
 from dataloaders.splits.split import SplitRequest, check_unseen, make_split
 from dataloaders.splits.split import test_cases as cases_of_test
+from system.ending import finish_with
 
-CODE = Path(__file__).resolve().parent.parent / "code"
 LISTS = {"train.txt": ("piece 3.png", "piece 1", "piece 2", "piece 9"), "val.txt": ("piece 4", "piece 5.png"),
          "test.txt": ("piece 0", "piece 6")}
 
@@ -132,25 +129,22 @@ def test_lists_of_volumes(tmp_path):
     assert names(cases_of_test(source, SplitRequest())) == ["d"] and "1 of 5 images stand in no list" in source.remarks[0]
 
 
-def test_a_run_says_what_was_drawn_in_its_folder_and_its_results(bench: Bench, tmp_path):
+def test_a_run_says_what_was_drawn_in_its_folder_and_its_results(bench: Bench, tmp_path, narrow, monkeypatch, capsys):
     root = write_folder(tmp_path / "own")
-    environment = {**os.environ, "SEMISEG_MODEL": str(bench.folder / "model"), "SEMISEG_RESULTS": str(bench.folder / "results"),
-                   "OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("SEMISEG_MODEL", str(bench.folder / "model"))
+    monkeypatch.setenv("SEMISEG_RESULTS", str(bench.folder / "results"))
 
-    def tested() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, str(CODE / "test_2D.py"), "--run", str(bench.run_folder()), "--device", "cpu"],
-                              env=environment, capture_output=True, text=True)
+    def tested() -> int:
+        return finish_with(lambda: test_2D.main(test_2D.Test(run=bench.run_folder(), device="cpu")))
 
     end = bench.train("Supervised", data=root)
     assert end.code == 0 and "drawn split: 2 of " in end.out and "official" not in end.out, end.out + end.err
     assert bench.run_folder().name.startswith("drawn_seed1337")
-    done = tested()
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert tested() == 0
     result = json.loads(next((bench.folder / "results").rglob("*.json")).read_text())
     assert result["run"]["split"]["name"] == "drawn"
     (root / "test.txt").write_text(result["run"]["split"]["labeled"][0] + "\n")
-    done = tested()
-    assert done.returncode == 2 and "1 of the 1 test cases were labelled in training" in done.stdout + done.stderr
+    assert tested() == 2 and "1 of the 1 test cases were labelled in training" in "".join(capsys.readouterr())
 
 
 def test_runs_of_older_versions_are_still_tested_as_they_were(tmp_path):

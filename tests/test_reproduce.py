@@ -4,7 +4,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import reproduce
 import test_2D
 import train_MeanTeacher
-from harness import Bench, child, server
+from harness import Again, Bench
 
 from command_line.declarations import harmless, option_names
 from command_line.options import Options
@@ -123,38 +122,11 @@ def test_a_foreign_or_half_written_file(tmp_path, capsys, content, words):
     assert words in said and str(file) in said and "Traceback" not in said
 
 
-class Again:
-    """reproduce.py on a bench: training in children of the fork server, testing in this process."""
-
-    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch):
-        self.bench, self.called = bench, list[str]()
-        for name, folder in (("MODEL", "model"), ("RESULTS", "results"), ("CACHE", "cache")):
-            monkeypatch.setenv(f"SEMISEG_{name}", str(bench.folder / folder))
-        monkeypatch.setattr(reproduce, "call", self.call)
-
-    def call(self, command: list[str], record: Record) -> None:
-        script, words = Path(command[0]).stem, command[1:]
-        self.called.append(script)
-        if script == "test_2D":
-            given = dict(zip(words[::2], words[1::2]))
-            assert given["--empty"] == "penalty" and given["--metric_backend"] == "numba"
-            return test_2D.main(test_2D.Test(run=Path(given["--run"]), device="cpu"))
-        out, err = (str(self.bench.folder / f"again.{kind}") for kind in ("out", "err"))
-        process = server().Process(target=child, args=(script, words, dict(os.environ), out, err, None))
-        process.start()
-        process.join()
-        assert process.exitcode == 0, Path(err).read_text()
-        return None
-
-    def __call__(self, file: Path, *seeds: int) -> int:
-        return finish_with(lambda: reproduce.main(reproduce.Reproduce(file, seeds=seeds)))
-
-
 def test_a_run_is_made_again(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """The teacher's file is asked for: a further predictor. Then the spread, other seeds, a score outside, and other data."""
     data = bench.folder / "ACDC"
     shutil.copytree(bench.data, data)
-    again = Again(bench, monkeypatch)
+    again = Again(bench.folder, monkeypatch)
     assert bench.train("MeanTeacher", "--seed", "1", "--base_lr", "0.1", data=data).code == 0
     folder = bench.run_folder()
     test_2D.main(test_2D.Test(run=folder, device="cpu"))

@@ -27,7 +27,7 @@ def clean(scratch: Path, tiny_acdc: Path):
 
     def of(method: str) -> dict:
         if method not in made:
-            bench = Bench(scratch / "clean" / method, tiny_acdc)
+            bench = Bench(scratch / "clean" / method, tiny_acdc, narrow=True)
             end = bench.train(method, *METHODS[method])
             assert end.code == 0, end
             made[method] = outcome(bench.run_folder())

@@ -6,6 +6,7 @@ import torch
 import train_CPS
 import train_EntMin
 import train_RDrop
+from harness import Bench, metrics
 from parity_tools import Stub, drive, golden_batch, gradient
 from test_methods import batch_of, discs, hard_dice
 from torch import nn
@@ -287,3 +288,21 @@ def test_published_code_is_a_set_of_options(tmp_path):
     published, default = (parse(train_RDrop.Method, train_RDrop.PRESETS, [*words, *more]) for more in (["--variant", "published_code"], []))
     assert (published.rdrop_models, published.rdrop_axis, published.init) == (2, "last", "kaiming_xavier")
     assert (default.rdrop_models, default.rdrop_axis, default.consistency, default.schedule) == (1, "class", 4.0, "poly_next")
+
+
+def test_two_networks_quote_the_best_by_validation(bench: Bench) -> None:
+    quoted = set()
+    for seed in ("1", "2", "3"):
+        end = bench.train("CPS", "--seed", seed, "--exp", seed, model=seed)
+        assert end.code == 0, end.out + end.err
+        folder = bench.run_folder(seed)
+        best: dict[str, float] = {}
+        for line in metrics(folder):
+            if line["kind"].startswith("validation/"):
+                name = line["kind"].removeprefix("validation/")
+                best[name] = max(best.get(name, 0.0), line["dice/mean"])
+        order = torch.load(folder / "best.pt", weights_only=True)["order"]
+        assert sorted(order) == sorted(best) == ["ensemble", "model1", "model2"]
+        assert best[order[0]] == max(best.values()) > min(best.values()), (order, best)
+        quoted.add(order[0])
+    assert quoted != {"model1"}, "a seed is needed at which the first named is not the best"

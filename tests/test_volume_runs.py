@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import test_3D
 from harness import Bench, outcome
-from test_nifti import AFFINE
-from test_nifti import save as save_volume
+from tiny import AFFINE, save_volume
 
 from system.ending import finish_with
 

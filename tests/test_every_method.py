@@ -1,0 +1,131 @@
+"""What every script in code/ must do, whatever its method. Scripts are found by listing; a new one needs no line here.
+
+On images it trains, is killed and resumed to the bit (every variant), is tested, and in two processes ends with the same weights on both.
+On volumes it trains, or says that it is for images. Its losses are tested somewhere. Help, presets and length of a script:
+test_scripts.py and test_structure.py; its page and its row of the README: test_readme.py.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import cache, partial
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+from harness import SHORT, Bench, check_equal, keep_states, kind_of, outcome, together, train_ranks
+
+ROOT = Path(__file__).parents[1]
+METHODS = sorted(path.stem.removeprefix("train_") for path in (ROOT / "code").glob("train_*.py"))
+FIVE = ("--dataset", "ACDC", "--max_iterations", "5", "--val_every", "2", "--save_every", "3", "--log_every", "1")
+TWO = ("--dataset", "ACDC", "--max_iterations", "2", "--val_every", "2", "--save_every", "2", "--log_every", "1", "--batch_size", "8",
+       "--labeled_bs", "4")
+VOLUMES = ("--dataset", "nnunet", "--patch_size", "32", "16", "16", "--max_iterations", "2", "--val_every", "2", "--save_every", "2")
+BUSY = {"steps_per_epoch": "2", "consistency": "5", "consistency_start": "0", "num_branches": "2", "teacher_passes": "2",
+        "consistency_rows": "all", "min_foreground": "0.0"}
+"""Options, of the scripts that have them, under which a few steps do all that a method does. Two steps are an epoch, so that what is
+learned an epoch is learned before the kill, and again after it."""
+
+
+def busy(method: str) -> tuple[str, ...]:
+    have = {field.name for field in dataclasses.fields(kind_of(f"train_{method}"))}
+    return tuple(word for name, value in BUSY.items() if name in have for word in (f"--{name}", value))
+
+
+def variants(method: str) -> list[str]:
+    """The named sets of options of a script, its default apart."""
+    return list(get_args(get_type_hints(kind_of(f"train_{method}")).get("variant"))[1:])
+
+
+CASES = [(method, *words) for method in METHODS for words in [(), *(("--variant", name) for name in variants(method))]]
+
+
+@cache
+def rows() -> dict[str, tuple[str, str]]:
+    """(page, what it is for: all or images) of every method that the README lists."""
+    row = re.compile(r"^\| `code/train_(\w+)\.py` \|.*\[page\]\((docs/methods/\w+\.md)\) \| (\w+) \|", re.MULTILINE)
+    return {method: (page, use) for method, page, use in row.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_a_killed_run_ends_as_an_uninterrupted_one(case: tuple[str, ...], bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that a method carries from step to step is in the checkpoint; and the run is tested."""
+    method, *words = case
+    train = partial(bench.train, method, *FIVE, *busy(method), *words)
+    whole, (killed, resumed) = together([train, lambda: [train(model="killed", fault="kill@step:5"), train(model="killed")]])
+    assert whole.code == 0, whole.out + whole.err
+    assert killed.code == -signal.SIGKILL and resumed.code == 0 and "resumed at step 3" in resumed.out, resumed.out + resumed.err
+    expected, found = outcome(bench.run_folder()), outcome(bench.run_folder("killed"))
+    assert [key for key in expected if found.get(key) != expected[key]] == []
+    losses = [line["total"] for line in expected["metrics"] if line["kind"] == "train"]
+    assert len(losses) == 5 and all(abs(loss) < 1e4 for loss in losses)
+    if not words:
+        results = bench.test("test_2D")
+        assert "Best, median and worst case" in capsys.readouterr().out
+        best = torch.load(bench.run_folder() / "best.pt", weights_only=True)
+        assert set(results) == set(best["order"]) and {result["run"]["method"] for result in results.values()} == {method}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_end_with_the_same_weights(method: str, bench: Bench) -> None:
+    """And the same scores; one of them speaks."""
+    ends = train_ranks(bench, method, *TWO, *busy(method), before=keep_states, KEPT=str(bench.folder))
+    held = check_equal(bench.folder, ends)
+    assert held["scores"] and all(isinstance(score, float) for score in held["scores"].values())
+    assert not ends[1].out and "Next: python" in ends[0].out
+    assert json.loads((bench.run_folder() / "status.json").read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_volumes_are_trained_or_refused(method: str, bench: Bench, volumes: Path) -> None:
+    """As its row of the README says; a script without a row may do either."""
+    end = bench.train(method, *VOLUMES, *busy(method), data=volumes)
+    use = rows()[method][1] if method in rows() else "all" if end.code == 0 else "images"
+    if use == "images":
+        assert end.code == 2 and "Traceback" not in end.err and "volumes" in end.err, end.out + end.err
+    else:
+        assert end.code == 0 and "test_3D.py --run" in end.out, end.out + end.err
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method in rows()])
+def test_its_losses_are_tested(method: str) -> None:
+    """Against the published code, with golden files (parity_cases/), or worked out by hand in a test of its own."""
+    named = re.compile(rf"^(import train_{method}$|from train_{method} import )", re.MULTILINE)
+    tests = ROOT / "tests"
+    assert any(named.search(file.read_text(encoding="utf-8")) for file in [*tests.glob("parity_cases/*.py"), *tests.glob("test_*.py")])
+
+
+@pytest.mark.parametrize("method, tested", [("URPC", ["network"]), ("CPS", ["ensemble", "model1", "model2"]), ("DAN", ["segmenter"])])
+def test_by_its_commands(method: str, tested: list[str], tmp_path: Path, tiny_acdc: Path) -> None:
+    """One network, two networks, and a critic: trained, interrupted with Ctrl-C, resumed by the same command, tested."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"),
+                   "SEMISEG_RESULTS": str(tmp_path / "results"), "SEMISEG_CACHE": str(tmp_path / "cache")}
+    words = [sys.executable, str(ROOT / "code" / f"train_{method}.py"), "--root_path", str(tiny_acdc), *SHORT, "--max_iterations", "30",
+             "--val_every", "30", "--save_every", "30", "--log_every", "1"]
+
+    def start(command: list[str]) -> subprocess.Popen:
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    first = start(words)
+    limit = time.monotonic() + 120
+    while not any(file.stat().st_size for file in tmp_path.glob("model/**/metrics.jsonl")):
+        assert first.poll() is None and time.monotonic() < limit, first.communicate()[0]
+        time.sleep(0.02)
+    first.send_signal(signal.SIGINT)
+    said = first.communicate(timeout=60)[0]
+    assert first.returncode == 75 and "same command again" in said, said
+    second = start(words)
+    said = second.communicate(timeout=240)[0]
+    assert second.returncode == 0 and "resumed at step" in said, said
+    test = start([sys.executable, str(ROOT / "code" / "test_2D.py")])
+    said = test.communicate(timeout=120)[0]
+    assert test.returncode == 0 and "Best, median and worst case" in said, said
+    found = [json.loads(file.read_text())["run"] for file in (tmp_path / "results").rglob("*.json")]
+    assert sorted(run["predictor"] for run in found) == tested and {run["method"] for run in found} == {method}
