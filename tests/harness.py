@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from narrow import make_narrow
 
-PRELOAD = ["torch", "torch._dynamo", "h5py", "tensorboardX", "train_Supervised", "train_MeanTeacher", "train_simEps",
+PRELOAD = ["torch", "h5py", "tensorboardX", "train_Supervised", "train_MeanTeacher", "train_simEps",
            "awkward_stages", "awkward_critic", "awkward_policy", "two_stages", "harness", "warm"]
 SHORT = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--max_iterations", "12",
          "--val_every", "4", "--save_every", "3", "--log_every", "2", "--device", "cpu", "--exp", "run")
