@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 
 from swin_weights import NARROW
@@ -10,13 +11,19 @@ from swin_weights import NARROW
 SHARE = 4
 
 
+@cache
+def published() -> dict[str, tuple[int, ...]]:
+    """The widths of every module of networks that has some, as they stand before anything is made narrow."""
+    import_module("networks")
+    found = {name: getattr(module, "WIDTHS", None) for name, module in list(sys.modules.items()) if name.startswith("networks.")}
+    return {name: widths for name, widths in found.items() if widths}
+
+
 def make_narrow(put: Callable[[object, str, object], None] = setattr) -> None:
     """In a process of a run, before it builds a network. A test that is itself that process gives a `put` that is undone."""
-    import_module("networks")
-    for name, module in list(sys.modules.items()):
-        if name.startswith("networks.") and hasattr(module, "WIDTHS"):
-            put(module, "WIDTHS", tuple(width // SHARE for width in module.WIDTHS))
+    for name, widths in published().items():
+        put(sys.modules[name], "WIDTHS", tuple(width // SHARE for width in widths))
     for part, value in NARROW.items():
         put(sys.modules["networks.swin_unet"], part, value)
-    fusion = sys.modules["networks.sfm"].SFM.__init__
-    put(fusion, "__defaults__", (tuple(width // SHARE for width in fusion.__defaults__[0]), *fusion.__defaults__[1:]))
+    fusion, unet = sys.modules["networks.sfm"].SFM.__init__, published()["networks.unet"]
+    put(fusion, "__defaults__", (tuple(width // SHARE for width in unet[1:4]), *fusion.__defaults__[1:]))

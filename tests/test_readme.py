@@ -12,8 +12,11 @@ from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from harness import Bench
 
 from command_line.options import REPLACED, Options, parse
 
@@ -96,20 +99,17 @@ def test_example_trains_and_is_tested(tmp_path: Path, tiny_acdc: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"),
                    "SEMISEG_RESULTS": str(tmp_path / "results"), "SEMISEG_CACHE": str(tmp_path / "cache")}
 
-    def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run(f"code/{name}.py", "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "60", "--val_every", "30", "--log_every", "10",
-        "--threshold", "0.5")
-    folder = next((tmp_path / "model").rglob("status.json")).parent
+    words = [sys.executable, f"code/{name}.py", "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "60", "--val_every", "30",
+             "--log_every", "10", "--threshold", "0.5"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bench = Bench(tmp_path, tiny_acdc)
+    folder = bench.run_folder()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [line for line in lines if line["kind"] == "train"]
     assert losses[-1]["supervised"] < losses[0]["supervised"]
     assert any(line["unsupervised"] > 0 and 0 < line["mask_share"] <= 1 for line in losses)
-    run("code/test_2D.py", "--device", "cpu")
-    result = json.loads(next((tmp_path / "results").rglob("*.json")).read_text())
+    (result,) = bench.test("test_2D").values()
     assert result["schema"] == 1 and result["run"]["method"] == name.removeprefix("train_") and result["cases"]
 
 
@@ -198,15 +198,13 @@ def defaults_of(script: str, data_set: str, root: Path) -> Mapping[str, object]:
     return options.resolved.defaults  # type: ignore[attr-defined]
 
 
-def test_checkpoint_code_of_the_faq(tmp_path: Path, tiny_acdc: Path) -> None:
+def test_checkpoint_code_of_the_faq(bench: Bench, narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines of the FAQ that load a checkpoint, on a run of that method."""
     block = next(match[2] for match in BLOCK.finditer(text_of(ROOT / "docs" / "faq.md")) if match[1] == "python")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"), "SEMISEG_CACHE": str(tmp_path / "cache")}
-    script = [sys.executable, str(ROOT / "code" / "train_MeanTeacher.py"), "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "2"]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    best = next((tmp_path / "model").rglob("best.pt"))
-    loading, replaced = re.subn(r'"model/[^"]*best\.pt"', repr(str(best)), block)
+    assert bench.train("MeanTeacher", "--max_iterations", "1").code == 0
+    loading, replaced = re.subn(r'"model/[^"]*best\.pt"', repr(str(bench.run_folder() / "best.pt")), block)
     assert replaced == 1
-    done = subprocess.run([sys.executable, "-c", loading], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known: dict[str, Any] = {}
+    exec(loading, known)
+    assert known["network"](torch.zeros(1, 1, 32, 32)).shape == (1, 4, 32, 32)
