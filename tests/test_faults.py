@@ -256,7 +256,7 @@ def small_files(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-@pytest.mark.parametrize("limit", [100, 2**20], ids=["at once", "at the first checkpoint"])
+@pytest.mark.parametrize("limit", [100, 2**18], ids=["at once", "at the first checkpoint"])
 def test_full_disk_before_the_first_step(bench: Bench, limit: int) -> None:
     """Nothing can be written; or small files can, and the first checkpoint cannot."""
     end = bench.train("Supervised", before=partial(small_files, limit))
@@ -265,9 +265,9 @@ def test_full_disk_before_the_first_step(bench: Bench, limit: int) -> None:
     assert bench.train("Supervised").code == 0
 
 
-@pytest.mark.parametrize("limit", [8 * 2**20, 10 * 2**20])
+@pytest.mark.parametrize("limit", [640 * 2**10, 768 * 2**10])
 def test_full_disk_later(bench: Bench, limit: int) -> None:
-    """The first checkpoint (7 MB) has room; the next one, with momentum (15 MB), has not. Made room, the run ends as a clean one."""
+    """The first checkpoint (0.5 MB) has room; the next one, with momentum (1 MB), has not. Made room, the run ends as a clean one."""
     assert bench.train("Supervised", model="whole").code == 0
     end = bench.train("Supervised", before=partial(small_files, limit))
     assert end.code == 3 and "Traceback" not in end.err, end
