@@ -18,6 +18,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SHARE_NOTHING = ("test_every_method", "test_engine", "test_faults", "test_distributed")
+"""Files whose tests have no run in common, and are long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (--dist loadgroup) the tests of a file stay in one, where they share runs; those that share none go anywhere."""
+    for item in items:
+        if item.path.stem not in SHARE_NOTHING:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     """A folder in memory where there is one: hundreds of synced checkpoints are written."""
