@@ -12,6 +12,7 @@ import pytest
 import torch
 import train_MeanTeacher
 from harness import SHORT
+from narrow import make_narrow
 from torch import nn
 
 from dataloaders import catalog
@@ -42,10 +43,12 @@ def batches(tiny_acdc, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread_and_narrow_networks():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        make_narrow(patch.setattr)
+        yield
     torch.set_num_threads(before)
 
 

@@ -28,7 +28,7 @@ METHODS = {
 @pytest.fixture(scope="module")
 def runs(scratch: Path, volumes: Path) -> Bench:
     """A finished run of every method."""
-    bench = Bench(scratch / "volumes", volumes)
+    bench = Bench(scratch / "volumes", volumes, narrow=True)
     for method, words in METHODS.items():
         end = bench.train(method, *VOLUME, "--exp", method, *words)
         assert end.code == 0, end.out + end.err
@@ -41,7 +41,7 @@ def run_test(**options: object) -> int:
 
 
 @pytest.fixture
-def places(runs: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def places(runs: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, narrow: None) -> Path:
     monkeypatch.setenv("SEMISEG_MODEL", str(runs.folder / "model"))
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path))
     return tmp_path
@@ -77,7 +77,7 @@ def test_a_prediction_opens_exactly_over_its_image(scratch: Path, volumes: Path,
     root = Path(shutil.copytree(volumes, tmp_path / "data" / "oblique"))
     for file in root.rglob("*.nii.gz"):
         save_volume(file, np.asanyarray(nibabel.load(file).dataobj).copy(), affine)
-    bench = Bench(tmp_path / "bench", root)
+    bench = Bench(tmp_path / "bench", root, narrow=True)
     assert bench.train("Supervised", *VOLUME, "--max_iterations", "1", "--batch_size", "2").code == 0
     assert run_test(run=bench.run_folder()) == 0
     written = nibabel.load(bench.run_folder() / "predictions" / "Ts1_pred.nii.gz")
@@ -86,7 +86,7 @@ def test_a_prediction_opens_exactly_over_its_image(scratch: Path, volumes: Path,
 
 
 def test_a_killed_run_goes_on_to_the_bit(runs: Bench, volumes: Path, scratch: Path) -> None:
-    bench = Bench(scratch / "killed volumes", volumes)
+    bench = Bench(scratch / "killed volumes", volumes, narrow=True)
     words = (*VOLUME, "--exp", "UAMT", "--teacher_passes", "4")
     assert bench.train("UAMT", *words, fault="kill@step:3").code == -signal.SIGKILL
     end = bench.train("UAMT", *words)
@@ -116,7 +116,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_options_get_a_sentence(name: str, volumes: Path, scratch: Path) -> None:
     words, sentences = BAD[name]
-    end = Bench(scratch / f"bad {name}", volumes).train("Supervised", *VOLUME, *words)
+    end = Bench(scratch / f"bad {name}", volumes, narrow=True).train("Supervised", *VOLUME, *words)
     assert end.code == 2 and "Traceback" not in end.err
     assert all(sentence in end.err for sentence in sentences), end.err
 
@@ -127,5 +127,6 @@ def test_an_image_set_has_no_stride(bench: Bench) -> None:
 
 
 def test_a_volume_smaller_than_the_patch_is_padded(volumes: Path, scratch: Path) -> None:
-    end = Bench(scratch / "small volumes", volumes).train("MeanTeacher", *VOLUME, "--patch_size", "64", "48", "32", "--max_iterations", "1")
+    bench = Bench(scratch / "small volumes", volumes, narrow=True)
+    end = bench.train("MeanTeacher", *VOLUME, "--patch_size", "64", "48", "32", "--max_iterations", "1")
     assert end.code == 0, end.out + end.err
