@@ -4,7 +4,7 @@
 
 All sides use the same VNet (random weights, batch norms warmed on real patches), windows of 112x112x80, the same strides and the same
 precision, and run in turn. The loop is of the usual shape: one window at a time, probabilities taken to the host and summed there by
-numpy. Ours is `networks.folding.for_inference` with `val_3D.sliding_window`; rows with the plain network, or MONAI with the folded
+numpy. Ours is `networks.folding.for_inference` with `sliding_window`; rows with the plain network, or MONAI with the folded
 one, tell apart what network and windows contribute. MONAI averages logits where the others average probabilities, so its label
 maps are not compared. On a CPU volumes are cropped; on a GPU they are whole, at the published stride.
 """
@@ -29,8 +29,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import networks  # noqa: E402
+from inference.windows import sliding_window, window_starts  # noqa: E402
 from networks.folding import for_inference  # noqa: E402
-from val_3D import sliding_window, window_starts  # noqa: E402
 
 PATCH, STRIDE, CLASSES, CASES, REPEATS = (112, 112, 80), (18, 18, 4), 2, 2, 5
 CPU_CROP = (130, 130, 80)

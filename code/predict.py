@@ -25,6 +25,7 @@ import tyro
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from evaluation import results
+from inference.windows import window_stride
 from prediction.confidence import profile
 from prediction.files import sheet
 from prediction.inputs import entries_in, reader_for, shown
@@ -34,7 +35,6 @@ from prediction.record import SHEET, TABLE, UNREADABLE, Folder
 from storage.folders import REPOSITORY
 from system.devices import choose_device
 from system.ending import finish_with
-from val_3D import window_stride
 
 LISTED = 10
 """Rows and sentences of each kind on the screen."""

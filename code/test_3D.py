@@ -23,11 +23,11 @@ from dataloaders.errors import UserError
 from dataloaders.progress import Progress
 from evaluation import results
 from evaluation.testing import Opened, Rows, Stopwatch, TestOptions, open_run, record, score, write_predictions
+from inference.windows import sliding_window, window_stride
 from metrics import largest_component
 from pictures.volumes import surface, three_planes
 from storage.folders import result_path
 from system.ending import finish_with
-from val_3D import sliding_window, window_stride
 
 
 @dataclass

@@ -5,7 +5,7 @@ resized back; every class is scored once over the whole case at its native size.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from typing import Any
@@ -17,10 +17,9 @@ from torch import Tensor
 from dataloaders.description import Case, DataSet, Source
 from dataloaders.reading import EvaluationCase, load_cases
 from dataloaders.zoom import resize_nearest
+from inference.windows import Predictor, main_output
 from metrics import score_case, summarize
 
-Predictor = Callable[[Tensor], Any]
-"""Images (B, C, h, w) -> logits (B, K, h, w), or a tuple with these first."""
 Summary = dict[str, dict[str, Any]]
 """Means over cases: "mean" over the foreground classes, and each class by name; a mean over nothing is None."""
 
@@ -34,11 +33,6 @@ def to_training_size(pixels: np.ndarray, data: DataSet, patch_size: Sequence[int
     if data.mean is not None and data.std is not None:
         slices = (slices - torch.tensor(data.mean).view(1, -1, 1, 1)) / torch.tensor(data.std).view(1, -1, 1, 1)
     return slices
-
-
-def main_output(outputs: Any) -> Tensor:
-    """The main logits of a network, which stand first where it has several heads."""
-    return outputs[0] if isinstance(outputs, list | tuple) else outputs
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import val_3D
-from val_3D import sliding_window, sliding_window_scores, window_starts
+from inference import windows
+from inference.windows import sliding_window, sliding_window_scores, window_starts
 
 PATCH, STRIDE, K = (8, 6, 4), (3, 4, 2), 3
 WEIGHT = torch.randn(K, 2, 3, 3, 3, generator=torch.Generator().manual_seed(0))
@@ -135,10 +135,10 @@ def test_memory_does_not_grow_with_the_length():
 
 def test_the_sums_go_to_the_host_when_the_device_is_full():
     cuda, host = torch.device("cuda"), torch.device("cpu")
-    with mock.patch.object(val_3D, "_free_bytes", return_value=1000.0):
-        assert val_3D._home_of_sums("auto", cuda, 501) == host and val_3D._home_of_sums("auto", cuda, 500) == cuda
-        assert val_3D._home_of_sums("device", cuda, 501) == cuda and val_3D._home_of_sums("host", cuda, 1) == host
-    assert val_3D._home_of_sums("auto", host, 2**50) == host
+    with mock.patch.object(windows, "_free_bytes", return_value=1000.0):
+        assert windows._home_of_sums("auto", cuda, 501) == host and windows._home_of_sums("auto", cuda, 500) == cuda
+        assert windows._home_of_sums("device", cuda, 501) == cuda and windows._home_of_sums("host", cuda, 1) == host
+    assert windows._home_of_sums("auto", host, 2**50) == host
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from dataloaders.progress import duration
+from inference.windows import Predictor
 from losses.ranks import world
 from pictures.flat import overlay, side_by_side
 from storage.logbook import Logbook
 from system import distributed
-from val_2D import Predictor, Summary, Validator
+from val_2D import Summary, Validator
 from val_3D import VolumeValidator
 
 NEVER = 2**62

@@ -19,11 +19,11 @@ from dataloaders.progress import Progress
 from dataloaders.zoom import resize_nearest
 from engine.monitor import Monitor
 from engine.session import Session
+from inference.windows import main_output, sliding_window_scores, window_stride
 from pictures.flat import palette
 from storage.checkpoint import write_atomically, write_json
 from system import distributed, faults
-from val_2D import main_output, to_training_size
-from val_3D import sliding_window_scores, window_stride
+from val_2D import to_training_size
 
 Maps = Mapping[str, Callable[[np.ndarray], np.ndarray]]
 

@@ -15,13 +15,14 @@ from dataloaders.description import Case
 from dataloaders.splits.split import SplitRequest, make_split
 from engine.claim import Claim, claim, run_name
 from engine.feeding import Training
+from inference.windows import Predictor, window_stride
 from losses.ranks import world
 from storage import provenance
 from storage.folders import model_folder
 from system import distributed
 from system.devices import choose_device, keep_freed_memory, set_determinism
-from val_2D import Predictor, Summary, Validator
-from val_3D import VolumeValidator, window_stride
+from val_2D import Summary, Validator
+from val_3D import VolumeValidator
 
 
 class Session:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from dataloaders.description import NewImage
 from dataloaders.errors import UserError
 from dataloaders.zoom import resize_nearest
+from inference.windows import main_output
 from networks.ensembles import MeanLogits
 from prediction import files
 from prediction.confidence import Figures, apart, unlike
 from prediction.inputs import Entry, Reader, shown
 from prediction.record import Folder
-from val_2D import main_output
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dataloaders.errors import UserError
 from dataloaders.progress import Progress
+from inference.windows import sliding_window, sliding_window_scores
 from metrics import largest_component
 from prediction import files
 from prediction.confidence import figures, look
@@ -19,7 +20,6 @@ from prediction.inputs import Entry, shown
 from prediction.job import Job, Prediction, Ready, write_out
 from prediction.record import Folder, stamp
 from val_2D import to_training_size
-from val_3D import sliding_window, sliding_window_scores
 
 THREADS = 3
 """Files read, and files written, at once."""

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from parity_tools import Computed, Golden, Parity
 from torch import Tensor
 
+from inference.windows import sliding_window, sliding_window_scores
 from metrics.components import largest_component
-from val_3D import sliding_window, sliding_window_scores
 
 
 def network(golden: Golden, classes: int):
