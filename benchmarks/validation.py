@@ -1,6 +1,7 @@
 """What validation costs: ACDC's validation volumes (20 in the full set) with Dice and HD95, against steps of training on the same device.
 
-    python benchmarks/validation.py      reads $SEMISEG_DATA/ACDC, else data/ACDC; some minutes on two cores
+    python benchmarks/validation.py                  reads $SEMISEG_DATA/ACDC, else data/ACDC; some minutes on two cores
+    python benchmarks/validation.py --large 100      peak memory of a set of large images; needs no data
 
 Ours is the engine's Validator; the usual way predicts slice by slice, resizes with scipy and scores with medpy (plain.py). The network
 runs untrained, and its logits are then pushed to the references, moved by six pixels. Then the shares of a run that validates every
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "code"))
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import train_MeanTeacher  # noqa: E402
 from plain import PlainMeanTeacher, as_published, validate_volume  # noqa: E402
@@ -30,13 +33,15 @@ from torch import nn  # noqa: E402
 from dataloaders import catalog  # noqa: E402
 from dataloaders.batches.loader import Loader  # noqa: E402
 from dataloaders.batches.store import build_store  # noqa: E402
+from dataloaders.description import Case, DataSet, Evaluation, Source  # noqa: E402
 from dataloaders.errors import UserError  # noqa: E402
+from dataloaders.reading import EvaluationCase  # noqa: E402
 from engine.schedules import Form  # noqa: E402
+from inference import Validator, inference_of  # noqa: E402
 from metrics import score_case  # noqa: E402
 from networks import build, ema_update, frozen_copy  # noqa: E402
 from networks.folding import for_inference  # noqa: E402
 from system.devices import keep_freed_memory  # noqa: E402
-from val_2D import Validator, predict_slices, to_native, to_training_size  # noqa: E402
 
 EVERY = 200
 """Steps between validations, as published."""
@@ -84,7 +89,7 @@ class Steered(nn.Module):
     def __init__(self, network: nn.Module, validator: Validator, device: str):
         super().__init__()
         self.network, self.at = network, 0
-        maps = [torch.from_numpy(one.reference).long() for one in validator.load()]
+        maps = [torch.from_numpy(one.reference).long() for one in read_of(validator)]
         resized = [nn.functional.interpolate(m[:, None].float(), (SIDE, SIDE), mode="nearest")[:, 0].long() for m in maps]
         self.maps = torch.cat(resized).roll(6, 1).to(device)
 
@@ -106,17 +111,59 @@ class ChannelsLast(nn.Module):
         return self.network(images.contiguous(memory_format=torch.channels_last))
 
 
+def read_of(validator: Validator) -> list[EvaluationCase]:
+    """The cases as read."""
+    return [validator.cases.loaded(number) for number in range(len(validator.cases))]
+
+
+class Streets:
+    """Images of 1024 x 2048 with 19 classes, drawn when they are read."""
+
+    data = DataSet("streets", Source, tuple(f"class {c}" for c in range(19)), channels=3, resizing="floor", intensities="8-bit",
+                   ignored=255, mean=(0.5,) * 3, std=(0.25,) * 3, evaluation=Evaluation("whole", "matrix", "miou"))  # fmt: skip
+    root = Path("streets")
+
+    def image(self, of: Case) -> np.ndarray:
+        return np.random.default_rng(int(of.name)).integers(0, 256, (3, 1024, 2048), np.uint8)
+
+    def label(self, of: Case) -> np.ndarray:
+        return self.image(of)[0] % 19
+
+    def spacing(self, case: Case) -> None:
+        return None
+
+    affine = spacing
+
+
+def large(count: int, device: str) -> None:
+    """Peak memory of a check and two validations of `count` images of 1024 x 2048, and what they would take if all were kept."""
+    cases = [Case(str(k), Path(str(k)), Path(str(k)), str(k)) for k in range(count)]
+    validator = Validator(Streets(), cases, inference_of(Streets.data, (512, 512), None, torch.device(device)))  # type: ignore[arg-type]
+    network = for_inference(build("enet", in_channels=3, num_classes=19)).to(device)
+    network(torch.zeros(1, 3, 1024, 2048, device=device))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    began = time.perf_counter()
+    validator.check()
+    for _ in range(2):
+        validator(network)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"name": "validation large memory", "images": count, "device": device, "MiB_before": round(before),
+                      "MiB_peak": round(peak), "MiB_of_all": round(count * 4 * 1024 * 2048 / 2**20),
+                      "seconds": round(time.perf_counter() - began, 1)}))  # fmt: skip
+
+
 def parts(validator: Validator, predict: Callable, device: str) -> dict[str, float]:
     """Seconds of prediction, resizing and scores, one after the other."""
-    images = [to_training_size(loaded.pixels, validator.data, (SIDE, SIDE)).to(device) for loaded in validator.load()]
+    inference, read = validator.inference, read_of(validator)
+    images = [inference.inputs(loaded.pixels).to(device) for loaded in read]
     began = time.perf_counter()
-    maps = [predict_slices(predict, slices) for slices in images]
+    maps = [inference.maps(predict, slices).cpu().numpy() for slices in images]
     if device == "cuda":
         torch.cuda.synchronize()
     predicted = time.perf_counter()
-    native = [to_native(m, loaded.reference.shape[1:], validator.data) for m, loaded in zip(maps, validator.load())]
+    native = [inference.native(m, loaded.reference.shape) for m, loaded in zip(maps, read)]
     resized = time.perf_counter()
-    for labels, loaded in zip(native, validator.load()):
+    for labels, loaded in zip(native, read):
         score_case(labels, loaded.reference, 4)
     return {"prediction": predicted - began, "resizing": resized - predicted, "scores": time.perf_counter() - resized}
 
@@ -127,8 +174,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--steps", type=int, help="steps that are timed (5 on a CPU, 100 on a GPU)")
     parser.add_argument("--repeats", type=int, help="of the validation (3 on a CPU, 5 on a GPU)")
+    parser.add_argument("--large", type=int, metavar="N", help="peak memory of N images of 1024 x 2048 instead, which need no data")
     given = parser.parse_args()
     device, on_cpu = given.device, given.device == "cpu"
+    if given.large:
+        large(given.large, device)
+        return
     steps, repeats = given.steps or (5 if on_cpu else 100), given.repeats or (3 if on_cpu else 5)
     root = Path(os.environ.get("SEMISEG_DATA") or ROOT / "data") / "ACDC"
     try:
@@ -157,8 +208,8 @@ def main() -> None:
         our_step = median(timed(ours.step, steps, device))
         our_wait = loader.wait_seconds / steps
         ours.student.eval()
-        validator = Validator(source, cases, (SIDE, SIDE), torch.device(device))
-        validator.load()
+        validator = Validator(source, cases, inference_of(source.data, (SIDE, SIDE), None, torch.device(device)))
+        validator.check()
         predict = Steered(ChannelsLast(for_inference(ours.student)), validator, device)
         dice = validator(predict)["mean"]["dice"]
         validations = timed(lambda: validator(predict), repeats, device)
@@ -166,7 +217,7 @@ def main() -> None:
         network = as_published(build("unet", in_channels=1, num_classes=4)).to(device)
         network.load_state_dict(ours.student.state_dict())
         usual = Steered(network, validator, device)
-        few = validator.load()[: 4 if on_cpu else 20]
+        few = read_of(validator)[: 4 if on_cpu else 20]
         try:
             usual_validation = sum(
                 timed(lambda one=one: validate_volume(one.pixels[0], one.reference, usual, device), 1, device)[0] for one in few
@@ -179,7 +230,7 @@ def main() -> None:
 
     ours_s = median(validations)
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    slices = sum(len(one.reference) for one in validator.load())
+    slices = sum(len(one.reference) for one in read_of(validator))
     print(f"{name}, {os.cpu_count()} cores, torch {torch.__version__}; {len(cases)} volumes, {slices} slices, mean Dice {dice:.2f}; "
           f"batch {given.batch}, {SIDE} x {SIDE}")  # fmt: skip
     print(f"median of {repeats} validations and {steps} steps; shares of {EVERY} steps and one validation\n")

@@ -24,11 +24,11 @@ from command_line.options import Options
 from dataloaders import catalog
 from dataloaders.splits.split import SplitRequest, test_cases
 from evaluation import results
+from inference import Validator, inference_of
 from networks.ensembles import MeanLogits
 from storage.folders import REPOSITORY, model_folder, result_path
 from system.ending import finish_with
 from system.jobs import run_all
-from val_2D import Validator
 
 CODE = Path(__file__).resolve().parent
 ORDER = ("MeanTeacher", "UAMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs",
@@ -152,9 +152,10 @@ def averaged(runs: list[Path]) -> tuple[float, float]:
     source, settings = catalog.open_source(data, root), config["options"]
     cases = test_cases(source, SplitRequest.of(settings))
     device = torch.device("cpu")
-    members = [results.predictors(results.TestedRun(run, {}, {}), "best", device)["network"] for run in runs]
+    members = [results.trained(results.TestedRun(run, {}, {}), "best", device).predictors["network"] for run in runs]
     with torch.no_grad():
-        row = Validator(source, cases, settings["patch_size"], device)(MeanLogits(members).eval())["mean"]  # type: ignore[arg-type]
+        inference = inference_of(source.data, settings["patch_size"], None, device)
+        row = Validator(source, cases, inference)(MeanLogits(members).eval())["mean"]
     return row["dice"], row["hd95_vox"]
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import tyro
 
 from dataloaders import catalog
+from dataloaders.reading import informative_slice
 from pictures.curves import read_curves
 from pictures.flat import grey, overlay
 from pictures.sheets import legend, plt, save_figure
 from storage.folders import REPOSITORY, model_folder, result_path
 from system.ending import finish_with
 from system.jobs import run_all
-from val_2D import informative_slice
 
 CODE = Path(__file__).resolve().parent
 HEART = catalog.DATA_SETS["Phantom"].classes

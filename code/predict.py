@@ -10,10 +10,8 @@ Exit codes: 0 done, even if some files could not be read; 2 bad arguments, or no
 """
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from os import path
 from pathlib import Path
@@ -25,6 +23,8 @@ import tyro
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from evaluation import results
+from evaluation.testing import check_windows
+from inference import inference_of
 from inference.windows import window_stride
 from prediction.confidence import profile
 from prediction.files import sheet
@@ -73,19 +73,18 @@ class Predict:
 def main(options: Predict) -> None:
     run = results.finished(options.run)
     device = choose_device(options.device)
-    modules = results.predictors(run, options.checkpoint, device)
-    networks = Networks(modules, quoted_of(modules, options.predictor))  # type: ignore[arg-type]
+    trained = results.trained(run, options.checkpoint, device)
+    networks = Networks(trained.predictors, quoted_of(trained.predictors, options.predictor))
     reader = reader_for(run.config, cast(Any, next(iter(networks.single.values()))).spec["arguments"])
-    data, window = reader.data, window_of(options, run.config)
+    data, window = reader.data, window_of(options, run)
     batch = options.batch or (32 if device.type == "cuda" else 1)
     if batch < 1 or not options.save:
         raise UserError(f"--batch {batch} --save {' '.join(options.save)}: expected 1 or more, and something to write.")
     entries, others = entries_in(options.input, reader, options.output)
-    weights = hashlib.sha256((run.folder / f"{options.checkpoint}.pt").read_bytes()).hexdigest()
     folder = Folder(options.output, {
-        "run": str(run.folder.resolve()), "weights": weights, "predictor": networks.quoted, "checkpoint": options.checkpoint,
+        "run": str(run.folder.resolve()), "weights": trained.weights, "predictor": networks.quoted, "checkpoint": options.checkpoint,
         "input": str(options.input.resolve()), "save": sorted(options.save),
-        "window": {key: value for key, value in window.items() if key != "sw_batch"}, "classes": list(data.classes)})
+        "window": window, "classes": list(data.classes)})
     try:
         ahead = [entry for entry in entries if not folder.is_done(entry)]
         print(f"{run.config['method']} on {run.config['data_set']} ({networks.quoted}), {len(entries)} "
@@ -93,9 +92,10 @@ def main(options: Predict) -> None:
               + (f", {len(entries) - len(ahead)} of them predicted already" if len(ahead) < len(entries) else "") + f", on {device}.")
         if others:
             print("Passed over: " + ", ".join(f"{count} {shown(ending)}" for ending, count in others.most_common(LISTED)) + ".")
-        known = folder.remembered("training", lambda: training_of(run.config))
-        job = Job(reader, networks, run.config["options"]["patch_size"], device, options.save, batch, window, known, folder,
-                  folder.names(entries))
+        known = folder.remembered("training", lambda: training_of(run))
+        at_once = options.sw_batch if data.evaluation.predicted == "window" else None
+        inference = inference_of(data, run.settings["patch_size"], window.get("stride"), device, at_once, options.mirror, options.gaussian)
+        job = Job(reader, networks, inference, options.save, batch, options.nms, known, folder, folder.names(entries))
         began = time.perf_counter()
         report = predict_all(ahead, job)
         seconds = time.perf_counter() - began
@@ -110,30 +110,27 @@ def main(options: Predict) -> None:
                         f"{shown(options.output / UNREADABLE)} says why.")
 
 
-def window_of(options: Predict, config: Mapping[str, Any]) -> dict[str, Any]:
+def window_of(options: Predict, run: results.TestedRun) -> dict[str, Any]:
     """How a 3D run's sliding window goes; empty for a 2D run. Raises `UserError` for options that do not fit the run."""
     given = [name for name in ("stride", "gaussian", "mirror", "nms") if getattr(options, name)]
-    if config["dimensions"] == 2:
+    if run.config["dimensions"] == 2:
         if given:
             raise UserError(f"--{given[0]}: for runs on volumes; {options.run} predicts slices.")
         return {}
-    patch = config["options"]["patch_size"]
-    stride = window_stride(options.stride or config["options"]["stride"], patch)
-    if len(stride) != 3 or any(not 1 <= step <= side for step, side in zip(stride, patch)) or options.sw_batch < 1:
-        raise UserError(f"--stride {' '.join(map(str, stride))} --sw_batch {options.sw_batch}: expected three steps, each from 1 to the "
-                        f"patch's side ({' '.join(map(str, patch))}), and 1 window or more.")
-    return {"stride": list(stride), "sw_batch": options.sw_batch, "gaussian": options.gaussian, "mirror": options.mirror,
-            "nms": options.nms}
+    patch = run.settings["patch_size"]
+    stride = window_stride(options.stride or run.settings["stride"], patch)
+    check_windows(stride, patch, options.sw_batch)
+    return {"stride": list(stride), "gaussian": options.gaussian, "mirror": options.mirror, "nms": options.nms}
 
 
-def training_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def training_of(run: results.TestedRun) -> dict[str, Any]:
     """`profile` of the run's labelled training cases; of none where its data are no longer there."""
     try:
-        root = Path(config["root"])
+        config, root = run.config, Path(run.config["root"])
         if not root.is_dir():
             raise UserError(f"{root}: there is no such folder.")
         data, root, _ = catalog.resolve(config["data_set"], root, REPOSITORY)
-        return profile(catalog.open_source(data, root, config["options"]), config["split"]["labeled"])
+        return profile(catalog.open_source(data, root, run.settings), config["split"]["labeled"])
     except UserError as error:
         print(f"The training data cannot be read, so nothing is compared with them ({shown(error)})")
         return {"cases": 0}

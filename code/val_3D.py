@@ -1,60 +1,29 @@
-"""Predict a volume by sliding window, and score it: Dice, Jaccard, HD95, ASD."""
+"""A volume predicted by sliding window, and scored, by the names that this field knows from UA-MT's and SSL4MIS's val_3D.
+
+    label_map, score_map = val_3D.test_single_case(net, image, stride_xy=18, stride_z=4, patch_size=(112, 112, 80), num_classes=2)
+    dice, hd95 = val_3D.cal_metric(label, label_map)
+
+Training and testers do the same for a whole set, and more, by `inference.Validator`.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from dataloaders.description import Case, Source
-from dataloaders.reading import EvaluationCase, load_cases
-from inference.windows import Predictor, sliding_window
-from metrics import summarize
-from val_2D import Summary, informative_slice, score_volumes
+from inference.windows import Predictor, sliding_window_scores
+from metrics import published_convention
 
 
-class VolumeValidator:
-    """Scores networks on validation volumes during training, by sliding window; reads them once, at the first validation."""
+def test_single_case(net: Predictor, image: np.ndarray, stride_xy: int, stride_z: int, patch_size: Sequence[int], num_classes: int = 1,
+                     device: torch.device | str = "cpu") -> tuple[np.ndarray, np.ndarray]:
+    """Label map (X, Y, Z) uint8 and averaged probabilities (num_classes, X, Y, Z) float32 of a volume (X, Y, Z) or (C, X, Y, Z)."""
+    volume = torch.from_numpy(image[None] if image.ndim == 3 else image)
+    scores = sliding_window_scores(net, volume, num_classes, patch_size, (stride_xy, stride_xy, stride_z), device=torch.device(device))
+    return scores.argmax(0).to(torch.uint8).numpy(), scores.numpy()
 
-    def __init__(self, source: Source, cases: Sequence[Case], patch_size: Sequence[int], stride: Sequence[int], device: torch.device):
-        self.source, self.data, self.cases = source, source.data, list(cases)
-        self.patch_size, self.stride, self.device = tuple(patch_size), tuple(stride), device
-        self._loaded: list[EvaluationCase] = []
 
-    def load(self) -> list[EvaluationCase]:
-        """The cases, read and checked (all problems together)."""
-        if not self._loaded:
-            self._loaded = load_cases(self.source, self.cases, "validation cases")
-        return self._loaded
-
-    def predict(self, predictor: Predictor, loaded: EvaluationCase) -> np.ndarray:
-        """Label map (X, Y, Z) uint8 of a case."""
-        volume = torch.from_numpy(loaded.pixels)
-        return sliding_window(predictor, volume, self.data.num_classes, self.patch_size, self.stride, device=self.device).numpy()
-
-    def __call__(self, predictor: Predictor) -> Summary:
-        """{"mean" or class name: {"dice": ..., "hd95_vox": ..., ...}} over all cases."""
-        return self.summary(self.rows(predictor))
-
-    def rows(self, predictor: Predictor) -> list[Any]:
-        """What `score_case` gives for each case."""
-        loaded = self.load()
-        return score_volumes([self.predict(predictor, one) for one in loaded], loaded, self.data)
-
-    def summary(self, rows: Sequence[Any]) -> Summary:
-        """Means over the cases that `rows` are of."""
-        return summarize(rows, self.data.classes[1:])
-
-    def planes(self, predictor: Predictor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the first case, the plane across z with the most foreground: pixels (C, Y, X), reference and prediction (Y, X).
-
-        A slab of the patch's depth around the plane is predicted, not the whole volume.
-        """
-        loaded = self.load()[0]
-        k = informative_slice(np.moveaxis(loaded.reference, 2, 0))
-        depth = self.patch_size[2]
-        first = min(max(k - depth // 2, 0), max(loaded.reference.shape[2] - depth, 0))
-        slab = torch.from_numpy(loaded.pixels[..., first : first + depth])
-        labels = sliding_window(predictor, slab, self.data.num_classes, self.patch_size, self.stride, device=self.device).numpy()
-        return loaded.pixels[..., k].swapaxes(1, 2), loaded.reference[..., k].T, labels[..., k - first].T
+def cal_metric(gt: np.ndarray, pred: np.ndarray, convention: str = "val_3d") -> tuple[float, ...]:
+    """(Dice, HD95 in voxels) of two masks as SSL4MIS's validation reports them; other conventions: `metrics.published_convention`."""
+    return published_convention(convention, pred, gt)

@@ -9,14 +9,15 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = ROOT / "code"
 HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
 BELOW: dict[str, set[str]] = {
-    "losses": set(), "metrics": set(), "networks": {"losses"}, "dataloaders": set(), "val": {"dataloaders", "metrics"},
-    "pictures": {"val", "dataloaders"}, "system": {"losses", "dataloaders"}, "storage": {"system", "dataloaders"},
+    "losses": set(), "metrics": set(), "networks": {"losses"}, "dataloaders": set(),
+    "inference": {"dataloaders", "metrics"}, "val": {"inference", "dataloaders", "metrics"}, "pictures": {"dataloaders"},
+    "system": {"losses", "dataloaders"}, "storage": {"system", "dataloaders"},
     "command_line": {"storage", "system", "dataloaders"},
-    "engine": {"command_line", "val", "pictures", "storage", "system", "networks", "losses", "dataloaders"},
+    "engine": {"command_line", "inference", "pictures", "storage", "system", "networks", "losses", "dataloaders"},
     "preparation": {"pictures", "storage", "dataloaders"},
-    "evaluation": {"engine", "command_line", "pictures", "storage", "system", "networks", "metrics", "dataloaders"},
-    "prediction": {"evaluation", "val", "preparation", "pictures", "storage", "networks", "metrics", "dataloaders"},
-    "reporting": {"evaluation", "val", "command_line", "pictures", "storage", "dataloaders"},
+    "evaluation": {"engine", "command_line", "inference", "pictures", "storage", "system", "networks", "metrics", "dataloaders"},
+    "prediction": {"evaluation", "inference", "pictures", "storage", "networks", "metrics", "dataloaders"},
+    "reporting": {"evaluation", "command_line", "pictures", "storage", "dataloaders"},
     "sweeps": {"command_line", "storage", "system", "dataloaders"},
     "train": {"engine", "losses", "networks", "dataloaders"},
 }

@@ -20,7 +20,7 @@ from dataloaders.augmentation.recipes import RECIPES
 from dataloaders.catalog import DATA_SETS, EVERY, described, open_source
 from dataloaders.errors import UserError
 from dataloaders.layouts import la
-from val_2D import to_training_size
+from inference import inference_of
 
 
 @pytest.mark.parametrize("data", EVERY, ids=lambda data: data.reader.__name__)
@@ -41,8 +41,8 @@ def test_pixels_are_what_the_description_says(name, write, dtype, tmp_path):
 def test_stored_whole_numbers_are_no_photograph():
     """Whether values are divided by 255 is said by the data set, not by the type of an array."""
     pixels = np.full((1, 1, 4, 4), 51, np.uint8)
-    assert to_training_size(pixels, DATA_SETS["ACDC"], (4, 4)).unique().tolist() == [51]
-    grey = to_training_size(pixels, DATA_SETS["DAGM"], (4, 4))
+    stored, grey = (inference_of(DATA_SETS[name], (4, 4), None, torch.device("cpu")).inputs(pixels) for name in ("ACDC", "DAGM"))
+    assert stored.unique().tolist() == [51]
     assert torch.allclose(grey, torch.tensor((0.2 - 0.5314) / 0.1357))
 
 

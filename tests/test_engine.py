@@ -289,10 +289,11 @@ def test_the_digest_covers_what_decides_weights_and_the_chosen_step_and_nothing_
     shutil.copytree(CODE, tmp_path / "code", ignore=shutil.ignore_patterns("__pycache__", "*.json", "lists"))
     script = tmp_path / "code" / "train_CPS.py"
     before = provenance.code_files(script)
-    decides = ("train_CPS.py", "engine/stage.py", "losses/overlap.py", "networks/unet.py", "metrics/surface.py", "val_2D.py",
+    decides = ("train_CPS.py", "engine/stage.py", "losses/overlap.py", "networks/unet.py", "metrics/surface.py", "inference/cases.py",
                "dataloaders/batches/loader.py", "dataloaders/layouts/acdc.py", "dataloaders/splits/split.py", "system/distributed.py")
     does_not = ("train_MeanTeacher.py", "engine/monitor.py", "pictures/flat.py", "preparation/acdc.py", "reporting/build.py",
-                "prediction/loop.py", "evaluation/results.py", "sweeps/grid.py", "predict.py", "test_2D.py", "storage/logbook.py")
+                "prediction/loop.py", "evaluation/results.py", "sweeps/grid.py", "predict.py", "test_2D.py", "val_2D.py",
+                "storage/logbook.py")
     for name in (*decides, *does_not):
         file = tmp_path / "code" / name
         text = file.read_text()

@@ -19,7 +19,6 @@ from scipy import ndimage
 from dataloaders.errors import UserError
 from storage import checkpoint
 from system.ending import finish_with
-from val_2D import counts_per_image, predict_slices
 
 
 @pytest.fixture(scope="module")
@@ -187,22 +186,6 @@ def test_own_folder(scratch: Path, tiny_folder: Path, tmp_path: Path, monkeypatc
     run = bench.run_folder()
     prediction = np.asarray(Image.open(next((run / "predictions").glob("*_pred.png"))))
     assert prediction.shape == (48, 48) and set(np.unique(prediction)) <= {0, 1}
-
-
-def test_counts_are_those_of_each_image() -> None:
-    rng = np.random.default_rng(0)
-    predicted, reference = rng.integers(0, 3, (2, 4, 9, 7))
-    reference[0, 0, 0] = 255
-    counts = counts_per_image(torch.from_numpy(predicted), torch.from_numpy(reference), 3)
-    for i in range(4):
-        for r in range(3):
-            for p in range(3):
-                assert counts[i, r, p] == ((reference[i] == r) & (predicted[i] == p)).sum()
-
-
-def test_prediction_that_is_not_finite_is_no_background() -> None:
-    with pytest.raises(FloatingPointError):
-        predict_slices(lambda x: torch.full((len(x), 2, 4, 4), float("nan")), torch.zeros(1, 1, 4, 4))
 
 
 def test_resize_is_scipys() -> None:

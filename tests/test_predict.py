@@ -27,7 +27,8 @@ from dataloaders.catalog import named
 from dataloaders.description import NewImage
 from dataloaders.errors import UserError
 from dataloaders.intensities import min_max
-from evaluation.results import finished, predictors
+from evaluation.results import finished, trained
+from inference import inference_of
 from prediction.confidence import apart, borders, disagreement, figures, unlike
 from prediction.files import FULL, picture_overlay
 from prediction.inputs import Entry, Reader, entries_in
@@ -185,10 +186,10 @@ def test_volumes_of_slices_and_the_branches(runs: dict[str, Path], tiny_acdc: Pa
     (row,) = table(tmp_path / "out")
     differ = float(row["disagreement (1 - Dice)"])
     assert 0 < differ <= 1 and ("networks disagree" in row["flags"]) == (differ > 0.5)
-    modules = predictors(finished(run), "best", torch.device("cpu"))
+    modules = trained(finished(run), "best", torch.device("cpu")).predictors
     images = torch.randn(2, 1, 32, 32)
     with torch.no_grad():
-        quoted, each = Networks(modules, "ensemble").logits(images)  # type: ignore[arg-type]
+        quoted, each = Networks(modules, "ensemble").logits(images, lambda module: module)
         assert torch.equal(quoted, modules["ensemble"](images)) and len(each) == 3 and not torch.equal(quoted, each[0])
     assert predicted(run, source, tmp_path / "branch", predictor="branch2") == 0
     assert (tmp_path / "branch" / "overlays" / f"{case}.jpg").stat().st_size > 1000
@@ -271,7 +272,7 @@ def test_what_a_mask_is_written_at() -> None:
     job = SimpleNamespace(flat=False)
     whole = _native(np.full((2, 2, 2, 1), 0.5, np.float32), SimpleNamespace(image=image), job)  # type: ignore[arg-type]
     assert whole.shape == (2, 4, 3, 3) and (whole.sum(0) == 1).all() and whole[1].sum() == 2 and (whole[1][box] == 0.5).all()
-    job = SimpleNamespace(flat=True, reader=Reader(named("ACDC")))
+    job = SimpleNamespace(flat=True, inference=inference_of(named("ACDC"), (256, 256), None, torch.device("cpu")))
     ready = SimpleNamespace(image=NewImage(np.zeros((1, 1, 0, 0)), (216, 216)), inner=(216, 216))
     maps = _native(np.full((2, 1, 256, 256), 0.5, np.float32), ready, job)  # type: ignore[arg-type]
     assert maps.shape == (2, 1, 216, 216) and (maps.sum(0) == 1).all() and (maps[0, 0, -1] == 1).all()

@@ -37,18 +37,6 @@ def load_case(source: Source, case: Case) -> EvaluationCase:
     return EvaluationCase(case, pixels, reference, source.spacing(case), source.affine(case))
 
 
-def load_cases(source: Source, cases: Iterable[Case], what: str) -> list[EvaluationCase]:
-    """All cases; raises one `UserError` with everything that is wrong with any of them. `what` names them: "test cases"."""
-    loaded, problems = [], Problems()
-    for case in cases:
-        try:
-            loaded.append(load_case(source, case))
-        except UserError as error:
-            problems.add(error)
-    problems.raise_any(f"{source.data.name}, {what}")
-    return loaded
-
-
 def problems(source: Source, labeled: Iterable[Case], val: Iterable[Case], unlabeled: Iterable[Case]) -> None:
     """Reads the images of all these cases, labels of labelled and validation cases too; raises one `UserError` with all that is wrong."""
     found = Problems()
@@ -75,3 +63,9 @@ def problems(source: Source, labeled: Iterable[Case], val: Iterable[Case], unlab
     for case in val:
         look(case, True)
     found.raise_any(f"{source.data.name} in {source.root}")
+
+
+def informative_slice(reference: np.ndarray) -> int:
+    """The slice of (S, H, W) with the most foreground, the middle one where there is none."""
+    counts = (np.asarray(reference) % 255 > 0).reshape(len(reference), -1).sum(1)
+    return int(counts.argmax()) if counts.any() else len(reference) // 2

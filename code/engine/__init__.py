@@ -1,6 +1,6 @@
 """A training run and nothing else: options, the loop's other half, stages and what they are fed, rates, precision, what is watched.
 
-May import: `command_line`, `val_2D`, `val_3D`, `pictures`, `storage`, `system`, `dataloaders`, `networks`, `losses`.
+May import: `command_line`, `inference`, `pictures`, `storage`, `system`, `dataloaders`, `networks`, `losses`.
 """
 from command_line.declarations import Count, NotNegative, Positive, Share, Steps, Within
 from command_line.options import Options, Presets, parse

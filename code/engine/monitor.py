@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataloaders.description import DataSet
 from dataloaders.progress import duration
-from inference.windows import Predictor
+from inference import Predictor, Summary, Validator, score_of
+from inference.scoring import WORDS
 from losses.ranks import world
 from pictures.flat import overlay, side_by_side
 from storage.logbook import Logbook
 from system import distributed
-from val_2D import Summary, Validator
-from val_3D import VolumeValidator
 
 NEVER = 2**62
 
@@ -44,8 +44,8 @@ class NotFinite(Exception):
 class Monitor:
     """The eyes of a run. One for all its stages; it looks, and changes nothing."""
 
-    def __init__(self, book: Logbook, classes: tuple[str, ...]):
-        self.book, self.classes = book, classes
+    def __init__(self, book: Logbook, data: DataSet):
+        self.book, self.data, self.classes = book, data, data.classes
         self.loop: Loop | None = None
         """The loop under way; None before the first."""
         self._first_bad: dict[tuple[str, ...], Tensor] = {}
@@ -142,14 +142,16 @@ class Monitor:
         summary = score()
         seconds = time.perf_counter() - began
         values = {f"{metric}/{of}": value for of, metrics in summary.items() for metric, value in metrics.items()
-                  if metric in ("dice", "iou", "hd95_vox", "missed")}
+                  if metric in ("dice", "iou", "miou", "miou_absent_zero", "hd95_vox", "missed")}
         self.book.record(f"validation/{name}", done, {**values, "seconds": seconds})
-        classes = ", ".join(f"{of} {metrics['dice'] or 0:.3f}" for of, metrics in summary.items() if of != "mean")
-        self.say(f"step {done}: validation Dice of {name} {summary['mean']['dice'] or 0:.4f} ({classes})")
-        self._shown["val"] = f"{summary['mean']['dice'] or 0:.3f}"
+        best_by, mean = self.data.evaluation.best_by, score_of(summary, self.data)
+        of_class = "iou" if best_by == "miou" else best_by
+        classes = ", ".join(f"{of} {metrics[of_class] or 0:.3f}" for of, metrics in summary.items() if of != "mean")
+        self.say(f"step {done}: validation {WORDS[best_by]} of {name} {mean:.4f} ({classes})")
+        self._shown["val"] = f"{mean:.3f}"
         return summary, seconds
 
-    def picture_of(self, predictor: Predictor, validator: Validator | VolumeValidator, done: int) -> None:
+    def picture_of(self, predictor: Predictor, validator: Validator, done: int) -> None:
         """A plane of the first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard."""
         pixels, reference, labels = validator.planes(predictor)
         panels = [overlay(pixels, map_) for map_ in (np.zeros_like(labels), reference, labels)]

@@ -10,25 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from dataloaders.description import Item
 from dataloaders.progress import Progress
-from dataloaders.zoom import resize_nearest
 from engine.monitor import Monitor
 from engine.session import Session
-from inference.windows import main_output, sliding_window_scores, window_stride
+from inference import Inference, Predictor
 from pictures.flat import palette
 from storage.checkpoint import write_atomically, write_json
 from system import distributed, faults
-from val_2D import to_training_size
 
 Maps = Mapping[str, Callable[[np.ndarray], np.ndarray]]
 
 
-def write(session: Session, name: str, network: nn.Module, predictor: Callable[[Tensor], Tensor], items: Sequence[Item], maps: Maps,
+def write(session: Session, name: str, network: nn.Module, predictor: Predictor, items: Sequence[Item], maps: Maps,
           mirror: bool, monitor: Monitor) -> list[Item]:
     """The items with `written` and `maps`; see `Run.predict_unlabeled`. Of several processes each makes its share."""
     if not name.isidentifier():
@@ -37,12 +34,13 @@ def write(session: Session, name: str, network: nn.Module, predictor: Callable[[
     made_by = {"weights": digest(network), "mirror": mirror, "maps": sorted(maps), "patch_size": list(session.options.patch_size)}
     distributed.on_first(lambda: _begin(folder, made_by))
     network.eval()
+    inference = replace(session.inference, mirror=mirror)
     todo = [item for item in items if not all(file.exists() for file in _files(folder, item, maps, session.data.dimensions).values())]
     if todo:
         there = f", {len(items) - len(todo)} are there" if len(todo) < len(items) else ""
         monitor.say(f"{name}: {len(todo)} pseudo masks to write{there} ({folder})")
     for item in Progress(distributed.dealt(todo), name, shown=distributed.first()):
-        probabilities = _probabilities(session, predictor, session.source.image(item), mirror)
+        probabilities = _probabilities(inference, predictor, session.source.image(item))
         files = _files(folder, item, maps, session.data.dimensions)
         for key, make in maps.items():
             _put(files[key], np.ascontiguousarray(make(probabilities)))
@@ -96,16 +94,8 @@ def _put(file: Path, array: np.ndarray) -> None:
     write_atomically(file, buffer.getvalue())
 
 
-@torch.no_grad()
-def _probabilities(session: Session, predictor: Callable[[Tensor], Tensor], pixels: np.ndarray, mirror: bool) -> np.ndarray:
+def _probabilities(inference: Inference, predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
     """(classes, *spatial) float32 of an image (C, *spatial), at its own size."""
-    data, options = session.data, session.options
-    if data.dimensions == 3:
-        stride = window_stride(options.stride, options.patch_size)
-        return sliding_window_scores(predictor, torch.from_numpy(pixels), data.num_classes, options.patch_size, stride,
-                                     device=session.device, mirror=mirror).numpy()
-    image = to_training_size(pixels[:, None], data, options.patch_size).to(session.device)
-    flips: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3)) if mirror else ((),)
-    each = [main_output(predictor(image.flip(axes))).float().softmax(1).flip(axes) for axes in flips]
-    height, width = pixels.shape[1:]
-    return resize_nearest(torch.stack(each).mean(0)[0], (height, width), data.resizing).cpu().numpy()
+    if inference.data.dimensions == 3:
+        return inference.probabilities(predictor, pixels)
+    return inference.probabilities(predictor, pixels[:, None])[:, 0]

@@ -20,6 +20,8 @@ from engine.monitor import Monitor
 from engine.saving import snapshot
 from engine.session import Session
 from engine.stage import Stage
+from inference import score_of
+from inference.scoring import WORDS
 from networks.ensembles import ENSEMBLES
 from storage.logbook import Logbook
 from storage.silence import Silence
@@ -32,7 +34,7 @@ class Run(Stage):
     def __init__(self, options: Options):
         session = Session(options)
         book = Logbook(session.folder, options.max_iterations) if distributed.first() else Silence(options.max_iterations)
-        super().__init__(session, Monitor(book, session.data.classes), "", options.max_iterations)
+        super().__init__(session, Monitor(book, session.data), "", options.max_iterations)
         self.stages: list[Stage] = []
         session.resolved.ending.run = self
 
@@ -126,7 +128,7 @@ class Run(Stage):
                     members.append(network)
                 together = ENSEMBLES[how](members).eval()
                 summary = self.scored(name, partial(session.score, self.predictor(together)))
-                scores[name] = summary["mean"]["dice"] or 0.0
+                scores[name] = score_of(summary, session.data)
         if self.quote_by_validation and scores and session.split.selection != "last":
             self.quoted = max(scores, key=lambda name: scores[name])
             self.save_best()
@@ -142,7 +144,7 @@ class Run(Stage):
             f"{duration(whole['validation_seconds'])}.")
         for name, best in self.best_states.items():
             if best["score"] is not None:
-                say(f"Best validation Dice of {name}: {best['score']:.4f} at step {best['step']}.")
+                say(f"Best validation {WORDS[session.data.evaluation.best_by]} of {name}: {best['score']:.4f} at step {best['step']}.")
         self.monitor.book.total = steps
         self.monitor.book.status("done", steps, **whole, peak_memory=peak, stages=costs)
         say(f"Next: python code/test_{session.data.dimensions}D.py --run {os.path.relpath(session.folder)}")

@@ -15,14 +15,12 @@ from dataloaders.description import Case
 from dataloaders.splits.split import SplitRequest, make_split
 from engine.claim import Claim, claim, run_name
 from engine.feeding import Training
-from inference.windows import Predictor, window_stride
+from inference import Predictor, Summary, Validator, inference_of
 from losses.ranks import world
 from storage import provenance
 from storage.folders import model_folder
 from system import distributed
 from system.devices import choose_device, keep_freed_memory, set_determinism
-from val_2D import Summary, Validator
-from val_3D import VolumeValidator
 
 
 class Session:
@@ -51,7 +49,8 @@ class Session:
         self.config = self._config()
         self.claim: Claim | None = distributed.on_first(
             lambda: claim(self.folder, self.config, resolved.defaults, options.fresh, options.accept_changes))
-        self.validator = self._validator() if self.split.val else None
+        self.inference = inference_of(self.data, options.patch_size, options.stride, self.device)
+        self.validator = Validator(self.source, distributed.dealt(self.split.val), self.inference) if self.split.val else None
         self.training = Training(self.source, self.split, options, self.device, self._check_validation)
         self._plan_said = False
 
@@ -71,13 +70,7 @@ class Session:
 
     def _check_validation(self) -> None:
         if self.validator is not None:
-            self.validator.load()
-
-    def _validator(self) -> Validator | VolumeValidator:
-        options, cases = self.options, distributed.dealt(self.split.val)
-        if self.data.dimensions == 2:
-            return Validator(self.source, cases, options.patch_size, self.device)
-        return VolumeValidator(self.source, cases, options.patch_size, window_stride(options.stride, options.patch_size), self.device)
+            self.validator.check()
 
     def score(self, predictor: Predictor) -> Summary:
         """The scores of a predictor on the validation cases, the same on every process; each predicts its share of them."""

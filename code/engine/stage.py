@@ -26,6 +26,7 @@ from engine.monitor import Monitor, NotFinite, scalars
 from engine.saving import Parts, Spent, snapshot
 from engine.schedules import Form, ScheduledOptimizer, ramp
 from engine.session import Session
+from inference import score_of
 from losses import ranks
 from networks.compiling import compiled
 from networks.folding import for_inference
@@ -257,13 +258,13 @@ class Stage:
         for name, network in modules.items():
             network.eval()
             summary = self.scored(name, partial(score, self.predictor(network)))
-            dice = summary["mean"]["dice"] or 0.0
+            achieved = score_of(summary, self.session.data)
             optimizer = self.parts.optimizers.get(name)
             if optimizer is not None and optimizer.plateau:
-                optimizer.plateau.see(dice)
-            if dice > self.best_states.get(name, {}).get("score", -math.inf):
+                optimizer.plateau.see(achieved)
+            if achieved > self.best_states.get(name, {}).get("score", -math.inf):
                 improved = True
-                self.best_states[name] = snapshot(network, done, dice)
+                self.best_states[name] = snapshot(network, done, achieved)
         if modules and distributed.first():
             self.monitor.picture_of(self.predictor(next(iter(modules.values()))), validator, done)
         if improved:
@@ -288,6 +289,7 @@ class Stage:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
                 return folded(images)
 
+        predict.multiple = network.multiple  # type: ignore[attr-defined]
         return predict
 
     # What lies on the disk

@@ -4,13 +4,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import nibabel
 import numpy as np
 from PIL import Image
 
 from dataloaders.description import DataSet
 from dataloaders.geometry import place, reversed_axes
 from dataloaders.reading import EvaluationCase
-from pictures.flat import grey
+from pictures.flat import grey, palette
 
 
 def file_name(case: str) -> str:
@@ -22,13 +23,16 @@ def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray
     """Writes <case>_img, _pred and _gt; True where a volume's spacing is unknown.
 
     Volumes become NIfTI in the place of their image (where nothing is known: 1 mm, and a description that says so); of several
-    channels `_img` has the first. Photographs become PNG whose labels are class ids.
+    channels `_img` has the first. Photographs become PNG whose labels are class ids, in colours where one matrix scores the set.
     """
     stem = folder / file_name(loaded.case.name)
     if data.intensities == "8-bit":
         Image.fromarray(grey(loaded.pixels[:, 0])).save(f"{stem}_img.png")
-        Image.fromarray(predicted[0].astype(np.uint8)).save(f"{stem}_pred.png")
-        Image.fromarray(loaded.reference[0].astype(np.uint8)).save(f"{stem}_gt.png")
+        for suffix, labels in (("pred", predicted), ("gt", loaded.reference)):
+            picture = Image.fromarray(labels[0].astype(np.uint8))
+            if data.evaluation.scored == "matrix":
+                picture.putpalette(palette())
+            picture.save(f"{stem}_{suffix}.png")
         return False
     import SimpleITK  # here alone: it is large, and photographs do not need it
 
@@ -47,3 +51,13 @@ def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray
             volume.SetMetaData("descrip", "spacing unknown; 1 mm is no measurement")
         SimpleITK.WriteImage(volume, f"{stem}_{suffix}.nii.gz", useCompression=True)
     return spacing is None
+
+
+def read_prediction(folder: Path, case: str, data: DataSet) -> np.ndarray:
+    """The label map (S, H, W) or (X, Y, Z) that `write_prediction` wrote of a case."""
+    stem = folder / file_name(case)
+    if data.intensities == "8-bit":
+        with Image.open(f"{stem}_pred.png") as picture:
+            return np.asarray(picture)[None]
+    space = np.asanyarray(nibabel.nifti1.load(f"{stem}_pred.nii.gz").dataobj)
+    return space.transpose() if data.dimensions == 2 else space

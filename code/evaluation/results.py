@@ -5,16 +5,18 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import path
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import networks
+from command_line.declarations import fate_of
+from command_line.options import Options
 from dataloaders.description import Case
 from dataloaders.errors import UserError
 from networks.ensembles import ENSEMBLES
@@ -33,6 +35,14 @@ class TestedRun:
     folder: Path
     config: dict[str, Any]
     status: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of the training that a test has to know. One that came after the run was made has the value that is the default now:
+        so it is for all older runs, here and nowhere else."""
+        known = [name for name, fate in fate_of(Options).items() if fate.tested]
+        defaults = {field.name: field.default for field in dataclasses.fields(Options)}
+        return {name: defaults[name] for name in known} | self.config["options"]
 
 
 class Wanted(Protocol):
@@ -89,18 +99,35 @@ def _fits(run: TestedRun, wanted: Wanted, dimensions: int) -> bool:
     return run.status.get("state") == "done" and run.config["dimensions"] == dimensions and exp and rest
 
 
-def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Callable[[Tensor], Any]]:
-    """What the run evaluates, by name, the method's own first: networks at their best (or last) step, and their ensembles.
+@dataclass(frozen=True)
+class Trained:
+    """What the checkpoints of a run hold, read once."""
+
+    predictors: dict[str, nn.Module]
+    """What the run evaluates, by name, its own first: networks at their best (or last) step, and their ensembles."""
+    chosen: dict[str, tuple[int | None, float | None]]
+    """By network: the best step, and its score on validation cases (None where nothing was validated)."""
+    weights: str
+    """SHA-256 of the file that the weights come from."""
+
+    @property
+    def quoted(self) -> str:
+        """The run's own predictor."""
+        return next(iter(self.predictors))
+
+
+def trained(run: TestedRun, which: str, device: torch.device) -> Trained:
+    """The networks of a run on a device, as testers call them. `which`: best or last.
 
     Raises `Damaged` (exit code 4) where the checkpoint cannot be trusted.
     """
     again = "Train again with --fresh, or test --checkpoint last."
-    best = checkpoint.load(run.folder / "best.pt", again)
+    best, weights = checkpoint.load_known(run.folder / "best.pt", again)
     saved = best["predictors"]
     if which == "last":
         if "weights" in run.config:
             raise UserError(f"{run.folder}: these weights are of another program, which gave one state. Leave out --checkpoint last.")
-        last = checkpoint.load(run.folder / "last.pt", "Train again with --fresh.")
+        last, weights = checkpoint.load_known(run.folder / "last.pt", "Train again with --fresh.")
         state_of = {**{name: entry["state"] for name, entry in last["networks"].items()}, **last["kept"]}
         saved = {name: {**entry, "state": state_of[name]} for name, entry in saved.items()}
     modules: dict[str, nn.Module] = {}
@@ -112,16 +139,16 @@ def predictors(run: TestedRun, which: str, device: torch.device) -> dict[str, Ca
         modules[name] = for_inference(network.to(device))
     for name, how in best["ensembles"].items():
         modules[name] = ENSEMBLES[how]([modules[role] for role in saved]).eval()
-    return {name: modules[name] for name in best["order"]}
+    chosen = {name: (entry["step"], entry["score"]) for name, entry in saved.items()}
+    return Trained({name: modules[name] for name in best["order"]}, chosen, weights)
 
 
-def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, Any], extra: Mapping[str, Any], cases: Sequence[Case],
-           classes: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]], cost: Mapping[str, Any]) -> str:
+def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by: str, summary: Mapping[str, Any],
+           extra: Mapping[str, Any], cases: Sequence[Case], classes: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]],
+           cost: Mapping[str, Any]) -> str:
     """Writes the result of one predictor; gives its path. The method's own predictor has no suffix."""
     config = run.config
-    best = checkpoint.load(run.folder / "best.pt")
-    chosen = {name: {"step": entry["step"], "validation_dice": entry["score"]} for name, entry in best["predictors"].items()}
-    by_validation = all(entry["score"] is not None for entry in best["predictors"].values()) and options.checkpoint == "best"
+    by_validation = all(score is not None for _, score in found.chosen.values()) and options.checkpoint == "best"
     by_test = by_validation and config["split"].get("selection") == "test"
     how = "selected on test (best on the fold that is tested)" if by_test else "best on validation cases" if by_validation else "last step"
     kept = ("method", "data_set", "dimensions", "options", "split", "remarks", "code", "commit", "versions", "machine", "command")
@@ -133,8 +160,8 @@ def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, A
             "processes": config.get("processes", 1),
             "predictor": predictor,
             "selection": config.get("selection") or how,
-            "selected": chosen,
-            "training": {key: run.status.get(key) for key in ("step", "seconds", "waited", "validation_seconds", "peak_memory")},
+            "selected": {name: {"step": step, f"validation_{best_by}": score} for name, (step, score) in found.chosen.items()},
+            "training": training_of(run.status),
             "test": {"date": time.strftime("%Y-%m-%d"), "commit": provenance.commit(), "empty": options.empty,
                      "metrics": options.metric_backend, **cost},
         },
@@ -143,10 +170,18 @@ def record(run: TestedRun, predictor: str, options: Any, summary: Mapping[str, A
         "cases": [{"name": case.name, "group": case.group, "class": of, **score}
                   for case, scores in zip(cases, rows) for of, score in zip(classes, scores)],
     }
-    file = result_path(run.folder, "" if predictor == best["order"][0] else predictor)
+    file = result_path(run.folder, "" if predictor == found.quoted else predictor)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None))
     return path.relpath(file)
+
+
+def training_of(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps, seconds and memory of a training, of all its stages together (as status.json has them since there are stages), and of each
+    where there are several."""
+    stages = status.get("stages", [])
+    whole = {key: status.get(key) for key in ("step", "seconds", "waited", "validation_seconds", "peak_memory")}
+    return {**whole, "stages": stages} if len(stages) > 1 else whole
 
 
 def _plain(value: Any) -> Any:
@@ -191,6 +226,20 @@ def table(summaries: Mapping[str, Mapping[str, Any]], spacings: Sequence[Any], c
                      f"{_number(row['hd95_vox_found'], 2):>7} {_number(row['asd_vox'], 2):>8}")
             lines.append(cells + (f" {_number(row.get(metric), 2):>8}" if metric else "") + f" {row['missed']:>7}")
     lines.append("HD95 and ASD (prediction to reference) count a missed class as the image's diagonal; 'found' leaves missed ones out.")
+    return "\n".join(lines)
+
+
+def matrix_table(summaries: Mapping[str, Mapping[str, Any]], cases: int, config: Mapping[str, Any]) -> str:
+    """The scores of one confusion matrix over the whole set, as they appear on the screen."""
+    lines = [f"{config['method']} on {config['data_set']}, {config['split']['name']} split, one confusion matrix of {cases} test images:",
+             f"{'predictor':<12} {'class':<18} {'IoU':>7} {'Dice':>7}"]
+    for name, summary in summaries.items():
+        for of in [*(key for key in summary if key != "mean"), "mean"]:
+            row = summary[of]
+            lines.append(f"{name:<12} {of:<18} {_number(row['jaccard'], 4):>7} {_number(row['dice'], 4):>7}")
+        mean = summary["mean"]
+        lines.append(f"{name:<12} mIoU {_number(mean['miou'], 4)} without classes that are nowhere, in reference or prediction; "
+                     f"{_number(mean['miou_absent_zero'], 4)} where those count 0")
     return "\n".join(lines)
 
 

@@ -2,31 +2,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import cpu_count, path
+from os import path
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from dataloaders import catalog
-from dataloaders.description import DataSet, Source
+from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 from dataloaders.progress import Progress
-from dataloaders.reading import EvaluationCase, load_cases
+from dataloaders.reading import EvaluationCase
 from dataloaders.splits.split import SplitRequest, check_unseen, test_cases
 from evaluation import results
-from evaluation.export import write_prediction
-from metrics import score_case, summarize
+from evaluation.detection import Found, figures_of, found_in
+from evaluation.export import read_prediction, write_prediction
+from inference import Cases, Inference, inference_of, predicted
+from inference.cases import Ready
+from inference.scoring import Row, case_scores, counts_of, of_matrix
+from inference.threads import WORKERS, in_threads
+from inference.windows import window_stride
+from metrics import largest_component, score_counts, summarize
 from pictures.curves import learning_curves
 from storage.folders import REPOSITORY
 from system.devices import choose_device, peak_memory
-
-Rows = list[list[dict[str, Any]]]
-"""The scores of every class of every case."""
 
 
 @dataclass
@@ -59,84 +60,131 @@ class Opened:
 
     run: results.TestedRun
     options: Any
-    device: torch.device
-    source: Source
-    loaded: list[EvaluationCase]
-    predictors: dict[str, Callable[[torch.Tensor], Any]]
-    """The method's own first."""
+    trained: results.Trained
+    inference: Inference
+    cases: Cases
+    """The test cases, all of which have been read and checked."""
 
     @property
     def data(self) -> DataSet:
-        return self.source.data
+        return self.inference.data
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The options of the training."""
-        return self.run.config["options"]
+    def classes(self) -> Sequence[str]:
+        """Those that are scored: the foreground, or where one matrix scores the set, all."""
+        return self.data.classes if self.data.evaluation.scored == "matrix" else self.data.classes[1:]
 
 
-def open_run(options: TestOptions, dimensions: int) -> Opened:
-    """The run that `options` mean, its test cases (all read and checked) and its networks. Raises `UserError`."""
+def open_run(options: TestOptions, dimensions: int, **how: Any) -> Opened:
+    """The run that `options` mean, its test cases (all read and checked) and its networks. `how`: `inference_of`'s further arguments.
+
+    Raises `UserError`.
+    """
     run = results.choose(options, dimensions)
-    config = run.config
+    config, settings = run.config, run.settings
     print(f"Testing {run.folder}" + ("" if options.run else f" (the newest finished {dimensions}D run that fits)"))
     device = choose_device(options.device)
-    settings = config["options"]
+    stride = how.pop("stride", None) or settings["stride"]
+    if dimensions == 3:
+        check_windows(stride, settings["patch_size"], how["batch"])
     data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
     source = catalog.open_source(data, root, settings)
     cases = test_cases(source, SplitRequest.of(settings))
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
     check_unseen(cases, config["split"])
-    loaded = load_cases(source, Progress(cases, "reading test cases"), "test cases")
-    return Opened(run, options, device, source, loaded, results.predictors(run, options.checkpoint, device))
+    inference = inference_of(source.data, settings["patch_size"], stride, device, **how)
+    streamed = Cases(source, cases, inference)
+    streamed.check("test cases", shown=True)
+    return Opened(run, options, results.trained(run, options.checkpoint, device), inference, streamed)
 
 
-def score(predicted: Sequence[np.ndarray], opened: Opened) -> Rows:
-    """The scores of every class of every case, cases in parallel."""
-    data, options = opened.data, opened.options
-
-    def one(pair: tuple[np.ndarray, EvaluationCase]) -> list[dict[str, Any]]:
-        maps, case = pair
-        flat = data.dimensions == 2 and len(maps) == 1
-        prediction, reference = (maps[0], case.reference[0]) if flat else (maps, case.reference)
-        spacing = case.spacing[-prediction.ndim :] if case.spacing else None
-        return score_case(prediction, reference, data.num_classes, spacing, data.ignored, options.empty, backend=options.metric_backend)
-
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        return list(Progress(pool.map(one, zip(predicted, opened.loaded)), "scoring", len(opened.loaded)))
+def check_windows(stride: Sequence[int] | None, patch: Sequence[int], batch: int) -> None:
+    """Raises `UserError` for steps of a sliding window that do not fit the patch, or for less than one window at once."""
+    steps = window_stride(stride, patch)
+    if len(steps) != len(patch) or any(not 1 <= step <= side for step, side in zip(steps, patch)) or batch < 1:
+        raise UserError(f"--stride {' '.join(map(str, steps))} --sw_batch {batch}: expected three steps, each from 1 to the patch's side "
+                        f"({' '.join(map(str, patch))}), and 1 window or more.")
 
 
-def record(opened: Opened, name: str, rows: Rows, seconds: float, extra: Mapping[str, Any] | None = None,
-           how: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Writes the result file of a predictor, says where, and gives its summary. `how`: in which way cases were predicted."""
-    summary: dict[str, Any] = summarize(rows, opened.data.classes[1:])
-    cost = {"seconds": seconds, "peak_memory": peak_memory(opened.device), "device": str(opened.device), **(how or {})}
-    file = results.record(opened.run, name, opened.options, summary, extra or {}, [one.case for one in opened.loaded],
-                          opened.data.classes[1:], rows, cost)
-    print(f"Scores of {name}: {file}")
-    return summary
+@dataclass(frozen=True)
+class Outcome:
+    """What a test keeps of one case."""
+
+    scores: Row
+    """Of every class."""
+    counts: Row
+    """(K, K) pixel counts, where one matrix scores the set."""
+    images: dict[str, Found]
+    """By size, where the data set has such figures (`Evaluation.detection`)."""
+    spaced: bool
+    """Whether its spacing is known."""
+    guessed: bool
+    """Whether its files had to be written without."""
 
 
-def write_predictions(opened: Opened, predicted: Sequence[np.ndarray]) -> None:
-    """Images, predictions and references as files in the run's folder, and the run's learning curves."""
+def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] | None = None) -> tuple[list[Outcome], dict[str, Any]]:
+    """Predicts and scores every test case with the predictor `name`, and writes its result file; the run's own predictor's label maps
+    too, each when it is there. Gives what was found case by case, and the summary.
+
+    nms: only the largest component of each class is kept. how: in which way cases were predicted, for the result file.
+    """
     folder = opened.run.folder / "predictions"
-    folder.mkdir(exist_ok=True)
-    unknown = 0
-    for maps, one in zip(Progress(predicted, "writing predictions"), opened.loaded):
-        unknown += write_prediction(folder, one, maps, opened.data)
+    write = name == opened.trained.quoted
+    if write:
+        folder.mkdir(exist_ok=True)
+
+    def finish(case: tuple[Ready, np.ndarray]) -> Outcome:
+        return _outcome(opened, *case, nms, folder if write else None)
+
+    began = time.perf_counter()
+    stream = predicted(opened.trained.predictors[name], opened.cases, opened.inference)
+    outcomes = list(Progress(in_threads(finish, stream, WORKERS, WORKERS + 2), name, len(opened.cases)))
+    cost = {"seconds": time.perf_counter() - began, "peak_memory": peak_memory(opened.inference.device),
+            "device": str(opened.inference.device), **(how or {})}
+    rows = [outcome.scores for outcome in outcomes]
+    summary: dict[str, Any] = summarize(rows, opened.classes)
+    if opened.data.evaluation.scored == "matrix":
+        for of, found in of_matrix(np.sum([outcome.counts for outcome in outcomes], 0), opened.data.classes).items():
+            summary[of] |= {**found, "jaccard": found["miou"]} if of == "mean" else {"dice": found["dice"], "jaccard": found["iou"]}
+    images = figures_of([outcome.images for outcome in outcomes], opened.data) if opened.data.evaluation.detection else {}
+    file = results.record(opened.run, opened.trained, name, opened.options, opened.data.evaluation.best_by, summary, images,
+                          opened.cases.cases, opened.classes, rows, cost)
+    print(f"Scores of {name}: {file}")
+    if write:
+        _tell_predictions(opened, folder, sum(outcome.guessed for outcome in outcomes))
+    if images:
+        print(results.defect_lines(images))
+    return outcomes, summary
+
+
+def _outcome(opened: Opened, ready: Ready, maps: np.ndarray, nms: bool, folder: Path | None) -> Outcome:
+    """Of a case whose label maps are there, at the size that the network saw."""
+    data, loaded, options = opened.data, ready.loaded, opened.options
+    labels = opened.inference.native(maps, loaded.reference.shape)
+    if nms:
+        labels = largest_component(labels)
+    guessed = folder is not None and write_prediction(folder, loaded, labels, data)
+    counts = counts_of(labels, loaded.reference, data) if data.evaluation.scored == "matrix" else []
+    scores = score_counts(np.array(counts)) if counts else case_scores(labels, loaded, data, options.empty, options.metric_backend, mm=True)
+    sizes = {"native": labels, **({"training_size": maps} if opened.inference.how == "resized" else {})}
+    images = {size: found_in(of, loaded.reference, data) for size, of in sizes.items()} if data.evaluation.detection else {}
+    return Outcome(scores, counts, images, loaded.spacing is not None, guessed)
+
+
+def _tell_predictions(opened: Opened, folder: Path, guessed: int) -> None:
     print(f"Predictions: {path.relpath(folder)} (<case>_img, _pred, _gt)"
-          + (f"; the spacing of {unknown} cases is unknown, their files say 1 mm and that it is not known" if unknown else ""))
+          + (f"; the spacing of {guessed} cases is unknown, their files say 1 mm and that it is not known" if guessed else ""))
     curves = opened.run.folder / "learning_curves.png"
     if learning_curves(opened.run.folder / "metrics.jsonl", curves):
         print(f"Learning curves: {path.relpath(curves)}")
 
 
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self.began = time.perf_counter()
-
-    def __call__(self) -> float:
-        return time.perf_counter() - self.began
+def extremes(opened: Opened, outcomes: Sequence[Outcome]) -> list[tuple[str, EvaluationCase, np.ndarray, float]]:
+    """The best, the median and the worst case by Dice: a word, the case, its prediction (read from where it was written), its Dice."""
+    dice = [results.case_dice(outcome.scores) for outcome in outcomes]
+    order = [i for i in np.argsort(dice) if not np.isnan(dice[i])] or list(range(len(dice)))
+    chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+    folder = opened.run.folder / "predictions"
+    return [(word, opened.cases.loaded(i), read_prediction(folder, opened.cases.cases[i].name, opened.data), dice[i])
+            for word, i in chosen.items()]

@@ -1,4 +1,4 @@
-"""Predict a volume by sliding window.
+"""Predict a volume, or an image, by sliding window.
 
 The published way (UA-MT, SSL4MIS): overlapping windows of the training patch cover the volume; the probabilities of all windows that see
 a voxel are averaged, and the class with the largest average is taken. Here windows go through the network in batches, and the
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, product
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -37,17 +37,17 @@ def window_stride(stride: Sequence[int] | None, patch: Sequence[int]) -> tuple[i
 def sliding_window(predictor: Predictor, volume: Tensor, num_classes: int, patch: Sequence[int], stride: Sequence[int], *,
                    device: torch.device | None = None, sw_batch: int = 4, gaussian: bool = False, mirror: bool = False,
                    accumulate_on: str = "auto") -> Tensor:
-    """Label map (X, Y, Z) uint8, on the host, of a volume (C, X, Y, Z).
+    """Label map (X, Y, Z) uint8, on the host, of a volume (C, X, Y, Z); an image has the sides (H, W) in place of (X, Y, Z).
 
     Args:
         predictor: windows (B, C, *patch) -> logits (B, num_classes, *patch), or a tuple with these first.
-        patch, stride: voxels along X, Y, Z. Axes shorter than the patch are padded by zeros, half of them (rounded down) before.
+        patch, stride: voxels along each axis. Axes shorter than the patch are padded by zeros, half of them (rounded down) before.
         device: where the predictor works; the volume's own device without it. A volume may stay on the host.
         sw_batch: windows that pass the network together.
         gaussian: windows count more at their centre than at their border (a Gaussian of 1/8 of the patch), else equally.
-        mirror: each window's probabilities are the mean over all eight combinations of flipped axes.
+        mirror: each window's probabilities are the mean over all combinations of flipped axes, eight of a volume.
         accumulate_on: where probabilities are summed: "device", "host", or "auto", which is the device as long as half of its
-            free memory can hold them. They take num_classes x patch[0] x Y x Z floats, however long the volume is along X.
+            free memory can hold them. They take num_classes x patch[0] x Y x Z floats, however long the volume is along its first axis.
 
     Raises ValueError for sizes that do not fit each other, FloatingPointError for logits that are not finite.
     """
@@ -70,17 +70,18 @@ def sliding_window_scores(predictor: Predictor, volume: Tensor, num_classes: int
 @torch.no_grad()
 def _averages(predictor: Predictor, volume: Tensor, num_classes: int, patch: Sequence[int], stride: Sequence[int],
               device: torch.device | None, sw_batch: int, gaussian: bool, mirror: bool, accumulate_on: str) -> Iterator[tuple[int, Tensor]]:
-    """(first plane, averaged probabilities (K, x, Y, Z)) for pieces along X, each as soon as no further window touches it."""
+    """(first plane, averaged probabilities (K, x, Y, Z)) for pieces along the first axis, each as soon as no further window touches it."""
     size = _checked(volume, patch, stride, sw_batch, accumulate_on)
     device = volume.device if device is None else device
     before = [max(n - m, 0) // 2 for n, m in zip(patch, size)]
     after = [max(n - m, 0) - b for n, m, b in zip(patch, size, before)]
-    padded = F.pad(volume, (before[2], after[2], before[1], after[1], before[0], after[0])) if any(after) else volume
+    sides = [side for pair in zip(before[::-1], after[::-1]) for side in pair]
+    padded = F.pad(volume, sides) if any(after) else volume
     shape = padded.shape[1:]
     starts = [window_starts(m, n, step) for m, n, step in zip(shape, patch, stride)]
     profiles = [_profile(n, gaussian) for n in patch]
     # The sums, their shifted copy, and the volume.
-    there = _home_of_sums(accumulate_on, device, 4 * (2 * num_classes * patch[0] * shape[1] * shape[2] + padded.numel()))
+    there = _home_of_sums(accumulate_on, device, 4 * (2 * num_classes * patch[0] * prod(shape[1:]) + padded.numel()))
     if there == device:
         padded = padded.to(device)
     weight = _outer_product(profiles).to(there) if gaussian else None
@@ -91,9 +92,9 @@ def _averages(predictor: Predictor, volume: Tensor, num_classes: int, patch: Seq
     def piece(first: int, planes: int) -> tuple[int, Tensor]:
         """`planes` finished planes from `first`, without what lies in the padding."""
         count = _outer_product([visits[0][first : first + planes], *visits[1:]])
-        inside = slice(before[0], before[0] + size[0]) if planes == patch[0] else slice(None)
+        inside = _box(before, size)
         average = sums[:, :planes] / count
-        return first, average[:, inside, before[1] : before[1] + size[1], before[2] : before[2] + size[2]]
+        return first, average[(slice(None), inside[0] if planes == patch[0] else slice(None), *inside[1:])]
 
     base = 0
     finite = torch.ones((), dtype=torch.bool, device=device)
@@ -101,7 +102,7 @@ def _averages(predictor: Predictor, volume: Tensor, num_classes: int, patch: Seq
     for number in range(0, len(windows), sw_batch):
         corners = windows[number : number + sw_batch]
         batch = torch.stack([padded[(slice(None), *_box(corner, patch))] for corner in corners]).to(device)
-        probabilities = _probabilities(predictor, batch, num_classes, finite, mirror).to(there)
+        probabilities = probabilities_of(predictor, batch, num_classes, finite, mirror).to(there)
         for corner, values in zip(corners, probabilities):
             done = corner[0] - base
             if done:
@@ -117,10 +118,11 @@ def _averages(predictor: Predictor, volume: Tensor, num_classes: int, patch: Seq
 
 
 def _checked(volume: Tensor, patch: Sequence[int], stride: Sequence[int], sw_batch: int, accumulate_on: str) -> tuple[int, ...]:
-    if volume.ndim != 4 or not volume.numel():
-        raise ValueError(f"a volume must be (channels, X, Y, Z) and hold voxels, got {tuple(volume.shape)}")
-    if len(patch) != 3 or len(stride) != 3:
-        raise ValueError(f"patch {tuple(patch)} and stride {tuple(stride)} must have three numbers each, one an axis")
+    if volume.ndim not in (3, 4) or not volume.numel():
+        raise ValueError(f"a volume must be (channels, X, Y, Z), an image (channels, H, W), and hold voxels, got {tuple(volume.shape)}")
+    axes = volume.ndim - 1
+    if len(patch) != axes or len(stride) != axes:
+        raise ValueError(f"patch {tuple(patch)} and stride {tuple(stride)} must have {axes} numbers each, one an axis")
     if any(not 1 <= step <= n for step, n in zip(stride, patch)):
         raise ValueError(f"stride {tuple(stride)}: expected 1 to the patch {tuple(patch)} along each axis; beyond it voxels are left out")
     if sw_batch < 1 or accumulate_on not in ("auto", "device", "host"):
@@ -128,14 +130,16 @@ def _checked(volume: Tensor, patch: Sequence[int], stride: Sequence[int], sw_bat
     return tuple(volume.shape[1:])
 
 
-def _probabilities(predictor: Predictor, batch: Tensor, num_classes: int, finite: Tensor, mirror: bool) -> Tensor:
-    """(B, C, *patch) -> (B, K, *patch) float32; `finite` becomes False where a logit is not."""
-    flips = [axes for n in range(4 if mirror else 1) for axes in combinations((2, 3, 4), n)]
+def probabilities_of(predictor: Predictor, batch: Tensor, num_classes: int, finite: Tensor, mirror: bool) -> Tensor:
+    """(B, C, *sides) -> (B, K, *sides) float32, with `mirror` the mean over all combinations of flipped axes; `finite` becomes False
+    where a logit is not."""
+    axes_there = range(2, batch.ndim)
+    flips = [axes for n in range(len(axes_there) + 1 if mirror else 1) for axes in combinations(axes_there, n)]
     total = None
     for axes in flips:
         logits = main_output(predictor(batch.flip(axes) if axes else batch))
         if logits.shape != (len(batch), num_classes, *batch.shape[2:]):
-            raise ValueError(f"the network gives logits {tuple(logits.shape)} for windows {tuple(batch.shape)} and {num_classes} classes")
+            raise ValueError(f"the network gives logits {tuple(logits.shape)} for images {tuple(batch.shape)} and {num_classes} classes")
         finite &= logits.isfinite().all()
         probabilities = logits.float().softmax(1)
         if total is None:
@@ -172,8 +176,10 @@ def _visits(size: int, starts: Sequence[int], profile: Tensor) -> Tensor:
 
 def _outer_product(vectors: Sequence[Tensor]) -> Tensor:
     """(X,), (Y,), (Z,) -> their outer product (X, Y, Z)."""
-    x, y, z = vectors
-    return x[:, None, None] * y[:, None] * z
+    total = vectors[0]
+    for vector in vectors[1:]:
+        total = total[..., None] * vector
+    return total
 
 
 def _home_of_sums(accumulate_on: str, device: torch.device, needed: int) -> torch.device:

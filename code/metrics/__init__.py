@@ -9,10 +9,10 @@ set, `defects` what is counted by image.
 from metrics.components import largest_component
 from metrics.defects import image_detection, image_flags, simeps_metrics
 from metrics.overlap import confusion_matrix, dataset_overlap, dice, jaccard
-from metrics.scores import published_convention, score_case, summarize
+from metrics.scores import published_convention, score_case, score_counts, summarize
 from metrics.surface import SurfaceMetrics, binary_metrics
 
 __all__ = [
     "SurfaceMetrics", "binary_metrics", "confusion_matrix", "dataset_overlap", "dice", "image_detection", "image_flags", "jaccard",
-    "largest_component", "published_convention", "score_case", "simeps_metrics", "summarize",
+    "largest_component", "published_convention", "score_case", "score_counts", "simeps_metrics", "summarize",
 ]

@@ -98,17 +98,30 @@ def _empty_score(kind: str, empty: str, shape: tuple[int, ...], units: dict[str,
     return {**none, "empty": kind}
 
 
+def score_counts(counts: np.ndarray) -> list[Score]:
+    """What `score_case` gives, from pixel counts (C, C) of a case, rows reference, columns prediction: for every class, background first,
+    `dice`, `jaccard` and `empty`; distances, which counts do not tell, are None."""
+    scores: list[Score] = []
+    for label in range(len(counts)):
+        found, there, both = float(counts[:, label].sum()), float(counts[label].sum()), float(counts[label, label])
+        kind = "" if found and there else "missed" if there else "false" if found else "both"
+        overlap = (None, None) if kind == "both" else (dice_of_counts(found, there, both), jaccard_of_counts(found, there, both))
+        scores.append({"dice": overlap[0], "jaccard": overlap[1], "hd95_vox": None, "asd_vox": None, "empty": kind})
+    return scores
+
+
 def summarize(case_scores: Sequence[Sequence[Score]], class_names: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
     """Means over cases for each class, and under "mean" the mean over the classes of those means (as published).
 
     `case_scores`: for each case what `score_case` gave; `class_names`: the foreground classes in the same order. For each class:
-    the metrics present, `hd95_vox_found` (over cases where both have the class), `missed` (absent from exactly one), `both_empty`,
-    and `n`, the number of cases in the means. Under "mean" the last three are sums over classes. A mean over nothing is None.
+    the metrics that all cases have, `hd95_vox_found` (over cases where both have the class), `missed` (absent from exactly one),
+    `both_empty`, and `n`, the number of cases in the means. Under "mean" the last three are sums over classes. A mean over nothing is None.
     """
     wrong = {len(scores) for scores in case_scores} - {len(class_names)}
     if wrong or not class_names:
         raise ValueError(f"cases with {sorted(wrong)} scores for the {len(class_names)} classes {list(class_names)}.")
-    metrics = [key for key in case_scores[0][0] if key != "empty"] if case_scores else ["dice", "jaccard", "hd95_vox", "asd_vox"]
+    usual = ["dice", "jaccard", "hd95_vox", "asd_vox"]
+    metrics = [key for key in case_scores[0][0] if key != "empty" and all(key in rows[0] for rows in case_scores)] if case_scores else usual
     summary: dict[str, dict[str, float | int | None]] = {"mean": {}}
     for index, name in enumerate(class_names):
         rows = [scores[index] for scores in case_scores]

@@ -1,7 +1,9 @@
 """How several networks predict together."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +15,15 @@ class MeanLogits(nn.Module):
     def __init__(self, members: Sequence[nn.Module]):
         super().__init__()
         self.members = nn.ModuleList(members)
+
+    @property
+    def multiple(self) -> int | tuple[int, ...]:
+        """What sides of an image must be multiples of, for all members (`Network.multiple`)."""
+        each: list[Any] = [member.multiple for member in self.members]
+        axes = max(1 if isinstance(one, int) else len(one) for one in each)
+        sides = zip(*((one,) * axes if isinstance(one, int) else one for one in each))
+        common = tuple(math.lcm(*multiples) for multiples in sides)
+        return common[0] if axes == 1 else common
 
     @staticmethod
     def combine(logits: Sequence[torch.Tensor]) -> torch.Tensor:

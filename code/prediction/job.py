@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dataloaders.description import NewImage
 from dataloaders.errors import UserError
-from dataloaders.zoom import resize_nearest
+from inference import Inference, Predictor
+from inference.predicting import enlarged
 from inference.windows import main_output
 from networks.ensembles import MeanLogits
 from prediction import files
@@ -34,9 +34,9 @@ class Networks:
         """Those that are no ensemble: whose disagreement is told where there are several."""
         return {name: module for name, module in self.modules.items() if not isinstance(module, MeanLogits)}
 
-    def logits(self, slices: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Of the quoted one, and of each single network; an ensemble costs no pass of its own."""
-        each = {id(module): main_output(module(slices)) for module in self.single.values()}
+    def logits(self, slices: Tensor, fitting: Callable[[Predictor], Predictor]) -> tuple[Tensor, list[Tensor]]:
+        """Of the quoted one, and of each single network, `fitting` to slices of these sides; an ensemble costs no pass of its own."""
+        each = {id(module): main_output(fitting(module)(slices)) for module in self.single.values()}
         quoted = self.modules[self.quoted]
         if isinstance(quoted, MeanLogits):
             return quoted.combine([each[id(member)] for member in quoted.members]), list(each.values())
@@ -56,12 +56,12 @@ class Job:
 
     reader: Reader
     networks: Networks
-    patch: Sequence[int]
-    device: torch.device
+    inference: Inference
     save: Sequence[str]
     batch: int
-    window: Mapping[str, Any]
-    """3D: stride, sw_batch, gaussian, mirror, nms."""
+    """Pictures predicted at once."""
+    nms: bool
+    """3D: whether only the largest component of each class is kept."""
     known: Mapping[str, Any]
     """`confidence.profile` of the training."""
     folder: Folder
@@ -79,8 +79,8 @@ class Ready:
     entry: Entry
     stamp: list[list[int]]
     image: NewImage
-    slices: Tensor | None
-    """(S, C, h, w) float32 at training size; None for a 3D run."""
+    inputs: Tensor
+    """What the network is handed (`Inference.inputs`)."""
     inner: tuple[int, ...]
     """(H, W), or (Y, Z), of the pixels as read."""
     seen: tuple[float, float]
@@ -146,14 +146,6 @@ def _native(array: np.ndarray | None, ready: Ready, job: Job) -> np.ndarray | No
             whole[0] = 1
         whole[(..., *image.box)] = array
         return whole
-    array = _resized(array, (ready.inner[0], ready.inner[1]), job.reader.data.resizing)
+    array = job.inference.native(array, ready.inner)
     size = (image.size[-2], image.size[-1])
-    return array if array.shape[-2:] == size else _resized(array, size, "floor")
-
-
-def _resized(array: np.ndarray, size: tuple[int, int], mapping: Any) -> np.ndarray:
-    resized = resize_nearest(array, size, mapping)
-    if array.ndim == 4:
-        # The mapping leaves a last row empty for some sizes: background, as in the mask.
-        resized[0][~resized.any(0)] = files.FULL if array.dtype == np.uint16 else 1
-    return resized
+    return array if array.shape[-2:] == size else enlarged(array, size, "floor")

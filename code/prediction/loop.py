@@ -1,9 +1,7 @@
 """A finished run on new images: read ahead by threads, predicted in batches, written by threads, noted when it is on disk."""
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +10,17 @@ from torch import Tensor
 
 from dataloaders.errors import UserError
 from dataloaders.progress import Progress
-from inference.windows import sliding_window, sliding_window_scores
+from inference.threads import READERS, in_threads
 from metrics import largest_component
 from prediction import files
 from prediction.confidence import figures, look
 from prediction.inputs import Entry, shown
 from prediction.job import Job, Prediction, Ready, write_out
 from prediction.record import Folder, stamp
-from val_2D import to_training_size
 
-THREADS = 3
-"""Files read, and files written, at once."""
-SLICES = 32
-"""Slices of a volume predicted at once, as test_2D does."""
+WRITERS = 3
+"""Files written at once."""
+NOT_FINITE = "the network's output is not finite for this image"
 
 
 @dataclass
@@ -36,34 +32,38 @@ class Report:
     remarks: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Refused:
+    """An entry that cannot be predicted, and why."""
+
+    entry: Entry
+    why: str
+
+
+Outcomes = Iterator[tuple[Ready, Prediction] | Refused]
+
+
 def predict_all(entries: Sequence[Entry], job: Job) -> Report:
-    """Predicts every entry. A file that cannot be read, or that gives no finite output, is noted and passed over."""
+    """Predicts every entry. A file that cannot be read, or that gives no finite output, is noted and passed over.
+
+    A command that is interrupted waits for files half written, and for none that were read ahead.
+    """
     report = Report()
-    predict = _slices_of(job) if job.flat else _volumes_of(job)
-    # A command that is interrupted waits for files half written, and for none that were read ahead.
-    with Progress[Entry](title="predicting", total=len(entries), unit="file") as bar, ThreadPoolExecutor(THREADS) as writers:
-        writing: deque[Future[dict[str, Any]]] = deque()
-        for ready, outcome in predict(_counted(_ahead(entries, lambda entry: prepare(entry, job), job), report, bar)):
-            if isinstance(outcome, str):
-                report.unreadable[ready.entry.name] = outcome
-            else:
-                writing.append(writers.submit(write_out, ready, outcome, job))
-            while len(writing) > 2 * THREADS:
-                _note(writing.popleft().result(), job.folder, report)
+    ahead = job.batch + 2 * READERS if job.flat else 2
+    read = in_threads(lambda entry: _attempt(entry, job), entries, READERS, ahead)
+    outcomes = _by_batches(read, job) if job.flat and job.inference.how != "window" else _one_by_one(read, job)
+    with Progress[Entry](title="predicting", total=len(entries), unit="file") as bar:
+        for row in in_threads(lambda outcome: _written(outcome, job), outcomes, WRITERS, 2 * WRITERS):
+            _note(row, job.folder, report)
             bar.update()
-        while writing:
-            _note(writing.popleft().result(), job.folder, report)
     return report
 
 
-def _counted(read: Iterator[tuple[Entry, Ready | str]], report: Report, bar: Progress) -> Iterator[Ready]:
-    """What could be read; the rest goes to the report."""
-    for entry, outcome in read:
-        if isinstance(outcome, str):
-            report.unreadable[entry.name] = outcome
-            bar.update()
-        else:
-            yield outcome
+def _written(outcome: tuple[Ready, Prediction] | Refused, job: Job) -> dict[str, Any]:
+    """The row of a prediction that is on the disk, or why there is none."""
+    if isinstance(outcome, Refused):
+        return {"file": outcome.entry.name, "unwritten": outcome.why}
+    return write_out(*outcome, job)
 
 
 def _note(row: dict[str, Any], folder: Folder, report: Report) -> None:
@@ -76,29 +76,11 @@ def _note(row: dict[str, Any], folder: Folder, report: Report) -> None:
         report.remarks[remark] = report.remarks.get(remark, 0) + 1
 
 
-def _ahead(entries: Sequence[Entry], read: Callable[[Entry], Ready], job: Job) -> Iterator[tuple[Entry, Ready | str]]:
-    """Entries in order with what was read, or why it could not be; a few are read ahead (of volumes one)."""
-    most = job.batch + 2 * THREADS if job.flat else 2
-
-    def attempt(entry: Entry) -> Ready | str:
-        try:
-            return read(entry)
-        except Exception as error:  # a foreign file must never end a folder of thousands, whatever a decoder raises
-            return reason(error, entry)
-
-    with ThreadPoolExecutor(min(THREADS, most)) as pool:
-        try:
-            waiting: deque[tuple[Entry, Future[Ready | str]]] = deque()
-            for entry in entries:
-                waiting.append((entry, pool.submit(attempt, entry)))
-                if len(waiting) >= most:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _attempt(entry: Entry, job: Job) -> Ready | Refused:
+    try:
+        return prepare(entry, job)
+    except Exception as error:  # a foreign file must never end a folder of thousands, whatever a decoder raises
+        return Refused(entry, reason(error, entry))
 
 
 def reason(error: Exception, entry: Entry) -> str:
@@ -111,88 +93,82 @@ def reason(error: Exception, entry: Entry) -> str:
 
 
 def prepare(entry: Entry, job: Job) -> Ready:
-    """Reads an entry and brings it to training size. Of a picture the pixels themselves are let go, which may be many."""
+    """Reads an entry and makes it ready for the network. Of a picture the pixels themselves are let go, which may be many."""
     stamped = stamp(entry)
     image = job.reader(entry)
-    ready = Ready(entry, stamped, image, None, image.pixels.shape[2:], look(image.pixels, job.reader.data))
-    if job.flat:
-        ready.slices = to_training_size(image.pixels, job.reader.data, job.patch)
-        if image.is_picture:
-            if "overlays" in job.save:
-                ready.under = files.background(image.pixels)
-            image.pixels = image.pixels[:, :, :0, :0].copy()
+    ready = Ready(entry, stamped, image, job.inference.inputs(image.pixels), image.pixels.shape[2:],
+                  look(image.pixels, job.reader.data))
+    if image.is_picture:
+        if "overlays" in job.save:
+            ready.under = files.background(image.pixels)
+        image.pixels = image.pixels[:, :, :0, :0].copy()
     return ready
 
 
-Outcomes = Callable[[Iterable[Ready]], Iterator[tuple[Ready, Prediction | str]]]
-NOT_FINITE = "the network's output is not finite for this image"
+def _by_batches(read: Iterable[Ready | Refused], job: Job) -> Outcomes:
+    """Slices resized, or whole: pictures of equal sides are predicted together up to the batch, a volume by itself, as test_2D does."""
+    waiting: list[Ready] = []
+    for ready in read:
+        if isinstance(ready, Refused):
+            yield ready
+            continue
+        sides = ready.inputs.shape[1:]
+        together = ready.image.is_picture and len(waiting) < min(job.batch, job.inference.together(sides[1:]))
+        if waiting and not (together and waiting[0].image.is_picture and waiting[0].inputs.shape[1:] == sides):
+            yield from _together(waiting, job)
+            waiting = []
+        waiting.append(ready)
+    if waiting:
+        yield from _together(waiting, job)
 
 
-def _slices_of(job: Job) -> Outcomes:
-    """2D: pictures are predicted together up to the batch, a volume by itself, as test_2D does."""
-
-    def together(waiting: list[Ready]) -> Iterator[tuple[Ready, Prediction | str]]:
-        slices = torch.cat([ready.slices for ready in waiting if ready.slices is not None])
-        step = SLICES if len(waiting) == 1 else job.batch
-        pieces = [[part.cpu() if len(slices) > step else part for part in _piece(slices[k : k + step], job)]
-                  for k in range(0, len(slices), step)]
-        probabilities, finite, *masks = (torch.cat(parts) for parts in zip(*pieces))
-        first = 0
-        for ready in waiting:
-            assert ready.slices is not None
-            own = slice(first, first + len(ready.slices))
-            first += len(ready.slices)
-            if not finite[own].all():
-                yield ready, NOT_FINITE
-                continue
-            each = [mask[own] for mask in masks]
-            shares = probabilities[own].transpose(0, 1)
-            told, _ = figures(shares, each[0], each[1:], flat=True)
-            yield ready, Prediction(each[0].cpu().numpy(), told, shares.cpu().numpy() if "probabilities" in job.save else None)
-
-    def outcomes(read: Iterable[Ready]) -> Iterator[tuple[Ready, Prediction | str]]:
-        waiting: list[Ready] = []
-        for ready in read:
-            if not ready.image.is_picture:
-                yield from together([ready])
-                continue
-            waiting.append(ready)
-            if len(waiting) == job.batch:
-                yield from together(waiting)
-                waiting = []
-        if waiting:
-            yield from together(waiting)
-
-    return outcomes
+def _together(waiting: Sequence[Ready], job: Job) -> Outcomes:
+    slices = torch.cat([ready.inputs for ready in waiting])
+    step = job.inference.together(slices.shape[2:])
+    pieces = [[part.cpu() if len(slices) > step else part for part in _piece(images, job)] for images in slices.split(step)]
+    probabilities, finite, *masks = (torch.cat(parts) for parts in zip(*pieces))
+    first = 0
+    for ready in waiting:
+        own = slice(first, first + len(ready.inputs))
+        first += len(ready.inputs)
+        if not finite[own].all():
+            yield Refused(ready.entry, NOT_FINITE)
+            continue
+        each = [mask[own] for mask in masks]
+        shares = probabilities[own].transpose(0, 1)
+        told, _ = figures(shares, each[0], each[1:], flat=True)
+        yield ready, Prediction(each[0].cpu().numpy(), told, shares.cpu().numpy() if "probabilities" in job.save else None)
 
 
 @torch.no_grad()
 def _piece(slices: Tensor, job: Job) -> list[Tensor]:
     """Probabilities (B, K, h, w), whether each image's logits are finite, the mask of the quoted predictor, those of the networks."""
-    quoted, each = job.networks.logits(slices.to(job.device))
+    quoted, each = job.networks.logits(slices.to(job.inference.device), job.inference.fitting)
     masks = [logits.argmax(1).to(torch.uint8) for logits in [quoted, *each]]
     return [quoted.float().softmax(1), quoted.flatten(1).isfinite().all(1), *masks]
 
 
-def _volumes_of(job: Job) -> Outcomes:
-    """3D: sliding window, as test_3D does."""
-    classes, how = job.reader.data.num_classes, {key: value for key, value in job.window.items() if key != "nms"}
+def _one_by_one(read: Iterable[Ready | Refused], job: Job) -> Outcomes:
+    """Volumes, and whatever goes by sliding window, as test_3D does: each network by itself."""
+    networks, inference = job.networks, job.inference
 
-    def mask_of(labels: Tensor) -> Tensor:
-        return torch.from_numpy(largest_component(labels.numpy())) if job.window["nms"] else labels
+    def mask_of(maps: Tensor) -> Tensor:
+        volume = maps if job.flat else maps[0]
+        return torch.from_numpy(largest_component(volume.numpy())) if job.nms else volume
 
-    def predicted(ready: Ready) -> Prediction | str:
-        volume, networks = torch.from_numpy(ready.image.pixels), job.networks
+    for ready in read:
+        if isinstance(ready, Refused):
+            yield ready
+            continue
         try:
-            scores = sliding_window_scores(networks.modules[networks.quoted], volume, classes, job.patch, device=job.device, **how)
+            scores = inference.scores(networks.modules[networks.quoted], ready.inputs)
             labels = mask_of(scores.argmax(0).to(torch.uint8))
-            masks = [labels if name == networks.quoted else
-                     mask_of(sliding_window(module, volume, classes, job.patch, device=job.device, **how))
+            masks = [labels if name == networks.quoted else mask_of(inference.maps(module, ready.inputs))
                      for name, module in networks.single.items() if len(networks.single) > 1]
         except FloatingPointError:
-            return NOT_FINITE
-        told, entropy = figures(scores, labels, masks, flat=False)
-        return Prediction(labels.numpy(), told, scores.numpy() if "probabilities" in job.save else None,
-                          entropy.numpy() if "overlays" in job.save else None)
-
-    return lambda read: ((ready, predicted(ready)) for ready in read)
+            yield Refused(ready.entry, NOT_FINITE)
+            continue
+        shares = scores if job.flat else scores[:, 0]
+        told, entropy = figures(shares, labels, masks, flat=job.flat)
+        yield ready, Prediction(labels.numpy(), told, shares.numpy() if "probabilities" in job.save else None,
+                                entropy.numpy() if "overlays" in job.save and not job.flat else None)

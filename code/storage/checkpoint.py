@@ -142,6 +142,11 @@ def _copy(path: Path, digest: str, to: Path) -> None:
 
 def load(path: Path, again: str = "Start anew with --fresh.") -> dict[str, Any]:
     """Reads one checkpoint, digest first. Raises `Damaged` (code 4) with the cause and `again`, what to do."""
+    return load_known(path, again)[0]
+
+
+def load_known(path: Path, again: str = "Start anew with --fresh.") -> tuple[dict[str, Any], str]:
+    """`load`, and the file's SHA-256."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -149,7 +154,8 @@ def load(path: Path, again: str = "Start anew with --fresh.") -> dict[str, Any]:
     known = _digests(path)
     if not known:
         raise Damaged(path, "its digest file (.sha256) is missing or unreadable, so the checkpoint cannot be verified", again)
-    if hashlib.sha256(content).hexdigest() not in known:
+    found = hashlib.sha256(content).hexdigest()
+    if found not in known:
         if _carries_code(content):
             raise Damaged(path, "this is no checkpoint of ours: it is a pickle that carries code, which was not run", again, hostile=True)
         raise Damaged(path, f"the checkpoint is damaged ({len(content)} bytes do not have the recorded digest)", again)
@@ -161,7 +167,7 @@ def load(path: Path, again: str = "Start anew with --fresh.") -> dict[str, Any]:
         raise Damaged(path, f"this is no readable checkpoint ({type(error).__name__})", again) from error
     if not isinstance(state, dict) or state.get("format") != 1:
         raise Damaged(path, "this is no checkpoint of this program (format 1 expected)", again)
-    return state
+    return state, found
 
 
 HARMLESS_MODULES = ("torch", "torch._utils", "torch.storage", "torch.nn.parameter", "torch._tensor", "torch.serialization", "collections")

@@ -19,7 +19,7 @@ CODE = Path(__file__).resolve().parents[1]
 SHAPING = {
     "engine": "the loop, what it is fed, rates, precision, initial weights; not what only watches, tells or plans",
     "losses": "", "networks": "", "metrics": "they score the validation that chooses the best step, and under plateau the rate",
-    "val_2D.py": "so does how a case is predicted", "val_3D.py": "",
+    "inference": "so does how a case is predicted",
     "system/distributed.py": "which rows a process has, and what is averaged", "system/devices.py": "how repeatably it computes",
     "dataloaders": "which cases, which pixels, which batches; not how the synthetic sets are drawn, which their version tells",
 }

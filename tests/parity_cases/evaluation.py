@@ -1,19 +1,16 @@
 """Metrics, what published evaluations report, and the inference of a volume slice by slice."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from parity_tools import Computed, Golden, Parity
 
+import val_2D
 from dataloaders.catalog import DATA_SETS
-from dataloaders.description import Case
-from dataloaders.reading import EvaluationCase
-from metrics import binary_metrics, confusion_matrix, dice, jaccard, published_convention, score_case, simeps_metrics
+from inference import inference_of
+from metrics import binary_metrics, confusion_matrix, dice, jaccard, simeps_metrics
 from metrics.overlap import abs_ravd, intersection_union_target, stpp_miou, unimatch_miou
-from val_2D import predict_case, to_training_size
 
 DISTANCES = ("hd95", "hd", "asd", "assd")
 
@@ -46,7 +43,7 @@ def conventions(golden: Golden) -> Computed:
         values, raises = [], []
         for prediction, reference in zip(golden["in_prediction"], golden["in_reference"]):
             try:
-                values.append(published_convention(name, prediction, reference))
+                values.append(val_2D.calculate_metric_percase(prediction, reference, name))
                 raises.append(False)
             except ValueError:
                 values.append((np.nan,) * golden[f"out_nan_{name}"].shape[1])
@@ -84,20 +81,18 @@ def defects(golden: Golden) -> Computed:
 
 
 def volume(golden: Golden) -> Computed:
-    data, weight = DATA_SETS["ACDC"], golden.tensor("par_weight")
-    pixels, reference = golden["in_images"][None], golden["in_labels"]
-    slices = to_training_size(pixels, data, golden["par_patch_size"].tolist())
-    case = Case("volume", Path("volume.h5"), Path("volume.h5"), "volume")
-    loaded = EvaluationCase(case, pixels, reference)
-    out: Computed = {"out_resized_0": slices[0, 0]}
+    weight, patch = golden.tensor("par_weight"), golden["par_patch_size"].tolist()
+    inference = inference_of(DATA_SETS["ACDC"], patch, None, torch.device("cpu"))
+    out: Computed = {"out_resized_0": inference.inputs(golden["in_images"][None])[0, 0]}
     for ending in golden.endings("par_bias"):
         bias = golden.tensor(f"par_bias{ending}")
-        _, predicted = predict_case(lambda images, bias=bias: F.conv2d(images, weight, bias, padding=2), loaded,
-                                    golden["par_patch_size"].tolist(), torch.device("cpu"), data, 3)
-        scores = score_case(predicted, reference, len(bias), empty="published")
-        out[f"out_dice_hd95{ending}"] = [(score["dice"], score["hd95_vox"]) for score in scores]
+
+        def net(images: torch.Tensor, bias: torch.Tensor = bias) -> torch.Tensor:
+            return F.conv2d(images, weight, bias, padding=2)
+
+        out[f"out_dice_hd95{ending}"] = val_2D.test_single_volume(golden["in_images"], golden["in_labels"], net, len(bias), patch)
         if not ending:
-            out["out_prediction"] = predicted
+            out["out_prediction"] = val_2D.predict_case(golden["in_images"], net, len(bias), patch)
     return out
 
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from parity_tools import Computed, Golden, Parity
 from torch import Tensor
 
-from inference.windows import sliding_window, sliding_window_scores
+import val_3D
+from inference.windows import sliding_window
 from metrics.components import largest_component
 
 
@@ -28,9 +29,10 @@ def sliding(golden: Golden) -> Computed:
     out: Computed = {}
     for ending in golden.endings("out_labels_"):
         name, classes = ending.rsplit("_c", 1)
-        arguments = (network(golden, int(classes)), golden.tensor(f"in_volume_{name}")[None], int(classes), patch, (xy, xy, z))
-        out[f"out_labels_{ending}"] = sliding_window(*arguments)
-        out[f"out_scores_{ending}"] = sliding_window_scores(*arguments)
+        volume, net = golden[f"in_volume_{name}"], network(golden, int(classes))
+        labels, out[f"out_scores_{ending}"] = val_3D.test_single_case(net, volume, xy, z, patch, int(classes))
+        assert (labels == sliding_window(net, torch.from_numpy(volume)[None], int(classes), patch, (xy, xy, z)).numpy()).all()
+        out[f"out_labels_{ending}"] = labels
     return out
 
 

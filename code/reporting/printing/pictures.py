@@ -16,13 +16,13 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from PIL import Image
 
+from dataloaders.reading import informative_slice
 from pictures.flat import colour_of, grey
 from reporting.printing.drawing import INK, MUTED, Drawing, file_key, short
 from reporting.records import Record
 from reporting.rows import draw_key, said
 from reporting.run_files import predictions
 from reporting.summary import Row, Table
-from val_2D import informative_slice
 
 LARGEST = 288
 """Pixels along the longer side of a picture; finer ones are thinned out."""
