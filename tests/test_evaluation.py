@@ -51,8 +51,12 @@ def with_data(run: Path, root: Path) -> None:
     (run / "config.json").write_text(json.dumps({**config, "root": str(root)}))
 
 
-def test_everything_is_written(copied: Path, tmp_path: Path, tiny_acdc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_is_written(copied: Path, tmp_path: Path, tiny_acdc: Path, capsys: pytest.CaptureFixture[str],
+                               monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read(path))
     assert run_test() == 0
+    assert opened.count("best.pt") == 1, "whatever the number of predictors"
     screen = capsys.readouterr().out
     assert "the newest finished 2D run" in screen and "right ventricle" in screen and "spacing of 1 cases is unknown" in screen
     found = results(tmp_path)

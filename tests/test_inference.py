@@ -1,7 +1,6 @@
 """Cases predicted and scored: resized, whole and by window; by case, image and matrix; streamed, in order, with everything dropped."""
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import weakref
@@ -18,7 +17,7 @@ import networks
 from dataloaders.description import Case, DataSet, Evaluation, Source
 from dataloaders.errors import UserError
 from dataloaders.zoom import resize_nearest
-from inference import Validator, inference_of, score_of
+from inference import Validator, inference_of, score_of, validation
 from inference.scoring import case_scores, counts_of, of_matrix
 from inference.threads import in_threads
 from inference.windows import sliding_window_scores
@@ -263,14 +262,20 @@ def test_nothing_depends_on_what_stays_in_memory(scored):
     assert small(by_colour) == large(by_colour) and small.rows(by_colour) == large.rows(by_colour)
 
 
-def test_large_sets_are_dropped_case_by_case():
-    checked, source = validator(described("whole"), 60, keep=0)
+@pytest.mark.parametrize("count", [30, 120])
+def test_memory_does_not_grow_with_the_number_of_images(count, monkeypatch):
+    """Three pictures are kept; five wait to be predicted, four to be scored; one is under way on either side, one in the network."""
+    monkeypatch.setattr(validation, "WORKERS", 2)
+    checked, source = validator(described("whole", "matrix"), count, keep=9000)
     checked.check()
-    gc.collect()
-    source.most = 0
     checked.rows(by_colour)
     checked.rows(by_colour)
-    assert source.reads.count(7) == 3 and source.most <= 12, "some wait to be predicted, and some to be scored"
+    assert source.reads.count(0) == 1 and source.reads.count(count - 1) == 3 and source.most <= 3 + 5 + 4 + 3
+
+
+def test_large_images_pass_the_network_one_by_one():
+    inference = inference_of(described("whole", "matrix"), PATCH, None, CPU)
+    assert [inference.together(sides) for sides in ((1024, 2048), (512, 512), (256, 256))] == [1, 8, 32]
 
 
 def test_small_sets_are_read_once():

@@ -102,6 +102,14 @@ def test_the_spread_is_that_of_the_row(monkeypatch):
     assert len(reproduction.spread_of(made(0, fold=0)).values) == 1
 
 
+@pytest.mark.parametrize("chosen_by", ["validation_dice", "validation_miou"])
+def test_the_last_step_is_tested_again_whatever_would_have_chosen_the_best(chosen_by):
+    """Of a run without validation both checkpoints are the last step, and best.pt is what was tested."""
+    run = {"test": {"empty": "penalty", "metrics": "numba"}, "selection": "last step"}
+    assert reproduction.testing_words({**run, "selected": {"network": {"step": 3, chosen_by: 0.4}}})[-2:] == ["--checkpoint", "last"]
+    assert "--checkpoint" not in reproduction.testing_words({**run, "selected": {"network": {"step": 3, chosen_by: None}}})
+
+
 def test_what_has_changed():
     then = {"code": "a", "commit": "x", "versions": {"torch": "2.13"}, "machine": {"host": "one", "threads": 1}}
     now = {"code": "b", "commit": "x", "versions": {"torch": "2.13", "scipy": "1.17"}, "machine": {"host": "two", "threads": 1}}

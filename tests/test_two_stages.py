@@ -14,6 +14,7 @@ from harness import Bench, metrics, outcome, together
 from PIL import Image
 
 from engine import saving
+from evaluation.results import training_of
 from pictures.curves import learning_curves, read_curves
 
 WORDS = ("--max_iterations", "6", "--val_every", "3", "--save_every", "2")
@@ -59,6 +60,10 @@ def assert_stages_are_first_class(folder: Path, out: str) -> None:
     stages = status["stages"]
     assert [(stage["stage"], stage["steps"]) for stage in stages] == [("first", 6), ("", 6)] and status["step"] == 12
     assert status["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages))
+    training = training_of(status)
+    assert training["stages"] == stages and training["step"] == 12 and training["seconds"] == status["seconds"]
+    assert training["peak_memory"] == max(stage["peak_memory"] for stage in stages)
+    assert "stages" not in training_of({**status, "stages": stages[:1]}), "of one stage the sums say all"
     assert [line.get("stage", "") for line in metrics(folder) if line["kind"] == "train"] == ["first"] * 3 + [""] * 3
     losses, scores, ends = read_curves(folder / "metrics.jsonl")
     assert ends == {"first": 6} and [step for step, _ in losses["total"]] == [8, 10, 12] and "stage" not in losses

@@ -100,7 +100,7 @@ def testing_words(run: Mapping[str, Any]) -> list[str]:
     """The options of the test, as far as they shape a score."""
     test = run["test"]
     words = ["--empty", test["empty"], "--metric_backend", test["metrics"]]
-    chosen = [entry["validation_dice"] for entry in run.get("selected", {}).values()]
+    chosen = [score for entry in run.get("selected", {}).values() for key, score in entry.items() if key.startswith("validation_")]
     if run["selection"] == "last step" and None not in chosen:
         words += ["--checkpoint", "last"]
     words += [f"--{name}" for name in ("gaussian", "mirror", "nms") if test.get(name)]
