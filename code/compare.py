@@ -32,7 +32,7 @@ from system.jobs import run_all
 
 CODE = Path(__file__).resolve().parent
 ORDER = ("MeanTeacher", "UAMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs",
-         "FixMatchCTA", "SemSim", "EntMin", "DAN", "DCT", "RDrop", "simEps")
+         "FixMatchCTA", "SemSim", "BCP", "ABD", "ABDCrossTeaching", "EntMin", "DAN", "DCT", "RDrop", "simEps")
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 
@@ -61,7 +61,8 @@ TABLES = {
         "This is no published protocol: 64x64 pixels, batches of 8, 2,000 steps, one seed, on CPU cores. The figures say that the methods "
         "run and learn on real images; they are not to be put beside published ones.", "ACDC", "7",
         ("--patch_size", "64", "64", "--batch_size", "8", "--labeled_bs", "4", "--max_iterations", "2000"),
-        {"consistency_rampup": "13", "consistency_start": "67"}, seeds=(1337,), averaged=False),
+        {"consistency_rampup": "13", "consistency_start": "67", "pre_iterations": "667", "displaced_until": "1333"}, seeds=(1337,),
+        averaged=False),
 }
 
 

@@ -33,11 +33,13 @@ Made by `python docs/helpers.py` from the code itself.
 SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Learning from labels", "losses", "", [
         "supervised_loss", "cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class"]),
+    ("Mixtures of two images", "losses.mixtures", "", ["halves", "mixture_loss", "labeled_mixture_loss"]),
     ("Agreement of two predictions", "losses", "The first five are element-wise, since methods weigh and mask them: take `.mean()`.", [
         "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "softmax_dice", "plain_dice", "masked_dice",
         "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
     ("How sure a prediction is", "losses", "", ["entropy_map"]),
-    ("Pseudo-labels", "losses.pseudo_labels", "", ["hard_labels", "relative_confidence", "concentration", "complementary_loss"]),
+    ("Pseudo-labels", "losses.pseudo_labels", "", [
+        "hard_labels", "likeliest", "relative_confidence", "concentration", "complementary_loss"]),
     ("Sums over the batch of all processes", "losses",
      "For what is no mean over rows (a Dice, a mean over the pixels that pass a threshold). With one process they give back what they got.",
      ["batch_sum", "batch_sums", "batch_mean"]),
@@ -53,7 +55,10 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Initial weights", "networks.initial", "", ["start_apart"]),
     ("Strong views", "dataloaders.augmentation.strong_views",
      "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [
-         "recoloured", "mixed_view", "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes"]),
+         "recoloured", "mixed_view", "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view"]),
+    ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box"]),
+    ("Patches that change places", "dataloaders.augmentation.displacement", "", [
+        "check_grid", "sureness", "sure_into_unsure", "unsure_into_sure", "displaced", "cut", "joined"]),
     ("nnU-Net's augmentation of a batch", "dataloaders.augmentation.nnunet", "", ["augment"]),
     ("A learned augmentation", "dataloaders.augmentation.ctaugment", "", ["CTAugment"]),
     ("Ramps", "engine.schedules", "`run.ramp`, below, is the one that heeds `--ramp`.", [

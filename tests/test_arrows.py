@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = ROOT / "code"
 HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
 BELOW: dict[str, set[str]] = {
-    "losses": set(), "metrics": set(), "networks": {"losses"}, "dataloaders": set(),
+    "losses": {"metrics"}, "metrics": set(), "networks": {"losses"}, "dataloaders": set(),
     "inference": {"dataloaders", "metrics"}, "val": {"inference", "dataloaders", "metrics"}, "pictures": {"dataloaders"},
     "system": {"losses", "dataloaders"}, "storage": {"system", "dataloaders"},
     "command_line": {"storage", "system", "dataloaders"},

@@ -112,6 +112,9 @@ CROSS_CONSISTENCY = RAMP | dict(model="unet_cct", feature_noise=0.3, feature_rat
 SEMSIM = dict(decoder_weight=0.5, intra_weight=0.25, cross_weight=0.25, threshold=0.95, regions=4, sharpness=1000.0, feature_dropout=0.5,
               affinity_factor=0.5, semantic_mask="decoder", semantic_targets="hard", agreement="softmax", patch_size=(224, 224),
               batch_size=16, labeled_bs=8, schedule="poly_next")
+COPY_PASTE = dict(u_weight=0.5, largest_component=True, ema_decay=0.99, passes="apart")
+DISPLACED = dict(model2="swin_unet", patch_size=(224, 224), batch_size=16, labeled_bs=8, schedule="poly_next", grid=(4, 4), candidates=4,
+                 displaced_share=0.5)
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
@@ -167,6 +170,20 @@ OWN = {
     },
     "train_FixMatchCTA": {
         "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.0, min_foreground=0.02, schedule="poly_next"),
+    },
+    "train_BCP": {
+        "ACDC": COPY_PASTE | dict(pre_iterations=10000, schedule="constant", part_dice="batch", ema_buffers=True, box=2 / 3),
+        "LA": COPY_PASTE | dict(pre_iterations=2000, max_iterations=15000, part_dice="sample", ema_buffers=False, batch_size=8,
+                                labeled_bs=4),
+        "Pancreas-CT": COPY_PASTE | dict(optimizer="adam", base_lr=1e-3, schedule="constant", batch_size=8, labeled_bs=4,
+                                         pre_iterations=1800, max_iterations=5000),
+    },
+    "train_ABD": {
+        "ACDC": COPY_PASTE | dict(pre_iterations=10000, schedule="constant", part_dice="batch", grid=(4, 4), candidates=4, plain=0.0),
+    },
+    "train_ABDCrossTeaching": {
+        "ACDC": RAMP | DISPLACED | dict(displaced_weight=2.0, displaced_until=20000),
+        "PROMISE12": RAMP | DISPLACED | dict(displaced_weight=1.0, displaced_until=30000, labeled_num="2"),
     },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,

@@ -22,6 +22,7 @@ METHODS = {
     "MeanTeacher": (),
     "UAMT": ("--teacher_passes", "4"),
     "simEps": ("--num_branches", "2"),
+    "BCP": ("--pre_iterations", "2"),
 }
 
 

@@ -96,7 +96,8 @@ def loader_of(fed: Fed, store: Store, labeled: int, options: Options, data: Any,
 def told(fed: Fed, store: Store, labeled: int, options: Options, things: str, where: str) -> list[str]:
     """The lines that tell what a stage is fed. `things`: images or volumes; `where`: for how long, and on what."""
     batch_size, labeled_bs = fed.batch_size or options.batch_size, fed.labeled_bs or options.labeled_bs
-    rows = f"batch {batch_size}, all labelled (--labeled_bs is not used)" if fed.labeled_only else (
+    unused = "" if fed.batch_size else " (--labeled_bs is not used)"
+    rows = f"batch {batch_size}, all labelled{unused}" if fed.labeled_only else (
         f"batch {labeled_bs} labelled + {batch_size - labeled_bs} unlabelled")
     lines = [f"{labeled} labelled and {len(store) - labeled} unlabelled {things} ({store.memory / 2**20:.0f} MiB, {store.place}); {rows}, "
              f"{'x'.join(map(str, options.patch_size))}, {where}."]

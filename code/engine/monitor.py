@@ -152,11 +152,16 @@ class Monitor:
         return summary, seconds
 
     def picture_of(self, predictor: Predictor, validator: Validator, done: int) -> None:
-        """A plane of the first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard."""
+        """A plane of the first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard.
+
+        Of maps of volumes it shows the middle plane along the last axis.
+        """
         pixels, reference, labels = validator.planes(predictor)
         panels = [overlay(pixels, map_) for map_ in (np.zeros_like(labels), reference, labels)]
         self.book.picture("validation", side_by_side(panels), done)
         for name, maps in self._maps.items():
+            if self.data.dimensions == 3 and maps.ndim >= 4:
+                maps = maps[..., maps.shape[-1] // 2]
             flat = maps.float().reshape(-1, *maps.shape[-2:]).cpu().numpy()
             low, high = flat.min(), flat.max()
             self.book.picture(name, np.concatenate(list((flat - low) / max(high - low, 1e-9)), 1), done)

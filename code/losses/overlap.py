@@ -29,13 +29,14 @@ def dice_per_class(probabilities: Tensor, labels: Tensor, smooth: float = 1e-5) 
     return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
-def dice_loss(logits: Tensor, labels: Tensor, class_weight: Tensor | None = None, foreground_only: bool = False) -> Tensor:
+def dice_loss(logits: Tensor, labels: Tensor, class_weight: Tensor | None = None, foreground_only: bool = False,
+              smooth: float = 1e-5) -> Tensor:
     """Soft Dice with squared denominators, mean over all classes, background included (SSL4MIS).
 
     logits (B, C, *spatial), labels (B, *spatial). `class_weight` (C,) multiplies the classes' losses (the divisor stays C);
     `foreground_only` leaves class 0 out (UA-MT on LA).
     """
-    losses = dice_per_class(logits.softmax(1), labels)
+    losses = dice_per_class(logits.softmax(1), labels, smooth)
     if class_weight is not None:
         losses = losses * class_weight
     return losses[1:].mean() if foreground_only else losses.mean()
@@ -72,6 +73,20 @@ def unsquared_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     space = [0, *range(2, logits.dim())]
     overlap, total = batch_sums((probabilities * target).sum(space), (probabilities + target).sum(space))
     return 1 - (2 * overlap / (total + 1e-7)).mean()
+
+
+def sample_dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1e-5) -> Tensor:
+    """1 - (2 sum p y + s) / (sum (p + y) + s) of each class of each sample, sums over its space; mean over classes and samples (BCP on LA).
+
+    A sample all of whose pixels are ignored does not count.
+    """
+    target, counted = one_hot(labels, logits.shape[1])
+    probabilities = logits.softmax(1) * counted
+    space = tuple(range(2, logits.dim()))
+    overlap, total = (probabilities * target).sum(space), (probabilities + target).sum(space)
+    each, there = (1 - (2 * overlap + smooth) / (total + smooth)).mean(1), counted.flatten(1).amax(1)
+    summed, samples = batch_sums((each * there).sum(), there.sum())
+    return summed / samples.clamp(min=1)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

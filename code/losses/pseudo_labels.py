@@ -3,10 +3,13 @@ from __future__ import annotations
 
 from math import log
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from losses.overlap import IGNORED, cross_entropy
 from losses.ranks import batch_mean
+from metrics.components import largest_component
 
 
 def hard_labels(logits: Tensor, confidence: float, unsure: str = "ignore") -> Tensor:
@@ -19,6 +22,16 @@ def hard_labels(logits: Tensor, confidence: float, unsure: str = "ignore") -> Te
     if unsure == "background":
         return labels * (relative_confidence(logits).amax(1) > confidence)
     return labels.masked_fill(top < confidence, IGNORED)
+
+
+def likeliest(logits: Tensor, largest_component_only: bool = False) -> Tensor:
+    """(B, *spatial) likeliest classes, without gradient; of each foreground class of an image its largest connected component alone, if
+    asked for (BCP). Components are found on the host, and those that touch at a corner are one."""
+    labels = logits.detach().argmax(1)
+    if not largest_component_only:
+        return labels
+    kept = [largest_component(one) for one in labels.to(torch.uint8).cpu().numpy()]
+    return torch.from_numpy(np.stack(kept)).to(labels.device, torch.int64)
 
 
 def relative_confidence(logits: Tensor) -> Tensor:

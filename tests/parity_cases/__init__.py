@@ -2,15 +2,26 @@
 
 A later issue moves a line from `LATER` to `BUILT` (or shortens `later`) and adds a function: golden arrays in, computed arrays by name out.
 """
-from parity_cases import baselines, cross_teaching, evaluation, fixmatch, inference, methods, pyramid, shared, simeps, two_networks
+from parity_cases import (
+    baselines,
+    copy_paste,
+    cross_teaching,
+    evaluation,
+    fixmatch,
+    inference,
+    methods,
+    pyramid,
+    shared,
+    simeps,
+    two_networks,
+)
 
 BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
-    **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES,
+    **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES,
 }
 
 LATER = {
-    "bcp_acdc": "BCP", "bcp_la": "BCP", "bcp_masks": "BCP",
     "dssn_city": "DSSN", "dssn_selection": "DSSN", "dssn_voc": "DSSN",
     "focal_loss": "focal loss",
     "ohem_ce": "OHEM cross-entropy",

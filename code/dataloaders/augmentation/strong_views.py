@@ -133,6 +133,23 @@ def mixed_view(images: Tensor, rng: np.random.Generator, mean: Scale = None, std
     return torch.where(box, changed[partner], changed), box, partner
 
 
+def cutout_view(images: Tensor, labels: Tensor, rng: np.random.Generator, mean: Scale = None, std: Scale = None) -> tuple[Tensor, Tensor]:
+    """The strong view of ABD: images (B, C, *sides), and the labels (n, *sides) of the first n of them.
+
+    In half of the images a `cutmix_boxes` is filled with pixels that are 0 or 1 at random, and is background in the label; then all have
+    a jitter (0.8, 0.8, 0.8, 0.2). A volume has one box for all its planes along the last axis, and the jitter's first two steps.
+    """
+    n, sides, volume = len(images), images.shape[2:], images.dim() == 5
+    boxes = cutmix_boxes(rng, n, sides[:2], 0.5, device=images.device)
+    boxes = boxes.unsqueeze(-1).expand(n, 1, *sides) if volume else boxes
+    noise = on(images, rng.integers(0, 2, (n, 1, *sides), np.uint8)).to(images.dtype)
+    cut = torch.where(boxes, normalised(noise, mean, std), images)
+    labels = labels.masked_fill(boxes[: len(labels), 0], 0)
+    if volume:
+        return color_jitter(cut.flatten(3), rng, 0.8, 0.8).view_as(cut), labels
+    return color_jitter(cut, rng, 0.8, 0.8, 0.8, 0.2, 1.0, mean, std), labels
+
+
 # What each step of the jitter does to (B, C, H, W) values in 0..1, by a (B, 1, 1, 1) number; CTAugment uses them too
 
 
