@@ -32,7 +32,7 @@ from system.jobs import run_all
 
 CODE = Path(__file__).resolve().parent
 ORDER = ("MeanTeacher", "UAMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs",
-         "FixMatchCTA", "SemSim", "BCP", "ABD", "ABDCrossTeaching", "EntMin", "DAN", "DCT", "RDrop", "simEps")
+         "FixMatchCTA", "SemSim", "BCP", "ABD", "ABDCrossTeaching", "MCF", "DHC", "EntMin", "DAN", "DCT", "RDrop", "simEps")
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 

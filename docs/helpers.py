@@ -34,8 +34,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Learning from labels", "losses", "", [
         "supervised_loss", "cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class"]),
     ("Mixtures of two images", "losses.mixtures", "", ["halves", "mixture_loss", "labeled_mixture_loss"]),
-    ("Agreement of two predictions", "losses", "The first five are element-wise, since methods weigh and mask them: take `.mean()`.", [
-        "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "softmax_dice", "plain_dice", "masked_dice",
+    ("Agreement of two predictions", "losses", "The first six are element-wise, since methods weigh and mask them: take `.mean()`.", [
+        "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "sharpened", "softmax_dice", "plain_dice", "masked_dice",
         "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
     ("How sure a prediction is", "losses", "", ["entropy_map"]),
     ("Pseudo-labels", "losses.pseudo_labels", "", [
@@ -43,6 +43,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Sums over the batch of all processes", "losses",
      "For what is no mean over rows (a Dice, a mean over the pixels that pass a threshold). With one process they give back what they got.",
      ["batch_sum", "batch_sums", "batch_mean"]),
+    ("Weights of classes", "losses.class_weights", "The first two are classes with `seen`, to be kept by `run.keep` (DHC).", [
+        "DifficultyWeights", "FrequencyWeights", "by_frequency", "hard_dice", "weighted_cross_entropy", "weighted_dice"]),
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
@@ -52,7 +54,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
         "frozen_copy", "ema_update", "average_weights"]),
-    ("Initial weights", "networks.initial", "", ["start_apart"]),
+    ("Initial weights", "networks.initial", "", ["start_apart", "start_kaiming"]),
     ("Strong views", "dataloaders.augmentation.strong_views",
      "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [
          "recoloured", "mixed_view", "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view"]),
@@ -62,7 +64,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("nnU-Net's augmentation of a batch", "dataloaders.augmentation.nnunet", "", ["augment"]),
     ("A learned augmentation", "dataloaders.augmentation.ctaugment", "", ["CTAugment"]),
     ("Ramps", "engine.schedules", "`run.ramp`, below, is the one that heeds `--ramp`.", [
-        "sigmoid_rampup", "linear_rampup", "cosine_rampdown"]),
+        "sigmoid_rampup", "linear_rampup", "cosine_rampdown", "epoch_before"]),
     ("Metrics", "metrics", "NumPy arrays in, numbers out. Validation and tests call them; a method seldom does.", [
         "dice", "jaccard", "binary_metrics", "score_case", "summarize", "largest_component"]),
 ]
@@ -79,7 +81,7 @@ The labelled rows stand first.
 |---|---|
 """
 OF_A_RUN = ["network", "keep", "optimizer", "compiled", "evaluates", "batches", "ramp", "update", "after_step", "finish", "say", "refuse",
-            "stage", "best", "items", "predict_unlabeled"]
+            "stage", "best", "items", "class_counts", "predict_unlabeled"]
 OF_A_BATCH = ["images", "labels", "labeled", "unlabeled", "n_labeled", "rng", "shared_rng", "step", "epoch", "last_of_epoch", "cases",
               "maps", "views", "mates", "strong"]
 

@@ -82,7 +82,7 @@ def difference(name: str, got: Any, want: np.ndarray, tolerances: Mapping[str, A
     default = SINGLE if want.dtype == np.float32 else DOUBLE
     ours = ~np.ma.getmaskarray(got)
     got, want = np.asarray(got)[ours], want[ours]
-    if want.dtype.kind in "uib":
+    if want.dtype.kind in "uibU":
         wrong = int((got != want).sum())
         return f"{name}: {wrong} of {want.size} elements differ (none may)" if wrong else ""
     got, want = got.astype(float), want.astype(float)

@@ -12,7 +12,7 @@ from networks import build, names
 from networks.enet import unpool
 from networks.folding import for_inference
 
-IMAGES = ["attention_unet_2D", "efficient_unet", "enet", "pnet"]
+IMAGES = ["attention_unet_2D", "efficient_unet", "enet", "pnet", "resvnet_2D"]
 
 
 def parameters(network):
@@ -27,7 +27,7 @@ def outline(name, **arguments):
 
 @pytest.mark.parametrize("name, count, buffers, gflop", [
     ("enet", 349_284, 8_696, 0.931), ("pnet", 486_596, 1_290, 63.460), ("attention_unet_2D", 1_836_376, 3_462, 6.035),
-    ("efficient_unet", 13_158_236, 89_368, 7.600),
+    ("efficient_unet", 13_158_236, 89_368, 7.600), ("resvnet_2D", 6_070_324, 10_386, 12.224),
 ])
 def test_exact_numbers_and_shape_at_the_published_sides(name, count, buffers, gflop):
     network = outline(name)
@@ -115,7 +115,7 @@ def test_rates_of_dropout_and_their_scale():
         return [m.p for m in outline(name, dropout=scale).modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
 
     published = {"enet": [0.01] * 5 + [0.1] * (1 + 16 + 3 + 2), "pnet": [0.3] * 2, "attention_unet_2D": [0.05, 0.1, 0.2, 0.3, 0.5],
-                 "efficient_unet": []}
+                 "efficient_unet": [], "resvnet_2D": [0.5]}
     for name in IMAGES:
         assert sorted(rates(name, 1.0)) == sorted(published[name]) and sorted(rates(name, 0.5)) == sorted(p / 2 for p in published[name])
         assert not rates(name, 0.0)

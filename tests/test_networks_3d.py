@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from networks import BUILDERS, build, names
 
-VOLUMES = ["attention_unet", "nnunet", "unet_3D", "unet_3D_dv_semi", "vnet", "voxresnet"]
+VOLUMES = ["attention_unet", "nnunet", "resvnet", "unet_3D", "unet_3D_dv_semi", "vnet", "voxresnet"]
 SMALL = dict.fromkeys(VOLUMES, (16, 16, 32)) | {"nnunet": (4, 64, 128), "nnunet_2D": (64, 128)}
 
 
@@ -32,6 +32,7 @@ def main(logits):
 @pytest.mark.parametrize("name, classes, count, buffers", [
     ("vnet", 2, 9_448_866, 5629), ("unet_3D", 2, 5_884_050, 0), ("unet_3D_dv_semi", 2, 5_884_504, 0), ("unet_3D_dv_semi", 3, 5_884_748, 0),
     ("attention_unet", 2, 6_469_328, 1353), ("voxresnet", 2, 1_992_578, 0), ("nnunet", 2, 30_446_256, 0), ("nnunet_2D", 2, 10_726_064, 0),
+    ("vnet_32", 2, 37_777_730, 11_229), ("resvnet", 2, 17_930_354, 10_386),
 ])
 def test_exact_number_of_parameters_and_buffers(name, classes, count, buffers):
     network = outline(name, in_channels=1, num_classes=classes)
@@ -96,7 +97,7 @@ def test_rates_of_dropout_and_their_scale():
     def rates(name, scale):
         return [m.p for m in outline(name, dropout=scale).modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
 
-    published = {"vnet": [0.5], "unet_3D": [0.3], "unet_3D_dv_semi": [0.5, 0.3, 0.2, 0.1]}
+    published = {"vnet": [0.5], "resvnet": [0.5], "unet_3D": [0.3], "unet_3D_dv_semi": [0.5, 0.3, 0.2, 0.1]}
     for name in VOLUMES:
         expected = published.get(name, [])
         assert rates(name, 1.0) == expected and rates(name, 0.5) == [p / 2 for p in expected]

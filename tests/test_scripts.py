@@ -185,6 +185,14 @@ OWN = {
         "ACDC": RAMP | DISPLACED | dict(displaced_weight=2.0, displaced_until=20000),
         "PROMISE12": RAMP | DISPLACED | dict(displaced_weight=1.0, displaced_until=30000, labeled_num="2"),
     },
+    "train_MCF": {
+        "LA": dict(model2="resvnet", correction=0.5, temperature=0.1, consistency=0.1, consistency_rampup=40.0, labeled_num="16",
+                   schedule="step_late", augment="crop"),
+    },
+    "train_DHC": {
+        "BraTS2019": dict(model="vnet_32", base_lr=0.03, schedule="poly_epochs", consistency=0.1, difficulty_keep=0.98, frequency_keep=0.99,
+                          least_count=0.0),
+    },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
         "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),

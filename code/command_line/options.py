@@ -51,8 +51,8 @@ class Options:
     """Name of the experiment. Without it: <data set>/<method>."""
     model: Annotated[str, MODEL] = "unet"
     """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), attention_unet_2D, efficient_unet, enet,
-    pnet, swin_unet, nnunet_2D. Volumes: vnet, unet_3D, attention_unet, voxresnet, nnunet. Several heads, for methods that read them:
-    unet_ds, unet_urpc, unet_cct, unet_3D_dv_semi."""
+    pnet, resvnet_2D, swin_unet, nnunet_2D. Volumes: vnet, resvnet, unet_3D, attention_unet, voxresnet, nnunet. Several heads, for
+    methods that read them: unet_ds, unet_urpc, unet_cct, unet_3D_dv_semi."""
     pretrained: Path | None = None
     """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
     efficientnet-b3-5fb5a3c3.pth). Without it: from scratch."""
@@ -100,8 +100,9 @@ class Options:
     """Learning rate at the start."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay."""
-    schedule: Literal["poly", "poly_next", "step", "plateau", "constant"] = "poly"
-    """Learning rate: poly decay (two published orders), a tenth each 2500 steps, a tenth when validation stalls, or constant."""
+    schedule: Literal["poly", "poly_next", "poly_epochs", "step", "step_late", "plateau", "constant"] = "poly"
+    """Learning rate: poly decay (two published orders, or in 300 stairs), a tenth each 2500 steps (two orders), a tenth when
+    validation stalls, or constant."""
     patience: Steps = 50
     """With --schedule plateau: validations without a rise before the rate falls."""
     steps_per_epoch: Count | None = None

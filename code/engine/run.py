@@ -47,6 +47,12 @@ class Run(Stage):
         """The labelled, or the unlabelled, training images (slices of volumes that are trained slice by slice), in published order."""
         return self.session.training.items(labeled)
 
+    def class_counts(self) -> np.ndarray:
+        """How many pixels of each class the labelled training images have, as stored; (classes,) int64."""
+        labels = (self.session.training.source.label(item) for item in self.items(True))
+        counts = [np.bincount(label.ravel(), minlength=256) for label in labels if label is not None]
+        return np.sum(counts, 0)[: self.data.num_classes]
+
     def say(self, text: str) -> None:
         """A line on the screen and in log.txt."""
         self.monitor.say(text)

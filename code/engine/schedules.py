@@ -49,6 +49,20 @@ def _step(step: int, base: float, total: int) -> float:
     return base * 0.1 ** (step // 2500)
 
 
+def _step_delayed(step: int, base: float, total: int) -> float:
+    return _step(max(step - 1, 0), base, total)
+
+
+EPOCHS = 300
+"""Of a training by DHC's protocol."""
+
+
+def epoch_before(step: int, total: int, epochs: int = EPOCHS) -> int:
+    """Of a training of `total` steps in so many epochs, the epoch before that of a step, the first for the first (DHC, which sets rate and
+    weight at the end of an epoch from its number)."""
+    return max(step * epochs // total - 1, 0)
+
+
 def _constant(step: int, base: float, total: int) -> float:
     return base
 
@@ -57,7 +71,9 @@ SCHEDULES: dict[str, Callable[[int, float, int], float]] = {
     # rate in force while iteration `step` makes its optimizer step
     "poly": _poly_delayed,  # set after the step from the old counter: the first two steps share a rate (most of SSL4MIS)
     "poly_next": lambda step, base, total: poly(base, step, total),  # set from the new counter (CPS, cross teaching, R-Drop)
+    "poly_epochs": lambda step, base, total: poly(base, epoch_before(step, total), EPOCHS),  # in stairs (DHC)
     "step": _step,  # a tenth after every 2500 steps (UA-MT on LA)
+    "step_late": _step_delayed,  # the same, one step later (MCF)
     "constant": _constant,
     "plateau": _constant,  # lowered by `Plateau`, which sees the validation score
 }

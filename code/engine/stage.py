@@ -132,7 +132,7 @@ class Stage:
     def evaluates(self, by_validation: object = False, **predictors: nn.Module | str) -> None:
         """What is validated and tested; the first named is the method's own number, or the best by validation.
 
-        A network keeps its own best. A string combines all networks named here: "mean_logits".
+        A network keeps its own best. A string combines all networks named here: "mean_logits", "mean_probabilities".
         """
         self.evaluated, self.quote_by_validation = predictors, bool(by_validation)
 

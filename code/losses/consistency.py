@@ -5,6 +5,11 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
+def sharpened(logits: Tensor, temperature: float) -> Tensor:
+    """p^(1/T) / sum_c p^(1/T) of p = softmax(logits): (B, C, *spatial); 1 leaves p as it is, towards 0 it becomes one-hot."""
+    return (logits / temperature).softmax(1)
+
+
 def softmax_mse(logits: Tensor, target_logits: Tensor) -> Tensor:
     """(softmax a - softmax b)^2, element-wise: (B, C, *spatial)."""
     return (logits.softmax(1) - target_logits.softmax(1)) ** 2

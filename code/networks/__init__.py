@@ -17,6 +17,7 @@ from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.passes import logits_of
 from networks.perturbations import noisy
 from networks.pnet import PNet
+from networks.resvnet import ResVNet2D, ResVNet3D
 from networks.sfm import SFM
 from networks.swin_unet import SwinUNet
 from networks.unet import UNet
@@ -37,10 +38,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "enet": ENet,
     "pnet": PNet,
     "attention_unet_2D": AttentionUNet2D,
+    "resvnet_2D": ResVNet2D,
     "unet_3D": UNet3D,
     "unet_3D_dv_semi": UNet3DPyramid,
     "attention_unet": AttentionUNet3D,
     "vnet": VNet,
+    "vnet_32": partial(VNet, filters=32),
+    "resvnet": ResVNet3D,
     "voxresnet": VoxResNet,
     "nnunet": NNUNet3D,
     "discriminator_2D": partial(Discriminator, 2),

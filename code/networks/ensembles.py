@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 
-class MeanLogits(nn.Module):
-    """The mean of several networks' logits; (B, C, H, W) -> (B, K, H, W) float32."""
+class Ensemble(nn.Module):
+    """Several networks as one; (B, C, *sides) -> (B, K, *sides) float32."""
 
     def __init__(self, members: Sequence[nn.Module]):
         super().__init__()
@@ -25,13 +25,29 @@ class MeanLogits(nn.Module):
         common = tuple(math.lcm(*multiples) for multiples in sides)
         return common[0] if axes == 1 else common
 
-    @staticmethod
-    def combine(logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """From the members' logits for the same images."""
-        return torch.stack([one.float() for one in logits]).mean(0)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.combine([member(x) for member in self.members])
 
+    @staticmethod
+    def combine(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Logits of all from those of each, for the same images."""
+        raise NotImplementedError
 
-ENSEMBLES = {"mean_logits": MeanLogits}
+
+class MeanLogits(Ensemble):
+    """The mean of the networks' logits."""
+
+    @staticmethod
+    def combine(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([one.float() for one in logits]).mean(0)
+
+
+class MeanProbabilities(Ensemble):
+    """Logits whose softmax is the mean of the networks' softmaxes."""
+
+    @staticmethod
+    def combine(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([one.float().log_softmax(1) for one in logits]).logsumexp(0) - math.log(len(logits))
+
+
+ENSEMBLES: dict[str, type[Ensemble]] = {"mean_logits": MeanLogits, "mean_probabilities": MeanProbabilities}

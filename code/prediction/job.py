@@ -14,7 +14,7 @@ from dataloaders.errors import UserError
 from inference import Inference, Predictor
 from inference.predicting import enlarged
 from inference.windows import main_output
-from networks.ensembles import MeanLogits
+from networks.ensembles import Ensemble
 from prediction import files
 from prediction.confidence import Figures, apart, unlike
 from prediction.inputs import Entry, Reader, shown
@@ -32,13 +32,13 @@ class Networks:
     @property
     def single(self) -> dict[str, nn.Module]:
         """Those that are no ensemble: whose disagreement is told where there are several."""
-        return {name: module for name, module in self.modules.items() if not isinstance(module, MeanLogits)}
+        return {name: module for name, module in self.modules.items() if not isinstance(module, Ensemble)}
 
     def logits(self, slices: Tensor, fitting: Callable[[Predictor], Predictor]) -> tuple[Tensor, list[Tensor]]:
         """Of the quoted one, and of each single network, `fitting` to slices of these sides; an ensemble costs no pass of its own."""
         each = {id(module): main_output(fitting(module)(slices)) for module in self.single.values()}
         quoted = self.modules[self.quoted]
-        if isinstance(quoted, MeanLogits):
+        if isinstance(quoted, Ensemble):
             return quoted.combine([each[id(member)] for member in quoted.members]), list(each.values())
         return each[id(quoted)], list(each.values())
 

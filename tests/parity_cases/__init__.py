@@ -6,9 +6,11 @@ from parity_cases import (
     baselines,
     copy_paste,
     cross_teaching,
+    dhc,
     evaluation,
     fixmatch,
     inference,
+    mcf,
     methods,
     pyramid,
     shared,
@@ -18,7 +20,7 @@ from parity_cases import (
 
 BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
-    **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES,
+    **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES,
 }
 
 LATER = {
