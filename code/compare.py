@@ -31,8 +31,8 @@ from system.ending import finish_with
 from system.jobs import run_all
 
 CODE = Path(__file__).resolve().parent
-ORDER = ("MeanTeacher", "UAMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs",
-         "FixMatchCTA", "SemSim", "BCP", "ABD", "ABDCrossTeaching", "MCF", "DHC", "EntMin", "DAN", "DCT", "RDrop", "simEps")
+ORDER = ("MeanTeacher", "UAMT", "ACMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs", "FixMatchCTA",
+         "SemSim", "BCP", "ABD", "ABDCrossTeaching", "MCF", "DHC", "ADMT", "CrossMatch", "EntMin", "DAN", "DCT", "RDrop", "simEps")
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 

@@ -37,7 +37,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Agreement of two predictions", "losses", "The first six are element-wise, since methods weigh and mask them: take `.mean()`.", [
         "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "sharpened", "softmax_dice", "plain_dice", "masked_dice",
         "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
-    ("How sure a prediction is", "losses", "", ["entropy_map"]),
+    ("How sure a prediction is", "losses", "", ["entropy_map", "entropy_bits"]),
     ("Pseudo-labels", "losses.pseudo_labels", "", [
         "hard_labels", "likeliest", "relative_confidence", "concentration", "complementary_loss"]),
     ("Sums over the batch of all processes", "losses",
@@ -48,6 +48,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
+    ("Where a prediction is ambiguous", "losses.ambiguity", "AC-MT's measures beyond entropy.", [
+        "far_from_prototype", "rectified_labels", "prototypes", "distances", "label_errors", "confident_joint"]),
     ("Passes through a network", "networks",
      "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
      "their composition.", ["logits_of", "noisy"]),
@@ -57,10 +59,13 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Initial weights", "networks.initial", "", ["start_apart", "start_kaiming"]),
     ("Strong views", "dataloaders.augmentation.strong_views",
      "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [
-         "recoloured", "mixed_view", "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view"]),
+         "recoloured", "mixed_view", "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view",
+         "cutmix_view", "beta_boxes", "inside"]),
     ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box"]),
     ("Patches that change places", "dataloaders.augmentation.displacement", "", [
         "check_grid", "sureness", "sure_into_unsure", "unsure_into_sure", "displaced", "cut", "joined"]),
+    ("Strong views of volumes", "dataloaders.augmentation.strong_volumes", "Give `batch.rng`.", [
+        "contrast_view", "field_view", "view_with_boxes"]),
     ("nnU-Net's augmentation of a batch", "dataloaders.augmentation.nnunet", "", ["augment"]),
     ("A learned augmentation", "dataloaders.augmentation.ctaugment", "", ["CTAugment"]),
     ("Ramps", "engine.schedules", "`run.ramp`, below, is the one that heeds `--ramp`.", [

@@ -115,6 +115,11 @@ SEMSIM = dict(decoder_weight=0.5, intra_weight=0.25, cross_weight=0.25, threshol
 COPY_PASTE = dict(u_weight=0.5, largest_component=True, ema_decay=0.99, passes="apart")
 DISPLACED = dict(model2="swin_unet", patch_size=(224, 224), batch_size=16, labeled_bs=8, schedule="poly_next", grid=(4, 4), candidates=4,
                  displaced_share=0.5)
+AC_MT = RAMP | dict(ambiguity="entropy", ema_decay=0.99, noise=0.1, entropy_start=0.75, entropy_end=None, certainty=0.1,
+                    clear_entropy="own")
+AD_MT = dict(consistency=2.0, ema_decay=0.99, own_class="mixed")
+AD_MT_3D = AD_MT | dict(consistency_rampup=40.0, confidence=0.8, pseudo_loss="ce", max_iterations=15000, schedule="poly", dice="squared")
+CROSS_MATCH = dict(confidence=0.95, confidence_rise=0.0, confidence_unit="1", distillation=0.5, eta=0.3, feature_dropout=(0.25, 0.75))
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
@@ -130,6 +135,18 @@ OWN = {
     },
     "train_UAMT": {
         "ACDC": UA_MT, "BraTS2019": UA_MT, "LA": UA_MT | dict(consistency_rampup=40.0, labeled_num="16"),
+    },
+    "train_ACMT": dict.fromkeys(("ACDC", "BraTS2019"), AC_MT) | {
+        "LA": AC_MT | dict(consistency_rampup=40.0, max_iterations=8000, schedule="poly", dice="squared"),
+    },
+    "train_ADMT": {
+        "ACDC": AD_MT | dict(consistency_rampup=50.0, longest_turn=50, confidence=0.95, pseudo_loss="dice"),
+        "LA": AD_MT_3D | dict(longest_turn=19), "Pancreas-CT": AD_MT_3D | dict(longest_turn=14),
+    },
+    "train_CrossMatch": {
+        "ACDC": CROSS_MATCH | dict(max_iterations=29400, nesterov=True, dice="smooth"),
+        "LA": CROSS_MATCH | dict(confidence=0.75, confidence_rise=0.25, confidence_unit="ln2", distillation=1.0, stretch=17 / 14,
+                                 max_iterations=14000, optimizer="adamw", base_lr=1e-3, schedule="poly_next"),
     },
     "train_ICT": {
         "ACDC": RAMP | dict(ict_alpha=0.2, ema_decay=0.99), "BraTS2019": RAMP | dict(ict_alpha=0.2, ema_decay=0.99),

@@ -89,8 +89,9 @@ class Options:
     """Size of the training images in pixels, of volumes in voxels (x y z)."""
     stride: Annotated[tuple[int, ...] | None, Within(1), TESTED] = None
     """Volumes: step of the sliding window along x y z in validation and tests. Without it: half the patch."""
-    dice: Literal["squared", "foreground", "linear"] = "squared"
-    """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), or linear ones (simEps)."""
+    dice: Literal["squared", "foreground", "linear", "smooth"] = "squared"
+    """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), linear ones (simEps), or squared ones with
+    1e-4 above and below the line (CrossMatch on ACDC)."""
     passes: Literal["joint", "apart"] = "joint"
     """Labelled and unlabelled images go through a network together, or apart, so that batch norm sees them apart (simEps)."""
     ramp: Literal["units", "whole"] = "units"
@@ -98,8 +99,8 @@ class Options:
     (cross_val_dev)."""
     base_lr: Positive = 0.01
     """Learning rate at the start."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay; adamw: decoupled weight decay 1e-2."""
     schedule: Literal["poly", "poly_next", "poly_epochs", "step", "step_late", "plateau", "constant"] = "poly"
     """Learning rate: poly decay (two published orders, or in 300 stairs), a tenth each 2500 steps (two orders), a tenth when
     validation stalls, or constant."""

@@ -41,15 +41,15 @@ def poly(base: float, t: float, total: float) -> float:
     return base * (1.0 - t / total) ** 0.9
 
 
-def _poly_delayed(step: int, base: float, total: int) -> float:
+def _poly_delayed(step: int, base: float, total: float) -> float:
     return poly(base, max(step - 1, 0), total)
 
 
-def _step(step: int, base: float, total: int) -> float:
+def _step(step: int, base: float, total: float) -> float:
     return base * 0.1 ** (step // 2500)
 
 
-def _step_delayed(step: int, base: float, total: int) -> float:
+def _step_delayed(step: int, base: float, total: float) -> float:
     return _step(max(step - 1, 0), base, total)
 
 
@@ -57,17 +57,17 @@ EPOCHS = 300
 """Of a training by DHC's protocol."""
 
 
-def epoch_before(step: int, total: int, epochs: int = EPOCHS) -> int:
+def epoch_before(step: int, total: float, epochs: int = EPOCHS) -> int:
     """Of a training of `total` steps in so many epochs, the epoch before that of a step, the first for the first (DHC, which sets rate and
     weight at the end of an epoch from its number)."""
     return max(step * epochs // total - 1, 0)
 
 
-def _constant(step: int, base: float, total: int) -> float:
+def _constant(step: int, base: float, total: float) -> float:
     return base
 
 
-SCHEDULES: dict[str, Callable[[int, float, int], float]] = {
+SCHEDULES: dict[str, Callable[[int, float, float], float]] = {
     # rate in force while iteration `step` makes its optimizer step
     "poly": _poly_delayed,  # set after the step from the old counter: the first two steps share a rate (most of SSL4MIS)
     "poly_next": lambda step, base, total: poly(base, step, total),  # set from the new counter (CPS, cross teaching, R-Drop)
@@ -132,16 +132,18 @@ class Form:
 
 
 class ScheduledOptimizer:
-    """An optimizer, its base rate and how the rate goes. `state_dict` holds all three. `clip`: largest norm of its gradient."""
+    """An optimizer, its base rate and how the rate goes. `state_dict` holds all three. `clip`: largest norm of its gradient; `stretch`: how
+    many times as long as the training the schedule is."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, base: float, schedule: str, factors: Sequence[float], patience: int = 50,
-                 clip: float | None = None):
+                 clip: float | None = None, stretch: float = 1.0):
         self.optimizer, self.base, self.schedule, self.factors, self.clip = optimizer, base, schedule, list(factors), clip
+        self.stretch = stretch
         self.plateau = Plateau(patience) if schedule == "plateau" else None
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def set_rate(self, step: int, total: int) -> float:
-        rate = self.plateau.rate(self.base) if self.plateau else SCHEDULES[self.schedule](step, self.base, total)
+        rate = self.plateau.rate(self.base) if self.plateau else SCHEDULES[self.schedule](step, self.base, self.stretch * total)
         for group, factor in zip(self.optimizer.param_groups, self.factors):
             group["lr"] = rate * factor
         return rate

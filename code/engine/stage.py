@@ -110,18 +110,19 @@ class Stage:
 
     def optimizer(self, name: str, modules: nn.Module | Sequence[tuple[nn.Module, float]], kind: str | None = None, lr: float | None = None,
                   schedule: str | None = None, momentum: float = 0.9, weight_decay: float | None = None, nesterov: bool = False,
-                  betas: tuple[float, float] = (0.9, 0.999), clip: float | None = None) -> ScheduledOptimizer:
+                  betas: tuple[float, float] = (0.9, 0.999), clip: float | None = None, stretch: float = 1.0) -> ScheduledOptimizer:
         """SGD, Adam or AdamW over a network, or over (network, factor of the rate) pairs.
 
         `kind`, `lr` and `schedule` default to the options, `weight_decay` to 1e-4 (sgd), 0 (adam) or 1e-2 (adamw). `clip`: largest norm of
-        the gradient. A plateau schedule follows the score of the evaluated network `name`.
+        the gradient. `stretch`: how many times as long as the stage the schedule is, so that above 1 it is left before its end. A plateau
+        schedule follows the score of the evaluated network `name`.
         """
         pairs = [(modules, 1.0)] if isinstance(modules, nn.Module) else list(modules)
         groups = [{"params": [p for p in module.parameters() if p.requires_grad]} for module, _ in pairs]
         base = self.options.base_lr if lr is None else lr
         form = Form(kind or self.options.optimizer, momentum, weight_decay, nesterov, betas)
         made = ScheduledOptimizer(form.build(groups, base, self.device), base, schedule or self.options.schedule,
-                                  [factor for _, factor in pairs], self.options.patience, clip)
+                                  [factor for _, factor in pairs], self.options.patience, clip, stretch)
         self.parts.optimizers[name] = made
         return made
 

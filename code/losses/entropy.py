@@ -11,3 +11,8 @@ def entropy_map(probabilities: Tensor) -> Tensor:
     -1e-6 (SSL4MIS).
     """
     return -(probabilities * (probabilities + 1e-6).log()).sum(1, keepdim=True)
+
+
+def entropy_bits(probabilities: Tensor) -> Tensor:
+    """-sum_c p log2(p + 1e-10), in bits: (B, C, *spatial) -> (B, 1, *spatial) (AD-MT)."""
+    return -(probabilities * (probabilities + 1e-10).log2()).sum(1, keepdim=True)

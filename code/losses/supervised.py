@@ -11,9 +11,9 @@ from losses.ranks import batch_sum
 
 DICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared": dice_loss, "foreground": partial(dice_loss, foreground_only=True), "linear": unsquared_dice_loss,
-    "batch": partial(dice_loss, smooth=1e-10), "sample": sample_dice_loss,
+    "smooth": partial(dice_loss, smooth=1e-4), "batch": partial(dice_loss, smooth=1e-10), "sample": sample_dice_loss,
 }
-"""The published forms of the Dice loss: SSL4MIS; UA-MT on LA (class 0 left out); simEps; BCP on ACDC, and on LA."""
+"""The published forms of the Dice loss: SSL4MIS; UA-MT on LA (class 0 left out); simEps; CrossMatch on ACDC; BCP on ACDC, and on LA."""
 
 
 def supervised_loss(logits: Tensor, labels: Tensor, dice: str = "squared") -> Tensor:

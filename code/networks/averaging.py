@@ -31,7 +31,7 @@ def average_weights(teacher: nn.Module, student: nn.Module, decay: float, buffer
     torch._foreach_lerp_(averages, values, 1 - decay)
 
 
-def ema_update(teacher: nn.Module, student: nn.Module, step: int, decay: float, buffers: bool = False) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, step: float, decay: float, buffers: bool = False) -> None:
     """The moving average with warm-up: `average_weights` with a decay of min(1 - 1 / (step + 1), decay) (SSL4MIS).
 
     `step` counts from 0, so the first update copies the student. Published code averages parameters only and leaves the

@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -30,4 +29,4 @@ def feature_dropout(x: Tensor, share: tuple[float, float]) -> Tensor:
 
 def without_channels(maps: Sequence[Tensor], share: float) -> list[Tensor]:
     """Maps (B, C, *sides) with a random share of the channels of each image set to 0 and the others scaled up, each map by itself."""
-    return [F.dropout2d(x, share) for x in maps]
+    return [torch.feature_dropout(x, share, True) for x in maps]

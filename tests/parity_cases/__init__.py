@@ -3,8 +3,11 @@
 A later issue moves a line from `LATER` to `BUILT` (or shortens `later`) and adds a function: golden arrays in, computed arrays by name out.
 """
 from parity_cases import (
+    alternate_teachers,
+    ambiguity,
     baselines,
     copy_paste,
+    cross_match,
     cross_teaching,
     dhc,
     evaluation,
@@ -20,7 +23,8 @@ from parity_cases import (
 
 BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
-    **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES,
+    **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES, **ambiguity.FILES,
+    **alternate_teachers.FILES, **cross_match.FILES,
 }
 
 LATER = {

@@ -212,9 +212,9 @@ def flipped(images: Tensor, mirror: np.ndarray) -> Tensor:
 # Operations on planes (m, *sides), each with (m, ...) numbers
 
 
-def blurred(planes: Tensor, deviations: np.ndarray) -> Tensor:
-    """Gaussians of deviations (m, d) pixels, cut off at 4; border values are repeated outwards."""
-    taps = np.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
+def blurred(planes: Tensor, deviations: np.ndarray, radius: int = BLUR_RADIUS) -> Tensor:
+    """Gaussians of deviations (m, d) pixels, cut off at `radius`; border values are repeated outwards."""
+    taps = np.arange(-radius, radius + 1)
     for axis in range(planes.dim() - 1):
         weights = np.exp(-0.5 * (taps / deviations[:, axis, None]) ** 2)
         kernel = numbers(weights / weights.sum(1, keepdims=True), planes)

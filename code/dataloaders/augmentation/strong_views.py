@@ -88,37 +88,69 @@ def cutout(images: Tensor, rng: np.random.Generator, area: tuple[float, float] =
 
 def cutmix_boxes(rng: np.random.Generator, n: int, sides: Sequence[int], probability: float = 0.5, area: tuple[float, float] = (0.02, 0.4),
                  aspect: tuple[float, float] = (0.3, 1 / 0.3), device: torch.device | str = "cpu") -> Tensor:
-    """(n, 1, H, W) bool, True inside a box; a row has one with probability `probability`, else none.
+    """(n, 1, *sides) bool, True inside a box; a row has one with probability `probability`, else none.
 
-    A box covers U(*area) of the image, is U(*aspect) times as high as wide, has whole pixels, and lies wholly inside: a box that does
-    not fit is drawn anew, place and all (UniMatch's medical branch, 50 % of rows, 2 to 40 %, 0.3 to 1/0.3). Raises ValueError where
-    a thousand boxes did not fit.
+    A box covers U(*area) of the image or volume, is U(*aspect) times as high as wide, has whole pixels, and lies wholly inside: a box that
+    does not fit is drawn anew, place and all (UniMatch's medical branch, 50 % of rows, 2 to 40 %, 0.3 to 1/0.3). The third side
+    of a volume's box is the geometric mean of the other two (CrossMatch). Raises ValueError where a thousand boxes did not fit.
     """
-    height, width = sides
-    table = np.zeros((n, 4), np.int64)
+    root = np.sqrt if len(sides) == 2 else np.cbrt
+    starts, stops = np.zeros((2, n, len(sides)), np.int64)
     for row in np.flatnonzero(rng.random(n) < probability):
         for _ in range(1000):
-            share, ratio = rng.uniform(*area) * height * width, rng.uniform(*aspect)
-            tall, wide = int(np.sqrt(share * ratio)), int(np.sqrt(share / ratio))
-            top, left = rng.integers(height), rng.integers(width)
-            if top + tall <= height and left + wide <= width:
-                table[row] = top, top + tall, left, left + wide
+            share = rng.uniform(*area)
+            for side in sides:
+                share *= side
+            ratio = rng.uniform(*aspect)
+            size = np.array([int(root(part)) for part in (share * ratio, share / ratio, share)[: len(sides)]])
+            start = np.array([rng.integers(side) for side in sides])
+            if (start + size <= sides).all():
+                starts[row], stops[row] = start, start + size
                 break
         else:
-            raise ValueError(f"no box of area {area} and aspect {aspect} fits in {height}x{width} pixels")
-    top, bottom, left, right = send(table, device).T[:, :, None, None, None]
-    y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
-    return (y >= top) & (y < bottom) & (x >= left) & (x < right)
+            raise ValueError(f"no box of area {area} and aspect {aspect} fits in {'x'.join(map(str, sides))} pixels")
+    return inside(starts, stops, sides, device)
+
+
+def beta_boxes(rng: np.random.Generator, n: int, sides: Sequence[int], alpha: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    """(starts, stops) of a box an image, (n, axes) each, for `inside`: CutMix's, as AD-MT has them.
+
+    A box has sqrt(1 - m) of each side, m ~ Beta(alpha, alpha) once for all images; it lies around a place drawn beyond the first eighth
+    of each side, and is cut off at the border.
+    """
+    share = np.sqrt(1 - rng.beta(alpha, alpha))
+    half = np.array([int(side * share) // 2 for side in sides])
+    centres = np.stack([rng.integers(side // 8, side, n) for side in sides], 1)
+    return np.maximum(centres - half, 0), np.minimum(centres + half, sides)
+
+
+def inside(starts: np.ndarray, stops: np.ndarray, sides: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """(n, 1, *sides) bool, True from the starts (n, axes) to below the stops."""
+    first, last = send(np.stack([starts, stops]), device)
+    mask = torch.ones((1,) * (2 + len(sides)), dtype=torch.bool, device=device)
+    for axis, side in enumerate(sides):
+        place = torch.arange(side, device=device)
+        along = (place >= first[:, axis, None]) & (place < last[:, axis, None])
+        mask = mask & along.view(-1, 1, *(side if k == axis else 1 for k in range(len(sides))))
+    return mask
 
 
 def recoloured(images: Tensor, rng: np.random.Generator, jitter: tuple[float, float, float, float], blur: float = 0.0,
-               holes: float = 0.0, mean: Scale = None, std: Scale = None) -> Tensor:
-    """FixMatch's strong view: `color_jitter` of all images (B, C, H, W), then `gaussian_blur` of a share of them, `cutout` of another.
+               holes: float = 0.0, mean: Scale = None, std: Scale = None, share: float = 1.0) -> Tensor:
+    """FixMatch's strong view: `color_jitter` of a share of the images (B, C, H, W), `gaussian_blur` of another, `cutout` of a third.
 
-    jitter: brightness, contrast, saturation, hue. blur, holes: the shares, 0 to 1.
+    jitter: brightness, contrast, saturation, hue. blur, holes, share (of the jitter): the shares, 0 to 1.
     """
-    changed = gaussian_blur(color_jitter(images, rng, *jitter, mean=mean, std=std), rng, probability=blur)
+    changed = gaussian_blur(color_jitter(images, rng, *jitter, share, mean, std), rng, probability=blur)
     return cutout(changed, rng, probability=holes, mean=mean, std=std)
+
+
+def cutmix_view(images: Tensor, rng: np.random.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """CutMix among the rows: (images, (box, partner)), each of B rows; in its box (`beta_boxes`) a row has the pixels of row `partner`."""
+    n, sides = len(images), images.shape[2:]
+    partner = on(images, rng.permutation(n))
+    box = inside(*beta_boxes(rng, n, sides), sides, images.device)
+    return torch.where(box, images[partner], images), (box, partner)
 
 
 def mixed_view(images: Tensor, rng: np.random.Generator, mean: Scale = None, std: Scale = None) -> tuple[Tensor, Tensor, Tensor]:
