@@ -48,11 +48,13 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
+    ("Prototypes of whole images", "losses.prototypes", "Each image has one for each class (SCP-Net).", [
+        "mean_features", "cosines_to", "by_own_and_by_others", "agreement_of_votes"]),
     ("Where a prediction is ambiguous", "losses.ambiguity", "AC-MT's measures beyond entropy.", [
         "far_from_prototype", "rectified_labels", "prototypes", "distances", "label_errors", "confident_joint"]),
     ("Passes through a network", "networks",
      "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
-     "their composition.", ["logits_of", "noisy"]),
+     "their composition.", ["logits_of", "logits_and_features", "noisy"]),
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
         "frozen_copy", "ema_update", "average_weights"]),

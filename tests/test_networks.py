@@ -13,7 +13,8 @@ def parameters(network):
 
 
 @pytest.mark.parametrize("name, channels, classes, count", [
-    ("unet", 1, 4, 1_813_764), ("unet", 1, 2, 1_813_474), ("unet", 3, 4, 1_814_052), ("unet_transposed", 3, 4, 1_944_612),
+    ("unet", 1, 4, 1_813_764), ("unet", 1, 2, 1_813_474), ("unet", 3, 4, 1_814_052), ("unet_32", 1, 4, 1_847_460),
+    ("unet_transposed", 3, 4, 1_944_612),
 ])
 def test_exact_number_of_parameters(name, channels, classes, count):
     assert parameters(build(name, in_channels=channels, num_classes=classes)) == count

@@ -50,9 +50,10 @@ class Options:
     exp: Annotated[str | None, HARMLESS] = None
     """Name of the experiment. Without it: <data set>/<method>."""
     model: Annotated[str, MODEL] = "unet"
-    """Network. Images: unet, unet_transposed (up-sampling by transposed convolutions), attention_unet_2D, efficient_unet, enet,
-    pnet, resvnet_2D, swin_unet, nnunet_2D. Volumes: vnet, resvnet, unet_3D, attention_unet, voxresnet, nnunet. Several heads, for
-    methods that read them: unet_ds, unet_urpc, unet_cct, unet_3D_dv_semi."""
+    """Network. Images: unet, unet_32 (with 32 channels on the finest level, not 16), unet_transposed (up-sampling by transposed
+    convolutions), attention_unet_2D, efficient_unet, enet, pnet, resvnet_2D, swin_unet, nnunet_2D. Volumes: vnet, vnet_32 (32, not 16),
+    resvnet, unet_3D, attention_unet, voxresnet, nnunet. Several heads, for methods that read them: unet_ds, unet_urpc, unet_cct,
+    unet_3D_dv_semi."""
     pretrained: Path | None = None
     """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
     efficientnet-b3-5fb5a3c3.pth). Without it: from scratch."""
@@ -89,9 +90,9 @@ class Options:
     """Size of the training images in pixels, of volumes in voxels (x y z)."""
     stride: Annotated[tuple[int, ...] | None, Within(1), TESTED] = None
     """Volumes: step of the sliding window along x y z in validation and tests. Without it: half the patch."""
-    dice: Literal["squared", "foreground", "linear", "smooth"] = "squared"
-    """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), linear ones (simEps), or squared ones with
-    1e-4 above and below the line (CrossMatch on ACDC)."""
+    dice: Literal["squared", "foreground", "linear", "smooth", "halved"] = "squared"
+    """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), linear ones (simEps), squared ones with
+    1e-4 above and below the line (CrossMatch on ACDC), or without the factor 2 (SCP-Net)."""
     passes: Literal["joint", "apart"] = "joint"
     """Labelled and unlabelled images go through a network together, or apart, so that batch norm sees them apart (simEps)."""
     ramp: Literal["units", "whole"] = "units"
@@ -101,9 +102,9 @@ class Options:
     """Learning rate at the start."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay; adamw: decoupled weight decay 1e-2."""
-    schedule: Literal["poly", "poly_next", "poly_epochs", "step", "step_late", "plateau", "constant"] = "poly"
-    """Learning rate: poly decay (two published orders, or in 300 stairs), a tenth each 2500 steps (two orders), a tenth when
-    validation stalls, or constant."""
+    schedule: Literal["poly", "poly_next", "poly_epochs", "step", "step_late", "cosine", "plateau", "constant"] = "poly"
+    """Learning rate: poly decay (two published orders, or in 300 stairs), a tenth each 2500 steps (two orders), half a
+    cosine, a tenth when validation stalls, or constant."""
     patience: Steps = 50
     """With --schedule plateau: validations without a rise before the rate falls."""
     steps_per_epoch: Count | None = None

@@ -63,6 +63,10 @@ def epoch_before(step: int, total: float, epochs: int = EPOCHS) -> int:
     return max(step * epochs // total - 1, 0)
 
 
+def _cosine(step: int, base: float, total: float) -> float:
+    return base * (1 + math.cos(math.pi * step / total)) / 2
+
+
 def _constant(step: int, base: float, total: float) -> float:
     return base
 
@@ -74,6 +78,7 @@ SCHEDULES: dict[str, Callable[[int, float, float], float]] = {
     "poly_epochs": lambda step, base, total: poly(base, epoch_before(step, total), EPOCHS),  # in stairs (DHC)
     "step": _step,  # a tenth after every 2500 steps (UA-MT on LA)
     "step_late": _step_delayed,  # the same, one step later (MCF)
+    "cosine": _cosine,  # half a wave (Co-BioNet)
     "constant": _constant,
     "plateau": _constant,  # lowered by `Plateau`, which sees the validation score
 }

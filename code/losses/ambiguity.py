@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.overlap import one_hot
+from losses.prototypes import mean_features
 
 SLACK = 1e-6
 """By so much a probability may miss a threshold, or the largest (cleanlab)."""
@@ -34,8 +35,7 @@ def prototypes(features: Tensor, labels: Tensor, probabilities: Tensor) -> Tenso
 
     features (B, D, *sides), labels (B, *sides), probabilities (B, C, *sides). A class that no position has gets zeros, as published.
     """
-    weights = (one_hot(labels, probabilities.shape[1])[0] * probabilities).flatten(2)
-    return weights @ features.flatten(2).transpose(1, 2) / (weights.sum(2, keepdim=True) + 1e-5)
+    return mean_features(features, one_hot(labels, probabilities.shape[1])[0] * probabilities)
 
 
 def distances(features: Tensor, centres: Tensor) -> Tensor:

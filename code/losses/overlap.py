@@ -75,6 +75,15 @@ def unsquared_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - (2 * overlap / (total + 1e-7)).mean()
 
 
+def halved_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - mean_c sum p y / (sum (p^2 + y^2) + 1e-10), sums over batch and space: a perfect match costs 1/2, an absent class 1 (SCP-Net)."""
+    target, counted = one_hot(labels, logits.shape[1])
+    probabilities = logits.softmax(1) * counted
+    space = [0, *range(2, logits.dim())]
+    overlap, total = batch_sums((probabilities * target).sum(space), (probabilities**2 + target**2).sum(space))
+    return 1 - (overlap / (total + 1e-10)).mean()
+
+
 def sample_dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1e-5) -> Tensor:
     """1 - (2 sum p y + s) / (sum (p + y) + s) of each class of each sample, sums over its space; mean over classes and samples (BCP on LA).
 

@@ -10,11 +10,12 @@ from torch import nn
 from networks.attention_unet import AttentionUNet2D, AttentionUNet3D
 from networks.averaging import average_weights, ema_update, frozen_copy
 from networks.base import Network
+from networks.critic import PointCritic
 from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
-from networks.passes import logits_of
+from networks.passes import logits_and_features, logits_of
 from networks.perturbations import noisy
 from networks.pnet import PNet
 from networks.resvnet import ResVNet2D, ResVNet3D
@@ -28,6 +29,7 @@ from networks.voxresnet import VoxResNet
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
+    "unet_32": partial(UNet, finest=32),
     "unet_transposed": partial(UNet, transposed=True),
     "unet_ds": UNetDS,
     "unet_urpc": UNetURPC,
@@ -49,10 +51,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "nnunet": NNUNet3D,
     "discriminator_2D": partial(Discriminator, 2),
     "discriminator_3D": partial(Discriminator, 3),
+    "point_critic_2D": partial(PointCritic, 2),
+    "point_critic_3D": partial(PointCritic, 3),
     "sfm": SFM,
 }
 
-__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_of", "names", "noisy"]
+__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_and_features", "logits_of",
+           "names", "noisy"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

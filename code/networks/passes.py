@@ -5,7 +5,21 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def logits_and_features(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """(logits, the finest features of the decoder at the sides of the logits), (B, K, *sides) and (B, D, *sides).
+
+    Features of fewer positions are resized linearly. Of a network with a map a level the finest one counts.
+    """
+    features = network.decode(network.encode(images))
+    logits = network.head(features)
+    finest = features if isinstance(features, Tensor) else features[0]
+    if finest.shape[2:] != logits.shape[2:]:
+        finest = F.interpolate(finest, size=logits.shape[2:], mode="trilinear" if logits.dim() == 5 else "bilinear")
+    return logits, finest
 
 
 def logits_of(network: Callable[[Tensor], Any], labeled: Tensor, unlabeled: Tensor, passes: str) -> tuple[Any, Any]:

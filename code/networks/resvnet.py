@@ -90,3 +90,6 @@ class ResVNet2D(ResVNet3D):
     """The same for images."""
 
     dimensions = 2
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0):
+        super().__init__(in_channels, num_classes, dropout)

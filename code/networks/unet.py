@@ -1,6 +1,8 @@
 """The 2D U-Net that carries the published figures of this field (PyMIC style, 1,813,764 parameters at 1 channel, 4 classes)."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -34,9 +36,9 @@ class Up(nn.Module):
         return self.conv(torch.cat([skip, self.enlarge(self.reduce(x))], dim=1))
 
 
-def decoder_blocks(transposed: bool = False) -> nn.ModuleList:
+def decoder_blocks(transposed: bool = False, widths: Sequence[int] = WIDTHS) -> nn.ModuleList:
     """The four blocks of a decoder, from the coarsest up."""
-    return nn.ModuleList(Up(a, b, transposed) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
+    return nn.ModuleList(Up(a, b, transposed) for a, b in zip(widths[:0:-1], widths[-2::-1]))
 
 
 class UNet(Network):
@@ -48,23 +50,26 @@ class UNet(Network):
         transposed: up-sample by 2x2 transposed convolutions instead of a 1x1 convolution and bilinear resizing with aligned
             corners. (The published code asks for the former and, by an argument that is never handed on, gets the latter.)
         dropout: multiplies the published rates of the encoder (0.05 to 0.5); 0 switches dropout off.
+        finest: channels of the finest map (32 in SCP-Net).
     """
 
     dimensions = 2
     multiple = 16
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 4, transposed: bool = False, dropout: float = 1.0):
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, transposed: bool = False, dropout: float = 1.0,
+                 finest: int = WIDTHS[0]):
         super().__init__()
+        widths = (finest, *WIDTHS[1:])
         rates = [dropout * rate for rate in DROPOUT]
-        self.stem = ConvBlock(in_channels, WIDTHS[0], rates[0])
+        self.stem = ConvBlock(in_channels, finest, rates[0])
         self.down = nn.ModuleList(
-            nn.Sequential(nn.MaxPool2d(2), ConvBlock(a, b, p)) for a, b, p in zip(WIDTHS[:-1], WIDTHS[1:], rates[1:])
+            nn.Sequential(nn.MaxPool2d(2), ConvBlock(a, b, p)) for a, b, p in zip(widths[:-1], widths[1:], rates[1:])
         )
-        self.up = decoder_blocks(transposed)
-        self.out = nn.Conv2d(WIDTHS[0], num_classes, 3, padding=1)
+        self.up = decoder_blocks(transposed, widths)
+        self.out = nn.Conv2d(finest, num_classes, 3, padding=1)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W) -> five maps from (B, 16, H, W) to (B, 256, H/16, W/16).
+        """(B, in_channels, H, W) -> five maps from (B, finest, H, W) to (B, 256, H/16, W/16).
 
         Raises ValueError where a side is no multiple of 16.
         """
@@ -72,9 +77,9 @@ class UNet(Network):
         return chain([self.stem, *self.down], x)
 
     def decode(self, maps: list[Tensor]) -> Tensor:
-        """The five maps -> features (B, 16, H, W)."""
+        """The five maps -> features (B, finest, H, W)."""
         return climb(self.up, maps)
 
     def head(self, features: Tensor) -> Tensor:
-        """(B, 16, H, W) -> logits (B, num_classes, H, W)."""
+        """(B, finest, H, W) -> logits (B, num_classes, H, W)."""
         return self.out(features)
