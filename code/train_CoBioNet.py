@@ -25,8 +25,7 @@ from losses.overlap import one_hot
 @dataclass
 class Method(Options):
     variant: Literal["default", "published_code"] = "default"
-    """published_code: critics that never train, a difference without gradient, one mask for all
-    positions together, a rate that rises and falls."""
+    """published_code: the last four options as released; the described method is the default."""
     consistency: NotNegative = 1.0
     """Weight of the unsupervised terms once ramped up, 0 or more."""
     consistency_rampup: NotNegative = 40.0
@@ -54,15 +53,16 @@ PRESETS: Presets = {
     "LA": dict(max_iterations=15000, supervised_weight=0.7),
     "Pancreas-CT": dict(max_iterations=15000, threshold=0.2),
     "BraTS2019": dict(threshold=0.25),
-    "Phantom": dict(consistency_rampup=1.0),
     "published_code": dict(critics="untrained", difference="counted", masked="together",
                            rate="oscillates", schedule="cosine"),
 }
 
 
 def foreground(logits):
-    """The probabilities of the foreground classes, (B, C - 1, *sides)."""
-    return logits.softmax(1)[:, 1:]
+    """Probabilities of the foreground classes by their odds, (B, C - 1, *sides)."""
+    rest = [torch.cat([logits[:, :c], logits[:, c + 1:]], 1).logsumexp(1)
+            for c in range(1, logits.shape[1])]
+    return (logits[:, 1:] - torch.stack(rest, 1)).sigmoid()
 
 
 def of_labels(logits, labels):

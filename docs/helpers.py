@@ -48,6 +48,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
+    ("Remembered features", "losses.correlation", "The first is a class, to be kept by `run.keep` (CAML).", [
+        "Memory", "surest", "correlation"]),
     ("Prototypes of whole images", "losses.prototypes", "Each image has one for each class (SCP-Net).", [
         "mean_features", "cosines_to", "by_own_and_by_others", "agreement_of_votes"]),
     ("Where a prediction is ambiguous", "losses.ambiguity", "AC-MT's measures beyond entropy.", [

@@ -120,7 +120,8 @@ AC_MT = RAMP | dict(ambiguity="entropy", ema_decay=0.99, noise=0.1, entropy_star
 AD_MT = dict(consistency=2.0, ema_decay=0.99, own_class="mixed")
 AD_MT_3D = AD_MT | dict(consistency_rampup=40.0, confidence=0.8, pseudo_loss="ce", max_iterations=15000, schedule="poly", dice="squared")
 CROSS_MATCH = dict(confidence=0.95, confidence_rise=0.0, confidence_unit="1", distillation=0.5, eta=0.3, feature_dropout=(0.25, 0.75))
-CO_BIONET = dict(consistency=1.0, consistency_rampup=40.0, adversarial_weight=0.01, critic_lr=1e-4, max_iterations=15000, schedule="cosine")
+CO_BIONET = dict(consistency=1.0, consistency_rampup=40.0, adversarial_weight=0.01, critic_lr=1e-4, max_iterations=15000,
+                 schedule="cosine")
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
@@ -214,6 +215,11 @@ OWN = {
     "train_SCPNet": {
         name: dict(model="unet_32", dice="halved", base_lr=0.1, max_iterations=40000, consistency=0.1, consistency_rampup=1000.0,
                    counted="agreement") for name in ("ACDC", "PROMISE12")
+    },
+    "train_CAML": {
+        "LA": dict(model="vnet", model2="vnet_cma", consistency=1.0, consistency_rampup=40.0, supervised_weight=0.5,
+                   correlation_weight=0.05, temperature=0.1, correlation_temperature=0.1, memory_per_class=256, positions_per_class=12800, max_iterations=15000,
+                   schedule="constant"),
     },
     "train_CoBioNet": {
         "LA": CO_BIONET | dict(supervised_weight=0.7, threshold=0.4),

@@ -57,6 +57,13 @@ def plain_dice(first: Tensor, second: Tensor, smooth: float = 1e-5) -> Tensor:
     return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
+def plain_foreground_dice(logits: Tensor, labels: Tensor, smooth: float = 1e-5) -> Tensor:
+    """`plain_dice` between each foreground class of softmax(logits) and the labels, mean over these classes (CAML)."""
+    target, counted = one_hot(labels, logits.shape[1])
+    p = logits.softmax(1) * counted
+    return torch.stack([plain_dice(p[:, c], target[:, c], smooth) for c in range(1, p.shape[1])]).mean()
+
+
 def softmax_dice(first: Tensor, second: Tensor) -> Tensor:
     """`plain_dice` between the softmaxes of two networks' logits, mean over classes; gradients flow to both."""
     p, q = first.softmax(1), second.softmax(1)

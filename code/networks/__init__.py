@@ -10,6 +10,7 @@ from torch import nn
 from networks.attention_unet import AttentionUNet2D, AttentionUNet3D
 from networks.averaging import average_weights, ema_update, frozen_copy
 from networks.base import Network
+from networks.cma import CorrelationHeads, UNetCMA, VNetCMA
 from networks.critic import PointCritic
 from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
@@ -30,6 +31,7 @@ from networks.voxresnet import VoxResNet
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "unet_32": partial(UNet, finest=32),
+    "unet_cma": UNetCMA,
     "unet_transposed": partial(UNet, transposed=True),
     "unet_ds": UNetDS,
     "unet_urpc": UNetURPC,
@@ -46,6 +48,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "attention_unet": AttentionUNet3D,
     "vnet": VNet,
     "vnet_32": partial(VNet, filters=32),
+    "vnet_cma": VNetCMA,
     "resvnet": ResVNet3D,
     "voxresnet": VoxResNet,
     "nnunet": NNUNet3D,
@@ -53,6 +56,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "discriminator_3D": partial(Discriminator, 3),
     "point_critic_2D": partial(PointCritic, 2),
     "point_critic_3D": partial(PointCritic, 3),
+    "caml_heads": CorrelationHeads,
     "sfm": SFM,
 }
 

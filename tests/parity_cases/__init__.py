@@ -6,6 +6,7 @@ from parity_cases import (
     alternate_teachers,
     ambiguity,
     baselines,
+    caml,
     co_bionet,
     copy_paste,
     cross_match,
@@ -26,7 +27,7 @@ from parity_cases import (
 BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
     **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES, **ambiguity.FILES,
-    **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES,
+    **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES, **caml.FILES,
 }
 
 LATER = {
