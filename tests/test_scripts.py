@@ -218,8 +218,8 @@ OWN = {
     },
     "train_CAML": {
         "LA": dict(model="vnet", model2="vnet_cma", consistency=1.0, consistency_rampup=40.0, supervised_weight=0.5,
-                   correlation_weight=0.05, temperature=0.1, correlation_temperature=0.1, memory_per_class=256, positions_per_class=12800, max_iterations=15000,
-                   schedule="constant"),
+                   correlation_weight=0.05, temperature=0.1, correlation_temperature=0.1, memory_per_class=256,
+                   positions_per_class=12800, max_iterations=15000, schedule="constant"),
     },
     "train_CoBioNet": {
         "LA": CO_BIONET | dict(supervised_weight=0.7, threshold=0.4),
