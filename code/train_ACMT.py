@@ -2,7 +2,6 @@
 
 Mean Teacher, but the student f must agree with the teacher f' only where it is ambiguous, for there
 the unlabelled images teach most (the opposite of UA-MT). Ambiguous is, by --ambiguity,
-
     entropy             H(softmax f(x_u)) >= h(t) ln C,   h(t) = 3/4 + 1/5 exp(-5 (1 - t / T)^2)
     model_uncertainty   the same of the mean of several noisy predictions of f
     prototypes          f's class is not that of the nearest prototype among the features of f'
@@ -89,11 +88,10 @@ def ambiguous_where(student, teacher, images, logits, threshold, options):
 
 def losses(student, teacher, batch, weight, threshold, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
-    images = batch.unlabeled
-    logits_l, logits_u = logits_of(student, batch.labeled, images, options.passes)
+    logits_l, logits_u = logits_of(student, batch.labeled, batch.unlabeled, options.passes)
     with torch.no_grad():
-        target = teacher(noisy(images, options.noise))
-    ambiguous = ambiguous_where(student, teacher, images, logits_u, threshold, options)
+        target = teacher(noisy(batch.unlabeled, options.noise))
+    ambiguous = ambiguous_where(student, teacher, batch.unlabeled, logits_u, threshold, options)
 
     supervised = supervised_loss(logits_l, batch.labels, options.dice)
     squares, count = batch_sums((ambiguous * softmax_mse(logits_u, target)).sum(), ambiguous.sum())
@@ -104,12 +102,15 @@ def losses(student, teacher, batch, weight, threshold, options):
         parts = (~ambiguous).float(), entropy(logits_u.softmax(1))
         clear, unsure = parts if options.clear_entropy == "own" else [x.mean(0) for x in parts]
         terms["entropy"] = (clear * unsure).mean()
-    total = supervised + weight * (consistency + terms.get("entropy", 0))
-    return {"total": total, **terms, "mask": ambiguous, "images": images, "ambiguous": ambiguous}
+    return {"total": supervised + weight * (consistency + terms.get("entropy", 0)), **terms,
+            "mask": ambiguous, "images": batch.unlabeled, "ambiguous": ambiguous}
 
 
 def main(options: Method) -> None:
     run = Run(options)
+    has_half = options.model not in ("efficient_unet", "enet", "pnet")
+    run.refuse(options.ambiguity == "prototypes" and not has_half, "--ambiguity prototypes reads "
+               f"features of half the sides, and {options.model} has none: take another --model.")
     student = run.network("student")
     teacher = run.keep("teacher", frozen_copy(student), train=True)
     optimizer = run.optimizer("student", student)
@@ -118,8 +119,7 @@ def main(options: Method) -> None:
 
     for step, batch in run.batches():
         weight = options.consistency * run.ramp(step, options.consistency_rampup)
-        threshold = admitted(step, options)
-        terms = step_losses(student, teacher, batch, weight, threshold, options)
+        terms = step_losses(student, teacher, batch, weight, admitted(step, options), options)
         run.update(optimizer, terms)
         ema_update(teacher, student, step, options.ema_decay)
         run.after_step(step, terms)

@@ -87,7 +87,7 @@ def losses(model1, model2, heads, memory, batch, weight, options):
     supervised = sum(plain_foreground_dice(z[:n], batch.labels, 1e-8) for z in (logits1, logits2))
     consistency = (((p1 - sharpened(logits2, options.temperature)) ** 2).mean()
                    + ((p2 - sharpened(logits1, options.temperature)) ** 2).mean())
-    correlations, agree_u = supervised.new_zeros(()), agree[n:]
+    correlations, agree_u = p1.new_zeros(()), agree[n:]
     if known is not None and agree_u.sum() > 1:
         chosen = surest(said1[n:][agree_u], p1[n:].amax(1)[agree_u].detach(),
                         options.positions_per_class)
@@ -103,12 +103,13 @@ def losses(model1, model2, heads, memory, batch, weight, options):
 
 def main(options: Method) -> None:
     run = Run(options)
+    unread = {"pnet", "nnunet", "nnunet_2D", "attention_unet"} & {options.model, options.model2}
+    run.refuse(unread, "CAML's heads read what a last convolution reads, and "
+               f"{' and '.join(sorted(unread))} has more than one: choose another network.")
     model1, model2 = run.network("model1"), run.network("model2", model=options.model2)
-    run.refuse(not all(hasattr(getattr(f, "out", None), "in_channels") for f in (model1, model2)),
-               "CAML's heads read the features before the last convolution: choose --model and "
-               "--model2 of unet, unet_transposed, vnet, resvnet, and their kin.")
-    heads = [run.network(f"heads{k}", model="caml_heads", features=f.out.in_channels)
-             for k, f in enumerate((model1, model2), 1)]
+    widths = [f.get_submodule("out").in_channels for f in (model1, model2)]
+    heads = [run.network(f"heads{k}", model="caml_heads", features=width)
+             for k, width in enumerate(widths, 1)]
     memory = run.keep("memory", Memory(options.stored, run.device))
     optimizer = run.optimizer("model1", [(part, 1.0) for part in (model1, model2, *heads)])
     step_losses = run.compiled(losses)

@@ -82,7 +82,7 @@ def losses(models, critics, batch, weight, options):
     s = [foreground(model(batch.images)) for model in models]
     with torch.no_grad():
         trusted = [critic(one).sigmoid() > options.threshold for critic, one in zip(critics, s_u)]
-    terms, total, critic_loss = {}, 0, 0
+    terms = dict.fromkeys(("total", "critic"), batch.images.new_zeros(()))
     reference = one_hot(batch.labels, logits_l[0].shape[1])[0][:, 1:]  # the ignored is background
     for k, j in ((0, 1), (1, 0)):
         errors = binary_cross_entropy(s_u[k], s_u[j].detach(), reduction="none")
@@ -92,15 +92,14 @@ def losses(models, critics, batch, weight, options):
         supervised = options.supervised_weight * of_labels(logits_l[k], batch.labels)
         adversarial = -logsigmoid(critics[k](s[k])).mean()
         unsupervised = difference + masked + options.adversarial_weight * adversarial
-        total = total + supervised + weight * unsupervised
+        terms["total"] = terms["total"] + supervised + weight * unsupervised
         real, fake = critics[k](reference), critics[k](s[k].detach())
         judged = (-logsigmoid(real).mean() - logsigmoid(-fake).mean()) / 2
-        critic_loss = critic_loss + judged
+        terms["critic"] = terms["critic"] + judged
         terms |= {f"{name}_{k + 1}": value for name, value in (
             ("supervised", supervised), ("difference", difference), ("masked", masked),
             ("adversarial", adversarial), ("critic", judged), ("trusted", trusted[k].float()))}
-    pseudo_u = torch.stack([z.detach().argmax(1) for z in logits_u])
-    return {"total": total, "critic": critic_loss, **terms, "pseudo_labels": pseudo_u}
+    return {**terms, "pseudo_labels": torch.stack([z.detach().argmax(1) for z in logits_u])}
 
 
 def main(options: Method) -> None:

@@ -2,6 +2,7 @@
 import pytest
 import torch
 import train_ACMT
+from harness import Bench
 from parity_cases.ambiguity import FeatureStub
 from parity_tools import Stub, golden_batch, gradient
 
@@ -100,3 +101,8 @@ def test_confident_learning_finds_swapped_labels():
 
 def test_rounding_keeps_the_sum():
     assert rounded([1.4, 1.4, 1.2]) == [2, 1, 1] and rounded([0.6, 0.6, 0.8]) == [0, 1, 1] and rounded([2.0, 5.0]) == [2, 5]
+
+
+def test_a_network_without_features_of_half_the_sides_is_refused(bench: Bench):
+    end = bench.train("ACMT", "--ambiguity", "prototypes", "--model", "enet")
+    assert end.code == 2 and "take another --model" in end.err and "Traceback" not in end.err

@@ -60,7 +60,7 @@ EPOCHS = 300
 def epoch_before(step: int, total: float, epochs: int = EPOCHS) -> int:
     """Of a training of `total` steps in so many epochs, the epoch before that of a step, the first for the first (DHC, which sets rate and
     weight at the end of an epoch from its number)."""
-    return max(step * epochs // total - 1, 0)
+    return max(int(step * epochs // total) - 1, 0)
 
 
 def _cosine(step: int, base: float, total: float) -> float:

@@ -5,6 +5,7 @@ What is trained on LA has 20,128,836 parameters: a V-Net (9,448,866), a V-Net wi
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,5 +90,5 @@ class CorrelationHeads(nn.Module):
         """`remembered`: the projection alone, by its running statistics."""
         if not remembered:
             return self.prediction(self.projection(rows))
-        first, norm, _, last = self.projection
+        first, norm, last = self.projection[0], cast(nn.BatchNorm1d, self.projection[1]), self.projection[3]
         return last(F.batch_norm(first(rows), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).relu())
