@@ -104,8 +104,8 @@ def losses(model1, model2, heads, memory, batch, weight, options):
 def main(options: Method) -> None:
     run = Run(options)
     unread = {"pnet", "nnunet", "nnunet_2D", "attention_unet"} & {options.model, options.model2}
-    run.refuse(unread, "CAML's heads read what a last convolution reads, and "
-               f"{' and '.join(sorted(unread))} has more than one: choose another network.")
+    run.refuse(unread, "CAML's heads read what the one last convolution of a network reads, and "
+               f"{' and '.join(sorted(unread))} ends otherwise: choose another network.")
     model1, model2 = run.network("model1"), run.network("model2", model=options.model2)
     widths = [f.get_submodule("out").in_channels for f in (model1, model2)]
     heads = [run.network(f"heads{k}", model="caml_heads", features=width)
