@@ -16,7 +16,7 @@ def mean_features(features: Tensor, weights: Tensor) -> Tensor:
     features (B, D, *sides), weights (B, C, *sides), none negative.
     """
     weights = weights.flatten(2)
-    return weights @ features.flatten(2).transpose(1, 2) / (weights.sum(2, keepdim=True) + 1e-5)
+    return weights @ features.float().flatten(2).transpose(1, 2) / (weights.sum(2, keepdim=True) + 1e-5)
 
 
 def cosines_to(features: Tensor, prototypes: Tensor) -> Tensor:
