@@ -64,13 +64,15 @@ PRESETS: Presets = {
 @torch.no_grad()
 def remember(memory, heads, features, right, batch, options):
     """Takes the positions of labelled images that both networks get right into the memory."""
+    found = {}
     for row, labels in enumerate(batch.labels):
         at = memory.chosen(labels, right[row], batch.rng)
         first, second = (maps[row].flatten(1).T for maps in features)
         if options.second_features == "cut":
             second = features[1][row].reshape(second.shape)
         vectors = (heads[0](first[at], True) + heads[1](second[at], True)) / 2
-        memory.remember(batch.cases[row], vectors, labels.flatten()[at])
+        found[batch.cases[row]] = {"vectors": vectors, "classes": labels.flatten()[at]}
+    memory.remember(found)
 
 
 def losses(model1, model2, heads, memory, batch, weight, options):

@@ -54,9 +54,9 @@ def test_a_memory_has_the_latest_of_each_image_and_goes_on_after_a_kill():
     at = memory.chosen(labels, labels != 255, rng())
     classes = labels.flatten()[at]
     assert torch.equal(at, at.sort().values) and classes.bincount().tolist() == [3, 3] and 3 not in at
-    memory.remember("b", drawn(6, 2), classes)
-    memory.remember("a", drawn(2, 2, seed=1), torch.tensor([1, 1]))
-    memory.remember("b", drawn(1, 2, seed=2), torch.tensor([0]))
+    memory.remember({"b": {"vectors": drawn(6, 2), "classes": classes},
+                     "a": {"vectors": drawn(2, 2, seed=1), "classes": torch.tensor([1, 1])}})
+    memory.remember({"b": {"vectors": drawn(1, 2, seed=2), "classes": torch.tensor([0])}})
     assert memory.drawn(2, rng()).shape == (2, 2), "of class 0 one vector is known, too few"
     assert memory.drawn(3, rng()) is None and Memory(3).drawn(1, rng()) is None
     other = Memory(stored=3)

@@ -14,7 +14,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 HELPERS = runpy.run_path(str(DOCS / "helpers.py"))
 INSIDE = {"one_hot", "sample_dice_loss", "halved_dice_loss", "plain_foreground_dice", "world", "rows_count", "total", "without_rows",
           "with_brightness", "with_contrast", "with_saturation", "with_hue", "grey", "denormalised", "normalised", "limits", "send", "on",
-          "rounded"}
+          "rounded", "of_all"}
 """What shared modules use among themselves."""
 SHARED = ("dataloaders.augmentation.copy_paste", "dataloaders.augmentation.displacement", "dataloaders.augmentation.strong_views",
           "dataloaders.augmentation.strong_volumes", "losses.ambiguity", "losses.class_weights", "losses.consistency",

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from losses.ranks import of_all
+
 
 class Memory:
     """Vectors of labelled positions by image, the latest of each.
@@ -32,9 +34,9 @@ class Memory:
             parts.append(places)
         return torch.cat(parts).sort().values if parts else labels.new_zeros(0)
 
-    def remember(self, image: str, vectors: Tensor, classes: Tensor) -> None:
-        """Takes the vectors (n, D) of an image in place of what was known of it."""
-        self.images[image] = {"vectors": vectors, "classes": classes}
+    def remember(self, images: dict[str, dict[str, Tensor]]) -> None:
+        """Takes `vectors` (n, D) and their `classes` (n,) of images, those of all processes, in place of what was known of them."""
+        self.load_state_dict(self.images | of_all(images))
 
     def drawn(self, number: int, rng: np.random.Generator) -> Tensor | None:
         """So many vectors of each class that has as many, of all images in the order of their names: (classes * number, D), or None."""

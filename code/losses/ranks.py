@@ -60,6 +60,18 @@ def batch_sums(*sums: Tensor) -> Sequence[Tensor]:
     return [part.view(x.shape) for part, x in zip(whole.split([x.numel() for x in sums]), sums)]
 
 
+def of_all(mine: dict[str, Any]) -> dict[str, Any]:
+    """What all processes have by name, tensors and plain values; of a name that several have the last one's. Raises `ProcessLost`."""
+    if world() == 1:
+        return mine
+    every: list[Any] = [None] * world()
+    try:
+        dist.all_gather_object(every, mine)
+    except RuntimeError as error:
+        raise ProcessLost(str(error)) from error
+    return {name: value for one in every for name, value in one.items()}
+
+
 def batch_mean(x: Tensor) -> Tensor:
     """A mean over this process's rows -> the mean over processes, for what is not the loss itself but enters it (a divisor, a factor)."""
     return x if world() == 1 else batch_sum(x) / world()

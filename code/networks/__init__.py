@@ -30,7 +30,7 @@ from networks.voxresnet import VoxResNet
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
-    "unet_32": partial(UNet, finest=32),
+    "unet_32": partial(UNet, finest=2),
     "unet_cma": UNetCMA,
     "unet_transposed": partial(UNet, transposed=True),
     "unet_ds": UNetDS,
@@ -47,7 +47,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet_3D_dv_semi": UNet3DPyramid,
     "attention_unet": AttentionUNet3D,
     "vnet": VNet,
-    "vnet_32": partial(VNet, filters=32),
+    "vnet_32": partial(VNet, wide=2),
     "vnet_cma": VNetCMA,
     "resvnet": ResVNet3D,
     "voxresnet": VoxResNet,

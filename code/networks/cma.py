@@ -10,11 +10,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks import unet, vnet
 from networks.base import chain
-from networks.unet import WIDTHS as UNET_WIDTHS
-from networks.unet import UNet
-from networks.vnet import WIDTHS as VNET_WIDTHS
-from networks.vnet import VNet
 
 LEVEL = 3
 """Of the encoder, counted from 0: the map that attention is on."""
@@ -39,16 +36,16 @@ class CrossSampleAttention(nn.Module):
         return across.transpose(1, 2).reshape(x.shape)
 
 
-class VNetCMA(VNet):
+class VNetCMA(vnet.VNet):
     """V-Net with attention across samples on its fourth map, and a decoder that resizes linearly (aligned corners) and convolves."""
 
     def __init__(self, in_channels: int = 1, num_classes: int = 2, dropout: float = 1.0):
         super().__init__(in_channels, num_classes, dropout)
-        self.attention = CrossSampleAttention(VNET_WIDTHS[LEVEL], dropout)
+        self.attention = CrossSampleAttention(vnet.WIDTHS[LEVEL], dropout)
         self.up = nn.ModuleList(
             nn.Sequential(nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True), nn.Conv3d(b, a, 3, padding=1),
                           nn.BatchNorm3d(a), nn.ReLU(inplace=True))
-            for a, b in zip(VNET_WIDTHS[-2::-1], VNET_WIDTHS[:0:-1]))
+            for a, b in zip(vnet.WIDTHS[-2::-1], vnet.WIDTHS[:0:-1]))
 
     def encode(self, x: Tensor) -> list[Tensor]:
         self.check(x)
@@ -60,12 +57,12 @@ class VNetCMA(VNet):
         return maps
 
 
-class UNetCMA(UNet):
+class UNetCMA(unet.UNet):
     """U-Net with attention across samples on its fourth map."""
 
     def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0):
         super().__init__(in_channels, num_classes, dropout=dropout)
-        self.attention = CrossSampleAttention(UNET_WIDTHS[LEVEL], dropout)
+        self.attention = CrossSampleAttention(unet.WIDTHS[LEVEL], dropout)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         self.check(x)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import nn
 
-WIDTHS = (16, 32, 64, 1)
+WIDTHS = (16, 32, 64)
 
 
 class PointCritic(nn.Sequential):
@@ -21,6 +21,6 @@ class PointCritic(nn.Sequential):
         conv: type[nn.Module] = nn.Conv3d if dimensions == 3 else nn.Conv2d
         norm: type[nn.Module] = nn.BatchNorm3d if dimensions == 3 else nn.BatchNorm2d
         layers: list[nn.Module] = []
-        for a, b in zip((num_classes - 1, *WIDTHS), WIDTHS):
+        for a, b in zip((num_classes - 1, *WIDTHS), (*WIDTHS, 1)):
             layers += [conv(a, b, 1, bias=False), norm(b), nn.LeakyReLU(0.2)]
         super().__init__(*layers)

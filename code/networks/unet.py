@@ -36,8 +36,9 @@ class Up(nn.Module):
         return self.conv(torch.cat([skip, self.enlarge(self.reduce(x))], dim=1))
 
 
-def decoder_blocks(transposed: bool = False, widths: Sequence[int] = WIDTHS) -> nn.ModuleList:
+def decoder_blocks(transposed: bool = False, widths: Sequence[int] | None = None) -> nn.ModuleList:
     """The four blocks of a decoder, from the coarsest up."""
+    widths = widths or WIDTHS
     return nn.ModuleList(Up(a, b, transposed) for a, b in zip(widths[:0:-1], widths[-2::-1]))
 
 
@@ -50,26 +51,26 @@ class UNet(Network):
         transposed: up-sample by 2x2 transposed convolutions instead of a 1x1 convolution and bilinear resizing with aligned
             corners. (The published code asks for the former and, by an argument that is never handed on, gets the latter.)
         dropout: multiplies the published rates of the encoder (0.05 to 0.5); 0 switches dropout off.
-        finest: channels of the finest map (32 in SCP-Net).
+        finest: how many times as wide as published the finest level is (2 in SCP-Net).
     """
 
     dimensions = 2
     multiple = 16
 
     def __init__(self, in_channels: int = 1, num_classes: int = 4, transposed: bool = False, dropout: float = 1.0,
-                 finest: int = WIDTHS[0]):
+                 finest: int = 1):
         super().__init__()
-        widths = (finest, *WIDTHS[1:])
+        widths = (finest * WIDTHS[0], *WIDTHS[1:])
         rates = [dropout * rate for rate in DROPOUT]
-        self.stem = ConvBlock(in_channels, finest, rates[0])
+        self.stem = ConvBlock(in_channels, widths[0], rates[0])
         self.down = nn.ModuleList(
             nn.Sequential(nn.MaxPool2d(2), ConvBlock(a, b, p)) for a, b, p in zip(widths[:-1], widths[1:], rates[1:])
         )
         self.up = decoder_blocks(transposed, widths)
-        self.out = nn.Conv2d(finest, num_classes, 3, padding=1)
+        self.out = nn.Conv2d(widths[0], num_classes, 3, padding=1)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W) -> five maps from (B, finest, H, W) to (B, 256, H/16, W/16).
+        """(B, in_channels, H, W) -> five maps from (B, 16, H, W) to (B, 256, H/16, W/16).
 
         Raises ValueError where a side is no multiple of 16.
         """
@@ -77,9 +78,9 @@ class UNet(Network):
         return chain([self.stem, *self.down], x)
 
     def decode(self, maps: list[Tensor]) -> Tensor:
-        """The five maps -> features (B, finest, H, W)."""
+        """The five maps -> features (B, 16, H, W)."""
         return climb(self.up, maps)
 
     def head(self, features: Tensor) -> Tensor:
-        """(B, finest, H, W) -> logits (B, num_classes, H, W)."""
+        """(B, 16, H, W) -> logits (B, num_classes, H, W)."""
         return self.out(features)

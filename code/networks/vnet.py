@@ -30,25 +30,25 @@ class VNet(Network):
         in_channels: channels of the images.
         num_classes: channels of the logits, background included.
         dropout: multiplies the published rate (0.5, whole channels, of the coarsest map and before the head); 0 switches dropout off.
-        filters: channels of the finest map; they double from level to level.
+        wide: how many times as wide as published (16 channels of the finest map) all levels are.
     """
 
     dimensions = 3
     multiple = 16
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 2, dropout: float = 1.0, filters: int = 16):
+    def __init__(self, in_channels: int = 1, num_classes: int = 2, dropout: float = 1.0, wide: int = 1):
         super().__init__()
-        widths = [filters * width // WIDTHS[0] for width in WIDTHS]
+        widths = [wide * width for width in WIDTHS]
         pairs = list(zip(widths[:-1], widths[1:]))
         self.levels = nn.ModuleList(level(depth, a, b) for depth, a, b in zip(DEPTHS, (in_channels, *widths[1:]), widths))
         self.down = nn.ModuleList(normalised(nn.Conv3d(a, b, 2, stride=2), b) for a, b in pairs)
         self.up = nn.ModuleList(normalised(nn.ConvTranspose3d(b, a, 2, stride=2), a) for a, b in reversed(pairs))
         self.up_levels = nn.ModuleList(level(depth, a, a) for depth, a in zip(DEPTHS[-2::-1], widths[-2::-1]))
         self.dropout = nn.Dropout3d(dropout * DROPOUT)
-        self.out = nn.Conv3d(filters, num_classes, 1)
+        self.out = nn.Conv3d(widths[0], num_classes, 1)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, X, Y, Z) -> five maps from (B, filters, X, Y, Z) to (B, 16 filters, X/16, Y/16, Z/16), dropout on the last.
+        """(B, in_channels, X, Y, Z) -> five maps from (B, 16, X, Y, Z) to (B, 256, X/16, Y/16, Z/16), dropout applied to the last.
 
         Raises ValueError where a side is no multiple of 16.
         """
@@ -60,12 +60,12 @@ class VNet(Network):
         return maps
 
     def decode(self, maps: list[Tensor]) -> Tensor:
-        """The five maps -> features (B, filters, X, Y, Z)."""
+        """The five maps -> features (B, 16, X, Y, Z)."""
         x = maps[-1]
         for up, convolutions, skip in zip(self.up, self.up_levels, maps[-2::-1]):
             x = convolutions(up(x) + skip)
         return x
 
     def head(self, features: Tensor) -> Tensor:
-        """(B, filters, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
+        """(B, 16, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
         return self.out(self.dropout(features))
