@@ -28,11 +28,13 @@ class Residual(nn.Module):
         stride = 1 if a == b else 2
         self.body = nn.Sequential(
             conv(a, b, 3, stride, 1, bias=False), norm(b), nn.ReLU(inplace=True), conv(b, b, 3, 1, 1, bias=False), norm(b))
-        self.shortcut = nn.Sequential(*([] if a == b else [conv(a, b, 1, stride, bias=False), norm(b)]))
+        self.shortcut = nn.Sequential(*([] if a == b else [conv(a, b, 1, bias=False), norm(b)]))
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.body(x) + self.shortcut(x))
+        # Every second position first: torch 2.13's 1x1 convolution of stride 2 writes beyond its memory (CPU, 4 channels, channels last).
+        taken = x[(..., *[slice(None, None, 2)] * (x.dim() - 2))] if len(self.shortcut) else x
+        return self.activation(self.body(x) + self.shortcut(taken))
 
 
 class ResVNet3D(Network):
