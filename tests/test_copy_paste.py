@@ -24,13 +24,13 @@ from torch import Tensor
 from dataloaders.augmentation.copy_paste import paste_box
 from dataloaders.augmentation.displacement import check_grid, cut, displaced, joined, sure_into_unsure, sureness, unsure_into_sure
 from dataloaders.augmentation.strong_views import cutout_view
+from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
 from engine.monitor import Monitor
 from losses import dice_loss, supervised_loss
 from losses.mixtures import halves, labeled_mixture_loss, mixture_loss
 from losses.overlap import sample_dice_loss
 from losses.pseudo_labels import likeliest
-from val_3D import VolumeValidator
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -258,18 +258,15 @@ def assert_the_second_stage_starts_from_the_first(folder: Path) -> None:
 
 
 def test_of_mixed_volumes_a_plane_is_shown() -> None:
-    class Planes(VolumeValidator):
-        def __init__(self) -> None:
-            pass
-
+    class Planes:
         def planes(self, predictor: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             return np.zeros((1, 6, 5), np.float32), np.zeros((6, 5), np.uint8), np.zeros((6, 5), np.uint8)
 
     shown: dict[str, tuple[int, ...]] = {}
     book = SimpleNamespace(picture=lambda name, image, step: shown.update({name: image.shape}))
-    monitor = Monitor(book, ("background", "ball"))  # type: ignore[arg-type]
+    monitor = Monitor(book, DATA_SETS["Phantom3D"])  # type: ignore[arg-type]
     monitor._maps = {"mixed_images": torch.rand(2, 1, 6, 5, 4), "mixed_labels": torch.zeros(3, 6, 5, 4), "matrix": torch.rand(7, 7)}
-    monitor.picture_of(lambda images: images, Planes(), 1)
+    monitor.picture_of(lambda images: images, Planes(), 1)  # type: ignore[arg-type]
     assert {name: shown[name] for name in monitor._maps} == {"mixed_images": (6, 10), "mixed_labels": (6, 15), "matrix": (7, 7)}
 
 
