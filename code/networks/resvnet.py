@@ -33,7 +33,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Every second position first: torch 2.13's 1x1 convolution of stride 2 writes beyond its memory (CPU, 4 channels, channels last).
-        taken = x[(..., *[slice(None, None, 2)] * (x.dim() - 2))] if len(self.shortcut) else x
+        second = (slice(None), slice(None), *[slice(None, None, 2)] * (x.dim() - 2))
+        taken = x[second] if len(self.shortcut) else x
         return self.activation(self.body(x) + self.shortcut(taken))
 
 
