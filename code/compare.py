@@ -32,8 +32,8 @@ from system.jobs import run_all
 
 CODE = Path(__file__).resolve().parent
 ORDER = ("MeanTeacher", "UAMT", "ACMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs", "FixMatchCTA",
-         "SemSim", "BCP", "ABD", "ABDCrossTeaching", "MCF", "DHC", "ADMT", "CrossMatch", "SCPNet", "CAML", "CoBioNet", "EntMin", "DAN",
-         "DCT", "RDrop", "simEps")
+         "UniMatch", "DSSN", "SemSim", "BCP", "ABD", "ABDCrossTeaching", "MCF", "DHC", "ADMT", "CrossMatch", "SCPNet", "CAML", "CoBioNet",
+         "EntMin", "DAN", "DCT", "RDrop", "simEps")
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 

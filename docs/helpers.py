@@ -32,14 +32,15 @@ Made by `python docs/helpers.py` from the code itself.
 
 SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Learning from labels", "losses", "", [
-        "supervised_loss", "cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class"]),
+        "supervised_loss", "labels_loss", "cross_entropy", "ohem_cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class"]),
     ("Mixtures of two images", "losses.mixtures", "", ["halves", "mixture_loss", "labeled_mixture_loss"]),
     ("Agreement of two predictions", "losses", "The first six are element-wise, since methods weigh and mask them: take `.mean()`.", [
         "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "sharpened", "softmax_dice", "plain_dice", "masked_dice",
-        "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
+        "standardised", "standardised_mse", "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
     ("How sure a prediction is", "losses", "", ["entropy_map", "entropy_bits"]),
     ("Pseudo-labels", "losses.pseudo_labels", "", [
-        "hard_labels", "likeliest", "relative_confidence", "concentration", "complementary_loss"]),
+        "hard_labels", "likeliest", "sure_cross_entropy", "sure_dice", "kept_cross_entropy", "class_aware",
+        "relative_confidence", "concentration", "complementary_loss"]),
     ("Sums over the batch of all processes", "losses",
      "For what is no mean over rows (a Dice, a mean over the pixels that pass a threshold). With one process they give back what they got.",
      ["batch_sum", "batch_sums", "batch_mean"]),
@@ -56,14 +57,15 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "far_from_prototype", "rectified_labels", "prototypes", "distances", "label_errors", "confident_joint"]),
     ("Passes through a network", "networks",
      "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
-     "their composition.", ["logits_of", "logits_and_features", "noisy"]),
+     "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "noisy"]),
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
         "frozen_copy", "ema_update", "average_weights"]),
     ("Initial weights", "networks.initial", "", ["start_apart", "start_kaiming"]),
     ("Strong views", "dataloaders.augmentation.strong_views",
      "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [
-         "recoloured", "mixed_view", "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view",
+         "recoloured", "recoloured_in_part", "without_colours", "others_of", "pasted_view", "mixed_view",
+         "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view",
          "cutmix_view", "beta_boxes", "inside"]),
     ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box"]),
     ("Patches that change places", "dataloaders.augmentation.displacement", "", [

@@ -225,6 +225,10 @@ OWN = {
         "LA": CO_BIONET | dict(supervised_weight=0.7, threshold=0.4),
         "Pancreas-CT": CO_BIONET | dict(supervised_weight=1.0, threshold=0.2),
     },
+    "train_UniMatch": {
+        "ACDC": dict(confidence=0.95, views=2, strong_weight=0.5, feature_weight=0.5, feature_dropout=0.5, criterion="ce_dice",
+                     unsupervised="dice", mix="other", jitter=(0.5, 0.5, 0.5, 0.25), blur=0.5, max_iterations=29400),
+    },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
         "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),

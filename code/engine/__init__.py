@@ -4,7 +4,8 @@ May import: `command_line`, `inference`, `pictures`, `storage`, `system`, `datal
 """
 from command_line.declarations import Count, NotNegative, Positive, Share, Steps, Within
 from command_line.options import Options, Presets, parse
+from dataloaders.augmentation.frame import Fill
 from engine.launch import launch
 from engine.run import Run
 
-__all__ = ["Count", "NotNegative", "Options", "Positive", "Presets", "Run", "Share", "Steps", "Within", "launch", "parse"]
+__all__ = ["Count", "Fill", "NotNegative", "Options", "Positive", "Presets", "Run", "Share", "Steps", "Within", "launch", "parse"]

@@ -5,10 +5,11 @@ from math import log
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from losses.overlap import IGNORED, cross_entropy
-from losses.ranks import batch_mean
+from losses.overlap import IGNORED, cross_entropy, masked_dice, one_hot
+from losses.ranks import batch_mean, batch_sums
 from metrics.components import largest_component
 
 
@@ -38,6 +39,44 @@ def relative_confidence(logits: Tensor) -> Tensor:
     """(p - min_c p) / max_c p of each class, (B, C, *spatial); in [0, 1)."""
     p = logits.softmax(1)
     return (p - p.amin(1, keepdim=True)) / p.amax(1, keepdim=True)
+
+
+def sure_cross_entropy(logits: Tensor, target_logits: Tensor, inside: Tensor, confidence: float) -> Tensor:
+    """Cross-entropy against the target's likeliest class where its max p >= `confidence`, divided by the number of all positions inside.
+
+    logits, target_logits (B, C, *sides); inside (B, *sides), above 0 where an image has pixels (UniMatch, CVPR 2023).
+    """
+    top, labels = target_logits.softmax(1).max(1)
+    return kept_cross_entropy(logits, labels, top >= confidence, inside)
+
+
+def kept_cross_entropy(logits: Tensor, labels: Tensor, kept: Tensor, inside: Tensor) -> Tensor:
+    """Cross-entropy of the positions that are kept and inside, divided by the number of all positions inside.
+
+    logits (B, C, *sides), labels (B, *sides), kept (B, *sides) bool, inside (B, *sides), above 0 where an image has pixels.
+    """
+    counted = inside > 0
+    total, count = batch_sums((F.cross_entropy(logits, labels, reduction="none") * (counted & kept)).sum(), counted.sum())
+    return total / count.clamp(min=1)
+
+
+def class_aware(logits: Tensor, least: float = 0.92, share: float = 0.96) -> Tensor:
+    """(B, *sides) bool: where some class has more than `share` of the largest probability m that it reaches in the image.
+
+    A class whose m is not above `least` keeps nothing (DSSN, ACM MM 2023).
+    """
+    p = logits.softmax(1)
+    largest = p.flatten(2).amax(2).view(*p.shape[:2], *[1] * (p.dim() - 2))
+    return (p > torch.where(largest > least, share * largest, largest)).any(1)
+
+
+def sure_dice(logits: Tensor, target_logits: Tensor, inside: Tensor, confidence: float) -> Tensor:
+    """`masked_dice` against the target's likeliest class where its max p >= `confidence`; 0 where it is so nowhere.
+
+    `inside` has no say: corners that a rotation leaves empty count, as published (UniMatch's medical branch).
+    """
+    top, labels = target_logits.softmax(1).max(1)
+    return masked_dice(logits.softmax(1), one_hot(labels, logits.shape[1])[0], (top >= confidence).unsqueeze(1))
 
 
 def concentration(logits: Tensor) -> Tensor:

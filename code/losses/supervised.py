@@ -4,10 +4,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from losses.overlap import cross_entropy, dice_loss, halved_dice_loss, sample_dice_loss, unsquared_dice_loss
-from losses.ranks import batch_sum
+from losses.overlap import IGNORED, cross_entropy, dice_loss, halved_dice_loss, sample_dice_loss, unsquared_dice_loss
+from losses.ranks import batch_sum, batch_sums
 
 DICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared": dice_loss, "foreground": partial(dice_loss, foreground_only=True), "linear": unsquared_dice_loss,
@@ -25,3 +27,29 @@ def supervised_loss(logits: Tensor, labels: Tensor, dice: str = "squared") -> Te
     """
     loss = (cross_entropy(logits, labels) + DICE[dice](logits, labels)) / 2
     return loss * (batch_sum((labels != 255).sum()) > 0)
+
+
+def ohem_cross_entropy(logits: Tensor, labels: Tensor, min_kept: int = 100000, threshold: float = 0.7) -> Tensor:
+    """Mean cross-entropy of the pixels whose class is known with a probability of `threshold` at most, or of the `min_kept` worst known.
+
+    logits (B, C, *spatial), labels (B, *spatial), 255 is ignored; where fewer are counted than `min_kept`, all are. Of several processes
+    each ranks its own pixels (Shrivastava et al., CVPR 2016, in the form of UniMatch and DSSN).
+    """
+    counted = labels != IGNORED
+    errors = F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+    with torch.no_grad():
+        known = torch.where(counted, logits.softmax(1).gather(1, (labels * counted).unsqueeze(1)).squeeze(1), 1.0)
+        kept = counted
+        if 0 < min_kept <= int(counted.sum()):
+            kept = counted & (known <= known.flatten().kthvalue(min_kept).values.clamp(min=threshold))
+        elif min_kept == 0:
+            kept = counted & (known <= threshold)
+    total, count = batch_sums((errors * kept).sum(), kept.sum())
+    return total / count.clamp(min=1)
+
+
+def labels_loss(logits: Tensor, labels: Tensor, criterion: str, dice: str = "squared", min_kept: int = 100000) -> Tensor:
+    """What a criterion makes of labels: "ce_dice" (`supervised_loss`), "ce" (`cross_entropy`) or "ohem" (`ohem_cross_entropy`)."""
+    if criterion == "ohem":
+        return ohem_cross_entropy(logits, labels, min_kept)
+    return cross_entropy(logits, labels) if criterion == "ce" else supervised_loss(logits, labels, dice)

@@ -16,7 +16,7 @@ from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
-from networks.passes import logits_and_features, logits_of
+from networks.passes import logits_and_features, logits_of, logits_with_dropped_channels
 from networks.perturbations import noisy
 from networks.pnet import PNet
 from networks.resvnet import ResVNet2D, ResVNet3D
@@ -61,7 +61,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 __all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_and_features", "logits_of",
-           "names", "noisy"]
+           "logits_with_dropped_channels", "names", "noisy"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

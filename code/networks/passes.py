@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from networks.perturbations import without_channels
+
 
 def logits_and_features(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """(logits, the finest features of the decoder at the sides of the logits), (B, K, *sides) and (B, D, *sides).
@@ -34,3 +36,17 @@ def logits_of(network: Callable[[Tensor], Any], labeled: Tensor, unlabeled: Tens
     if isinstance(logits, tuple):
         return tuple(head[:n] for head in logits), tuple(head[n:] for head in logits)
     return logits[:n], logits[n:]
+
+
+def logits_with_dropped_channels(network: Any, images: Tensor, share: float, times: int = 1) -> tuple[Tensor, ...]:
+    """(logits of the B images, then `times` logits from maps that each lost a share of their channels): (B, K, *sides) each.
+
+    One pass of the decoder for all, so that batch norm sees them together (UniMatch, CVPR 2023); with a share of 0 the same logits again.
+    """
+    if share == 0:
+        logits = network(images)
+        return (logits,) * (times + 1)
+    maps = network.encode(images)
+    dropped = [without_channels(maps, share) for _ in range(times)]
+    logits = network.head(network.decode([torch.cat(each) for each in zip(maps, *dropped)]))
+    return logits.split(len(images))

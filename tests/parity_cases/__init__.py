@@ -12,6 +12,7 @@ from parity_cases import (
     cross_match,
     cross_teaching,
     dhc,
+    dssn,
     evaluation,
     fixmatch,
     inference,
@@ -22,18 +23,16 @@ from parity_cases import (
     shared,
     simeps,
     two_networks,
+    unimatch,
 )
 
 BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
     **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES, **ambiguity.FILES,
-    **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES, **caml.FILES,
+    **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES, **caml.FILES, **unimatch.FILES, **dssn.FILES,
 }
 
 LATER = {
-    "dssn_city": "DSSN", "dssn_selection": "DSSN", "dssn_voc": "DSSN",
     "focal_loss": "focal loss",
-    "ohem_ce": "OHEM cross-entropy",
     "sliding_window_2d": "2D sliding window",
-    "unimatch": "UniMatch", "unimatch_fixmatch": "UniMatch", "unimatch_medical": "UniMatch",
 }

@@ -11,6 +11,7 @@ in is 0..1, widened to hold the image itself where it is scaled otherwise (own v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,6 +152,43 @@ def cutmix_view(images: Tensor, rng: np.random.Generator) -> tuple[Tensor, tuple
     partner = on(images, rng.permutation(n))
     box = inside(*beta_boxes(rng, n, sides), sides, images.device)
     return torch.where(box, images[partner], images), (box, partner)
+
+
+def without_colours(images: Tensor, rng: np.random.Generator, probability: float = 0.2, mean: Scale = None, std: Scale = None) -> Tensor:
+    """Each image (B, 3, H, W) with probability `probability` as its grey levels; images of other channels stay."""
+    rows = np.flatnonzero(rng.random(len(images)) < probability)
+    if images.shape[1] != 3 or not len(rows):
+        return images
+    at = on(images, rows)
+    return images.clone().index_copy_(0, at, normalised(grey(denormalised(images[at], mean, std)).expand(-1, 3, -1, -1), mean, std))
+
+
+def recoloured_in_part(images: Tensor, rng: np.random.Generator, jitter: tuple[float, float, float, float], grey: float, blur: float,
+                       mean: Scale = None, std: Scale = None) -> Tensor:
+    """UniMatch's strong view: `color_jitter` of 80 % of the images (B, C, H, W), then `without_colours` and `gaussian_blur` of shares."""
+    changed = without_colours(color_jitter(images, rng, *jitter, 0.8, mean, std), rng, grey, mean, std)
+    return gaussian_blur(changed, rng, probability=blur)
+
+
+def others_of(batch: Any, mix: str) -> tuple[Tensor, Tensor]:
+    """(images (U, C, H, W), their map "inside" (U, H, W)) that strong views of a batch's unlabelled images show in boxes.
+
+    mix: "shuffled" (another image of the batch), "other" (of a further draw, `batches(draws=2)`), "same" (the same image under another
+    weak view, `batches(views=2)`).
+    """
+    if mix == "shuffled":
+        return batch.unlabeled.roll(1, 0), batch.maps["inside"][batch.n_labeled :].roll(1, 0)
+    rows = batch.mates[0] if mix == "other" else batch.views[0]
+    return rows.images, rows.maps["inside"]
+
+
+def pasted_view(images: Tensor, others: Tensor, rng: np.random.Generator, jitter: tuple[float, float, float, float], grey: float,
+                blur: float, data: Any) -> tuple[Tensor, Tensor]:
+    """(`recoloured_in_part` of the images, with parts of the others, recoloured too, in boxes; the boxes, (B, 1, H, W) bool); `data` has
+    mean and std. Half of the rows have a box (`cutmix_boxes`)."""
+    box = cutmix_boxes(rng, len(images), images.shape[2:], device=images.device)
+    seen, shown = (recoloured_in_part(x, rng, jitter, grey, blur, data.mean, data.std) for x in (images, others))
+    return torch.where(box, shown, seen), box
 
 
 def mixed_view(images: Tensor, rng: np.random.Generator, mean: Scale = None, std: Scale = None) -> tuple[Tensor, Tensor, Tensor]:
