@@ -96,8 +96,8 @@ def main(options: Method) -> None:
     step_losses, step_as_tested = run.compiled(losses), run.compiled(as_tested)
     run.evaluates(network=network)
 
-    fed = {"other": dict(draws=2), "same": dict(views=2)}.get(options.mix, {})
-    for step, batch in run.batches(maps={"inside": Fill(1, 0, 0)}, **fed):
+    for step, batch in run.batches(maps={"inside": Fill(1, 0, 0)}, views=1 + (options.mix == "same"),
+                                   draws=1 + (options.mix == "other")):
         others, inside_m = others_of(batch, options.mix)
         views = [pasted_view(batch.unlabeled, others, batch.rng, options.jitter, options.grey,
                              options.blur, run.data) for _ in range(options.views)]
