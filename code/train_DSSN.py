@@ -96,13 +96,13 @@ def main(options: Method) -> None:
     step_losses = run.compiled(losses)
     run.evaluates(student=student, teacher=teacher)
 
-    for step, batch in run.batches(maps={"inside": Fill(1, 0, 0)}, views=1 + (options.mix == "same"),
-                                   draws=1 + (options.mix == "other")):
+    views, draws = 1 + (options.mix == "same"), 1 + (options.mix == "other")
+    for step, batch in run.batches(maps={"inside": Fill(1, 0, 0)}, views=views, draws=draws):
         others, inside_m = others_of(batch, options.mix)
-        views = [pasted_view(batch.unlabeled, others, batch.rng, options.jitter, options.grey,
-                             options.blur, run.data) for _ in "12"]
+        strong = [pasted_view(batch.unlabeled, others, batch.rng, options.jitter, options.grey,
+                              options.blur, run.data) for _ in "12"]
         warm = float(step == 0 or batch.epoch < options.warmup_epochs)
-        terms = step_losses(student, teacher, batch, views, others, inside_m, warm, options)
+        terms = step_losses(student, teacher, batch, strong, others, inside_m, warm, options)
         run.update(optimizer, terms)
         average_weights(teacher, student, 0 if warm else options.ema_decay, buffers=True)
         run.after_step(step, terms)

@@ -96,15 +96,15 @@ def main(options: Method) -> None:
     step_losses, step_as_tested = run.compiled(losses), run.compiled(as_tested)
     run.evaluates(network=network)
 
-    for step, batch in run.batches(maps={"inside": Fill(1, 0, 0)}, views=1 + (options.mix == "same"),
-                                   draws=1 + (options.mix == "other")):
+    views, draws = 1 + (options.mix == "same"), 1 + (options.mix == "other")
+    for step, batch in run.batches(maps={"inside": Fill(1, 0, 0)}, views=views, draws=draws):
         others, inside_m = others_of(batch, options.mix)
-        views = [pasted_view(batch.unlabeled, others, batch.rng, options.jitter, options.grey,
-                             options.blur, run.data) for _ in range(options.views)]
+        strong = [pasted_view(batch.unlabeled, others, batch.rng, options.jitter, options.grey,
+                              options.blur, run.data) for _ in range(options.views)]
         network.eval()
         logits_m = step_as_tested(network, others)
         network.train()
-        terms = step_losses(network, batch, views, logits_m, inside_m, options)
+        terms = step_losses(network, batch, strong, logits_m, inside_m, options)
         run.update(optimizer, terms)
         run.after_step(step, terms)
     run.finish()
