@@ -112,7 +112,7 @@ CASES = [
     Case("patch of three sides", None, ("--patch_size", "32", "32", "32"), ("--patch_size 32 32 32", "2 positive sides")),
     Case("several values", None, ("--max_iterations", "0", "--base_lr", "-1"), ("--max_iterations 0", "--base_lr -1")),
     Case("not a number", None, ("--batch_size", "many"), ("--batch", "many")),
-    Case("not a choice", None, ("--schedule", "cosine"), ("schedule", "poly")),
+    Case("not a choice", None, ("--schedule", "linear"), ("schedule", "poly")),
     Case("out of model/", None, ("--exp", "../../run"), ("--exp ../../run", "may not leave")),
     Case("fold that is not", None, ("--fold", "5"), ("--fold 5", "0 to 4")),
 ]

@@ -37,6 +37,7 @@ def parent(pid: int) -> int:
 
 
 def test_nothing_is_lost_when_a_worker_and_the_driver_are_killed(bench: Bench) -> None:
+    bench.narrow = False  # as the scripts are that a sweep starts
     words = list(SHORT[: SHORT.index("--exp")])
     budget = words.index("--labeled_num")
     del words[budget : budget + 2]
