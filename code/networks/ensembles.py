@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 
-class Ensemble(nn.Module):
+class Ensemble(nn.Module, ABC):
     """Several networks as one; (B, C, *sides) -> (B, K, *sides) float32."""
 
     def __init__(self, members: Sequence[nn.Module]):
@@ -29,9 +30,9 @@ class Ensemble(nn.Module):
         return self.combine([member(x) for member in self.members])
 
     @staticmethod
+    @abstractmethod
     def combine(logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits of all from those of each, for the same images."""
-        raise NotImplementedError
 
 
 class MeanLogits(Ensemble):
