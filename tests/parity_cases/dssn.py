@@ -64,7 +64,7 @@ def step(golden: Golden, options: Any, strong: str = "12", dropped: str = "12", 
     kept: list[float] = []
     with (mock.patch.object(train_DSSN, "frozen_copy", lambda network: teacher),
           mock.patch.object(strong_views, "cutmix_boxes", lambda *drawn, **where: next(boxes)),
-          mock.patch.object(train_DSSN, "average_weights", lambda teacher, student, decay, buffers: kept.append(decay))):
+          mock.patch.object(train_DSSN, "average_weights", lambda teacher, student, decay, buffers: kept.append(decay * buffers))):
         run = drive(train_DSSN, options, {"student": student}, [batch_of(golden, *at)])
     return run.steps[0].terms, leaves, student.seen, kept[0]
 
