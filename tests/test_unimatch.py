@@ -13,6 +13,7 @@ from dataloaders.batches.loader import Batch, Rows
 from dataloaders.catalog import DATA_SETS
 from losses import standardised_mse, supervised_loss
 from losses.pseudo_labels import class_aware, sure_cross_entropy, sure_dice
+from networks import build, logits_with_dropped_channels
 
 
 def made(mix: str = "shuffled", seed: int = 0) -> Batch:
@@ -103,3 +104,14 @@ def test_logits_of_other_scale_and_level_are_aligned() -> None:
     other = torch.randn(2, 4, 5, 6, requires_grad=True)
     standardised_mse(z, other).mean().backward()
     assert z.grad.abs().max() > 0 and other.grad.abs().max() > 0
+
+
+def test_dropped_channels_change_the_second_logits_alone_and_views_are_recoloured_in_four_of_five() -> None:
+    torch.manual_seed(0)
+    network, images = build("unet", in_channels=1, num_classes=3, dropout=0.0).eval(), torch.rand(2, 1, 32, 32)
+    plain, first, second = logits_with_dropped_channels(network, images, 0.5, times=2)
+    assert torch.allclose(plain, network(images), atol=1e-5)
+    assert not torch.allclose(first, plain) and not torch.allclose(first, second)
+    pictures = torch.rand(2000, 1, 2, 2)
+    changed = recoloured_in_part(pictures, np.random.default_rng(0), (0.5, 0.0, 0.0, 0.0), 0.0, 0.0)
+    assert abs((changed != pictures).flatten(1).any(1).float().mean() - 0.8) < 0.03
