@@ -58,8 +58,8 @@ class Golden:
 class Parity:
     """What is compared of one file.
 
-    `later`: patterns of the arrays of methods that are not built. `tolerances`: pattern -> (relative, absolute), for gradients the
-    share of the largest element; the first that fits holds, else the default of the array's type.
+    `later`: patterns of the arrays of methods that are not built. `tolerances`: pattern -> (relative, absolute), or one number, the
+    share of the largest element (always for gradients); the first that fits holds, else the default of the array's type.
     """
 
     compute: Callable[[Golden], Computed]
@@ -89,7 +89,7 @@ def difference(name: str, got: Any, want: np.ndarray, tolerances: Mapping[str, A
     if (np.isnan(got) != np.isnan(want)).any():
         return f"{name}: NaN at other places than expected"
     got, want = got[~np.isnan(want)], want[~np.isnan(want)]
-    if name.startswith("grad_"):
+    if name.startswith("grad_") or isinstance(chosen, float):
         allowed = (chosen or GRADIENT) * np.abs(want).max(initial=0.0) + LARGEST_GRADIENT_ERROR
     else:
         relative, absolute = chosen or default

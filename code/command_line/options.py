@@ -51,12 +51,13 @@ class Options:
     """Name of the experiment. Without it: <data set>/<method>."""
     model: Annotated[str, MODEL] = "unet"
     """Network. Images: unet, unet_32 (with 32 channels on the finest level, not 16), unet_transposed (up-sampling by transposed
-    convolutions), attention_unet_2D, efficient_unet, enet, pnet, resvnet_2D, swin_unet, nnunet_2D. Volumes: vnet, vnet_32 (32, not 16),
-    resvnet, unet_3D, attention_unet, voxresnet, nnunet. Several heads, for methods that read them: unet_ds, unet_urpc, unet_cct,
-    unet_3D_dv_semi."""
+    convolutions), attention_unet_2D, efficient_unet, enet, pnet, resvnet_2D, swin_unet, nnunet_2D, deeplabv3plus_resnet18, _resnet50,
+    _resnet101 (of the last two _stride8 too). Volumes: vnet, vnet_32 (32, not 16), resvnet, unet_3D, attention_unet, voxresnet, nnunet.
+    Several heads, for methods that read them: unet_ds, unet_urpc, unet_cct, unet_3D_dv_semi."""
     pretrained: Path | None = None
     """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
-    efficientnet-b3-5fb5a3c3.pth). Without it: from scratch."""
+    efficientnet-b3-5fb5a3c3.pth; deeplabv3plus: torchvision's, such as resnet18-f37072fd.pth; its _resnet50 and _resnet101:
+    resnet50s-a75c83cf.pth, resnet101s-03a0f310.pth). Without it: from scratch."""
     labeled_num: Annotated[str, LABELS] = "7"
     """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all
     (1/8 under --protocol cross_val_dev: every eighth volume)."""
@@ -100,6 +101,8 @@ class Options:
     (cross_val_dev)."""
     base_lr: Positive = 0.01
     """Learning rate at the start."""
+    head_rate: Positive = 1.0
+    """Networks with a backbone (deeplabv3plus): by what the rate of all that is not backbone is multiplied."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay; adamw: decoupled weight decay 1e-2."""
     schedule: Literal["poly", "poly_next", "poly_epochs", "step", "step_late", "cosine", "plateau", "constant"] = "poly"

@@ -5,11 +5,11 @@ Weights are a local file, read without running any code in it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import networks
 from command_line.options import Options
@@ -40,6 +40,8 @@ def check_network(name: str, network: nn.Module, data: DataSet, options: Options
     reason = unfit(network, rows, patch)
     if reason:
         nearest = [" ".join(map(str, sides)) for sides in nearest_sizes(network, rows, patch)]
+        if not nearest:
+            raise UserError(f"--model {name} {reason}; choose a larger --labeled_bs (now {options.labeled_bs}), at no size would it do.")
         raise UserError(f"--patch_size {' '.join(map(str, patch))}: {name} {reason}; "
                         f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(nearest)}.")
 
@@ -54,6 +56,15 @@ def unfit(network: networks.Network, batch: int, sides: Sequence[int]) -> str:
     except ValueError as error:
         return f"cannot take it ({error})"
     return ""
+
+
+def check_rows(networks: Mapping[str, nn.Module], rows: int, labeled: int, options: Options) -> None:
+    """Raises `UserError` where a network cannot take the smallest batch of an epoch, of `rows` of the `labeled` labelled images."""
+    for network in networks.values():
+        reason = unfit(network, max(rows // world(), 1), options.patch_size) if isinstance(network, Network) else ""
+        if reason:
+            raise UserError(f"--batch_size {options.batch_size}: {network.spec['name']} {reason}; of {labeled} labelled images "  # type: ignore[index]
+                            f"the last batch of an epoch has {rows}. Choose another --batch_size or --labeled_num.")
 
 
 def nearest_sizes(network: networks.Network, batch: int, sides: Sequence[int]) -> list[tuple[int, ...]]:
@@ -85,14 +96,16 @@ def prepare(network: nn.Module, role: str, options: Options) -> list[str]:
 def refuse_unused(networks: Mapping[str, nn.Module], file: Path | None) -> None:
     """Raises `UserError` where --pretrained was given and none of the networks starts from such a file."""
     if file and not any(getattr(network, "pretrained", "") for network in networks.values()):
-        raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet and efficient_unet do.")
+        raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet, efficient_unet and the "
+                        "deeplabv3plus ones do.")
 
 
 def start(network: Network, file: Path | None) -> str:
     """Lets a network start from the weights of `file` (--pretrained); gives the line that says what became of them.
 
     A tensor is offered to every place that the network names for it (`Network.offered`) and taken where the shape is the same.
-    Raises `UserError` for a file that is not there, cannot be read safely, or fits nowhere.
+    Raises `UserError` for a file that is not there, cannot be read safely, or fits nowhere; and for one that does not fill the whole of
+    a network's backbone, or has more than it.
     """
     if file is None:
         return f"trained from scratch; ImageNet weights are used with --pretrained FILE (a copy of {network.pretrained})"
@@ -108,9 +121,45 @@ def start(network: Network, file: Path | None) -> str:
                 taken.add(place)
             else:
                 misfits += 1
+    if network.backbone_name:
+        check_whole(network, file, given, taken)
     if not taken:
         raise UserError(f"--pretrained {file}: none of its {len(given)} tensors fits {network.spec['name']}; a copy of "  # type: ignore[index]
                         f"{network.pretrained} is expected (first names here: {', '.join(list(given)[:3]) or 'none'}).")
     numbers, share = sum(value.numel() for value in own.values()), sum(own[place].numel() for place in taken)
     return (f"{len(taken)} of its {len(own)} tensors ({share / numbers:.0%} of its numbers) start from {file.name}, the others from "
             f"scratch; of the file's tensors {misfits} were offered with another shape, and {strangers} have no place here")
+
+
+def check_whole(network: Network, file: Path, given: Mapping[str, Tensor], taken: set[str]) -> None:
+    """Raises `UserError` where tensors of a network's backbone are missing in a file, or it has others; counters of batches aside."""
+    own, start = network.state_dict(), f"{network.backbone_name}."
+    wanted = {place for place in own if place.startswith(start) and not place.endswith("num_batches_tracked")}
+    missing = sorted(place.removeprefix(start) for place in wanted - taken)
+    others = [name for name in given if name not in network.passed_over and not set(network.offered(name)) & taken]
+    if missing or others:
+        parts = [f"{len(missing)} of its {len(wanted)} tensors are missing or have another shape (first {missing[0]})"] if missing else []
+        parts += [f"{len(others)} of the file's tensors belong to no place or fit none (first {others[0]}, "
+                  f"{' x '.join(map(str, given[others[0]].shape))})"] if others else []
+        raise UserError(f"--pretrained {file}: these are not the weights of the {network.backbone_name} of "
+                        f"{network.spec['name']}: {'; '.join(parts)}. A copy of {network.pretrained} is expected.")  # type: ignore[index]
+
+
+def rates_of(modules: nn.Module | Sequence[tuple[nn.Module, float]], factor: float) -> list[tuple[list[nn.Parameter], float]]:
+    """Parameters that take a gradient, in groups, and by what each group's rate is multiplied.
+
+    Of (module, factor) pairs a group each. Of one network two where it has a backbone and `factor` is not 1: the backbone, and by
+    `factor` all else.
+    """
+    if not isinstance(modules, nn.Module):
+        return [(trained(module.named_parameters()), of) for module, of in modules]
+    start = f"{modules.backbone_name}." if isinstance(modules, Network) and modules.backbone_name and factor != 1 else ""
+    if not start:
+        return [(trained(modules.named_parameters()), 1.0)]
+    inner, outer = ([pair for pair in modules.named_parameters() if pair[0].startswith(start) is within] for within in (True, False))
+    return [(trained(inner), 1.0), (trained(outer), factor)]
+
+
+def trained(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
+    """Those that take a gradient."""
+    return [parameter for _, parameter in parameters if parameter.requires_grad]

@@ -113,12 +113,14 @@ class Stage:
                   betas: tuple[float, float] = (0.9, 0.999), clip: float | None = None, stretch: float = 1.0) -> ScheduledOptimizer:
         """SGD, Adam or AdamW over a network, or over (network, factor of the rate) pairs.
 
+        What of a network without a factor is not its backbone learns at `head_rate` (an option) times the rate.
+
         `kind`, `lr` and `schedule` default to the options, `weight_decay` to 1e-4 (sgd), 0 (adam) or 1e-2 (adamw). `clip`: largest norm of
         the gradient. `stretch`: how many times as long as the stage the schedule is, so that above 1 it is left before its end. A plateau
         schedule follows the score of the evaluated network `name`.
         """
-        pairs = [(modules, 1.0)] if isinstance(modules, nn.Module) else list(modules)
-        groups = [{"params": [p for p in module.parameters() if p.requires_grad]} for module, _ in pairs]
+        pairs = fitting.rates_of(modules, self.options.head_rate)
+        groups = [{"params": parameters} for parameters, _ in pairs]
         base = self.options.base_lr if lr is None else lr
         form = Form(kind or self.options.optimizer, momentum, weight_decay, nesterov, betas)
         made = ScheduledOptimizer(form.build(groups, base, self.device), base, schedule or self.options.schedule,
@@ -170,6 +172,7 @@ class Stage:
         store, count = session.training.store(fed, monitor.say)
         seed = seed_of(options.seed, self.name, "batches")
         loader = self._loader = loader_of(fed, store, count, options, session.data, seed, self.device)
+        fitting.check_rows(self.parts.networks, loader.sampler.fewest, count, options)
         if options.schedule == "plateau" and options.steps_per_epoch is None:
             self.val_every = loader.steps_per_epoch
         offset = self._first_save() if state is None else self._put_back(state, bests)

@@ -12,6 +12,7 @@ from networks.averaging import average_weights, ema_update, frozen_copy
 from networks.base import Network
 from networks.cma import CorrelationHeads, UNetCMA, VNetCMA
 from networks.critic import PointCritic
+from networks.deeplabv3plus import DeepLabV3Plus
 from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
@@ -40,6 +41,11 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "swin_unet": SwinUNet,
     "efficient_unet": EfficientUNet,
     "enet": ENet,
+    "deeplabv3plus_resnet18": partial(DeepLabV3Plus, depth=18),
+    "deeplabv3plus_resnet50": partial(DeepLabV3Plus, depth=50, deep_stem=True),
+    "deeplabv3plus_resnet101": partial(DeepLabV3Plus, depth=101, deep_stem=True),
+    "deeplabv3plus_resnet50_stride8": partial(DeepLabV3Plus, depth=50, output_stride=8),
+    "deeplabv3plus_resnet101_stride8": partial(DeepLabV3Plus, depth=101, output_stride=8),
     "pnet": PNet,
     "attention_unet_2D": AttentionUNet2D,
     "resvnet_2D": ResVNet2D,

@@ -23,8 +23,12 @@ class Network(nn.Module, ABC):
     """Whether the coarsest map is normalised over each image alone."""
     batch_norm: ClassVar[bool] = True
     """Whether the coarsest map is normalised over the batch in train mode (where not over each image)."""
-    pretrained: ClassVar[str] = ""
+    pretrained: str = ""
     """The file of ImageNet weights that the network can start from; empty where there is none."""
+    backbone_name: ClassVar[str] = ""
+    """The module that such a file fills wholly or not at all, and that may learn at a rate of its own; empty where there is none."""
+    passed_over: ClassVar[tuple[str, ...]] = ()
+    """Tensors of such a file that belong to its own classifier."""
     several_heads: ClassVar[bool] = False
     """Whether `forward` gives a tuple of logits."""
     main_only: bool = False

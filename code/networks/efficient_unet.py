@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.base import Network
+from networks.resnet import for_channels
 
 ENCODER = (40, 32, 48, 136, 384)
 """Channels of the maps at 1/2 to 1/32 of the sides."""
@@ -107,4 +108,4 @@ class EfficientUNet(Network):
 
     def adapted(self, tensor: Tensor, shape: torch.Size) -> Tensor:
         """The first convolution's weights are summed over red, green and blue where the images have one channel, as published."""
-        return tensor.sum(1, keepdim=True) if tensor.shape[1:2] == (3,) and shape[1:2] == (1,) else tensor
+        return for_channels(tensor, shape)

@@ -22,9 +22,9 @@ NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 def for_inference(network: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode that gives the same outputs up to rounding (about 1e-6 of a logit) in less time.
 
-    Within every `nn.Sequential`, convolution - batch norm - (leaky) ReLU become one, and dropouts vanish; what stands elsewhere,
-    or has another order, stays as it is. Of several heads the main one is left. The copy does not follow the network's weights
-    afterwards, and takes no gradient.
+    Within every `nn.Sequential`, convolution - batch norm - (leaky) ReLU become one, and dropouts vanish; so do a convolution and its norm
+    that a module names in `folds`. What stands elsewhere, or has another order, stays as it is. Of several heads the main one is left. The
+    copy does not follow the network's weights afterwards, and takes no gradient.
     """
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     for container in list(copied.modules()):
@@ -32,7 +32,16 @@ def for_inference(network: nn.Module) -> nn.Module:
             container.main_only = True
         if type(container).forward is nn.Sequential.forward:
             _fold(container)
+        for convolution, norm in getattr(container, "folds", ()):
+            _fold_pair(container, convolution, norm)
     return copied
+
+
+def _fold_pair(module: Any, convolution: str, norm: str) -> None:
+    """Two modules by name, where the first is a convolution and not a row of several."""
+    if isinstance(getattr(module, convolution), PLAIN) and _foldable(getattr(module, norm)):
+        setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm)))
+        setattr(module, norm, nn.Identity())
 
 
 def _fold(container: Any) -> None:

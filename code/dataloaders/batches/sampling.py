@@ -60,6 +60,8 @@ class TwoStream:
         self.labeled_bs, self.unlabeled_bs = labeled_bs, unlabeled_bs
         self.seed = seed
         self.length = epoch_length(n_labeled, labeled_bs)
+        self.fewest = labeled_bs
+        """Labelled rows of the smallest batch."""
         self._kept: dict[int, tuple[int, list[tuple[np.ndarray, np.ndarray]]]] = {}
 
     def at(self, t: int, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -82,6 +84,8 @@ class LabeledOnly:
             raise UserError("There are no labelled cases to train on. Choose --labeled_num of at least 1.")
         self.n_labeled, self.batch_size, self.seed = n_labeled, batch_size, seed
         self.length = -(-n_labeled // batch_size)
+        self.fewest = n_labeled % batch_size or batch_size
+        """Labelled rows of the smallest batch."""
         self._kept: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def at(self, t: int, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,106 @@
+"""Networks of the papers on photographs."""
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+from parity_tools import Computed, Golden, Parity
+from torch import Tensor, nn
+
+from networks import build
+from networks.deeplabv3plus import DeepLabV3Plus
+
+ARGUMENTS = {"S": dict(output_stride=8), "U": dict(output_stride=16, deep_stem=True)}
+
+
+def filled(shape: torch.Size, kind: str, number: int, salt: int) -> Tensor:
+    """A tensor of the state dict by the file's filling rule; `number`: its place in it."""
+    index = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint64)
+    z = (index * 0x9E3779B1 + np.uint64(number * 0x85EBCA77 + salt)) & 0xFFFFFFFF
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        z = ((z ^ (z >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
+    u = z / 2.0**32
+    if kind == "convolution":
+        u = (2 * u - 1) * np.sqrt(3 / np.prod(shape[1:]))
+    elif kind == "bias":
+        u = 0.2 * u - 0.1
+    else:
+        u = 0.75 + 0.5 * u if kind == "scale" else 0.4 * u - 0.2
+    return torch.from_numpy(u.astype(np.float32).reshape(shape))
+
+
+def fill(network: nn.Module, salt: int) -> None:
+    """Gives every tensor of a network the values of the rule."""
+    norms = {name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    state = network.state_dict()
+    for number, (name, tensor) in enumerate(state.items()):
+        module, what = name.rsplit(".", 1)
+        if what == "num_batches_tracked":
+            tensor.zero_()
+        elif module in norms:
+            tensor.copy_(filled(tensor.shape, "scale" if what in ("weight", "running_var") else "shift", number, salt))
+        else:
+            tensor.copy_(filled(tensor.shape, "convolution" if what == "weight" else "bias", number, salt))
+
+
+def theirs(name: str) -> str:
+    """The published name of one of our tensors."""
+    name = re.sub(r"^pyramid\.branches\.(\d)\.", r"head.b\1.", name)
+    return name.replace("pyramid.pooled.", "head.b4.gap.").replace("pyramid.project.", "head.project.")
+
+
+def outlined(classes: int, **arguments: int | bool) -> DeepLabV3Plus:
+    with torch.device("meta"):
+        return DeepLabV3Plus(3, classes, **arguments)  # type: ignore[arg-type]
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def shapes_at(network: DeepLabV3Plus, sides: tuple[int, int]) -> list[int]:
+    image = torch.empty(1, 3, *sides, device="meta")
+    return [*sides, *(n for x in (*network.encode(image), network(image)) for n in x.shape[1:])]
+
+
+@torch.no_grad()
+def deeplabv3plus(golden: Golden) -> Computed:
+    out: Computed = {}
+    for kind in [f"{variant}_resnet{depth}" for variant in "SU" for depth in (50, 101)]:
+        arguments = {**ARGUMENTS[kind[0]], "depth": int(kind[8:])}
+        for classes in (21, 19):
+            network = outlined(classes, **arguments)
+            out[f"out_parameters_{kind}_c{classes}"] = [count(network), count(network.backbone), count(network) - count(network.backbone)]
+        network = outlined(21, **arguments).eval()
+        parts = (network.backbone, network.pyramid, network.reduce, network.fuse, network.classifier)
+        out[f"out_module_parameters_{kind}"] = [count(part) for part in parts]
+        state = network.state_dict()
+        out[f"out_keys_{kind}"] = np.array([theirs(name) for name in state])
+        out[f"out_shapes_{kind}"] = np.array([[*tensor.shape, *[-1] * (4 - tensor.dim())] for tensor in state.values()])
+        out[f"out_feature_shapes_{kind}"] = [shapes_at(network, tuple(row[:2])) for row in golden[f"out_feature_shapes_{kind}"].tolist()]
+        if f"out_convolutions_{kind}" in golden.arrays:
+            out[f"out_convolutions_{kind}"] = [[m.kernel_size[0], m.stride[0], m.dilation[0], m.padding[0]]
+                                               for m in network.modules() if isinstance(m, nn.Conv2d)]
+        real = build(f"deeplabv3plus_{kind[2:]}" + ("_stride8" if kind[0] == "S" else "")).eval()
+        fill(real, int(golden["par_salt"]))
+        maps = real.encode(golden.tensor("in_image"))
+        out[f"out_c1_{kind}"] = maps[0][:, ::64, ::2, ::5]
+        out[f"out_c4_{kind}"] = maps[-1][:, ::256, :, ::3]
+        out[f"out_aspp_{kind}"] = real.pyramid(maps[-1])[:, ::32, :, ::3]
+        out[f"out_logits_{kind}"] = real.head(real.decode(maps))[:, :, ::4, ::13]
+        if kind == "U_resnet50":
+            real.train()
+            maps = real.encode(golden.tensor("in_images_train"))
+            for place, name in ((0, "in_keep_c1"), (-1, "in_keep_c4")):
+                kept = golden.tensor(name)[:, :, None, None]
+                maps[place] = torch.cat([maps[place], 2 * kept * maps[place]])
+            clean, perturbed = real.head(real.decode(maps))[:, :, ::4, ::7].chunk(2)
+            out |= {"out_train_logits": clean, "out_train_logits_perturbed": perturbed}
+    return out
+
+
+FILES = {
+    "deeplabv3plus": Parity(deeplabv3plus, tolerances={
+        "out_c1_*": 1e-5, "out_c4_*": 3e-5, "out_aspp_*": 3e-5, "out_logits_*": 3e-5, "out_train_*": (0.0, 3e-3)}),
+}
