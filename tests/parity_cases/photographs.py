@@ -2,12 +2,17 @@
 from __future__ import annotations
 
 import re
+from unittest import mock
 
 import numpy as np
 import torch
 from parity_tools import Computed, Golden, Parity
 from torch import Tensor, nn
 
+from dataloaders.augmentation.augmenter import Augmenter
+from dataloaders.augmentation.recipes import RECIPES, Recipe
+from dataloaders.augmentation.scale_crop import scaled_sizes
+from dataloaders.batches.store import Store
 from networks import build
 from networks.deeplabv3plus import DeepLabV3Plus
 
@@ -100,7 +105,36 @@ def deeplabv3plus(golden: Golden) -> Computed:
     return out
 
 
+def sizes_of(long_side: int, shapes: np.ndarray, share: float = 0.0, scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    return scaled_sizes(Recipe(scale=scale, long_side=long_side), shapes, {"long_side": np.full(len(shapes), share)})
+
+
+def stpp_augment(golden: Golden) -> Computed:
+    """Scale, crop and mirror; ST++'s Cutout waits for its script."""
+    shapes = np.stack([golden["in_height"], golden["in_width"]], 1)
+    out: Computed = {"out_size": np.concatenate([sizes_of(int(n), shapes[k : k + 1]) for k, n in enumerate(golden["in_long_side"])])}
+    ends = [[int(sizes_of(base, np.array([[9, 30]]), share, (0.5, 2.0)).max()) for share in (0.0, 0.999999)] for base in (400, 2048)]
+    room = np.array([30 - 12, max(9 - 12, 0)])
+    out["out_draw_ranges"] = np.array([*ends, *([0, most] for most in room)])
+    picture, mask = golden["in_image"], golden["in_mask"]
+    begin = np.zeros(1, np.int64)
+    store = Store(("picture",), picture.transpose(2, 0, 1).ravel(), mask.ravel(), np.array([mask.shape]), begin, begin, 3, "RAM", 0)
+    for kind in golden.endings("in_draws_"):
+        long_side, x, y, mirror = golden[f"in_draws_{kind}"].tolist()
+        with mock.patch.dict(RECIPES, {"stpp": Recipe(scale=(1.0, 1.0), long_side=int(long_side), photographic=True)}):
+            for name, size, flip in (("_resized", sizes_of(int(long_side), store.shapes)[0].tolist(), False),
+                                     ("", [int(golden["par_crop"])] * 2, mirror < 0.5)):
+                rooms = np.maximum(sizes_of(int(long_side), store.shapes)[0] - size, 0)
+                places = ((np.array([y, x]) + 0.5) / (rooms + 1)).tolist() if not name else [0.0, 0.0]
+                draws = {"long_side": np.zeros(1), "down": np.array(places[:1]), "across": np.array(places[1:]), "h_flip": np.array([flip])}
+                images, labels = Augmenter(store, "stpp", tuple(size), threads=1)(np.zeros(1, int), 1, draws)
+                out[f"out_image{name}_{kind}"] = (255 * images[0]).round().permute(1, 2, 0).to(torch.uint8)
+                out[f"out_mask{name}_{kind}"] = labels[0]
+    return out
+
+
 FILES = {
+    "stpp_augment": Parity(stpp_augment, later=("out_cutout_*",)),
     "deeplabv3plus": Parity(deeplabv3plus, tolerances={
         "out_c1_*": 1e-5, "out_c4_*": 3e-5, "out_aspp_*": 3e-5, "out_logits_*": 3e-5, "out_train_*": (0.0, 3e-3)}),
 }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dataloaders.augmentation import torch_kernels
-from dataloaders.augmentation.frame import LABELS, Fill, Frame, Images
+from dataloaders.augmentation.frame import LABELS, SCALED_LABELS, Fill, Frame, Images
 from dataloaders.augmentation.recipes import Draws
 from dataloaders.description import Resizing
 
@@ -37,7 +37,8 @@ class Augmenter(Frame):
         The rest have no labels to hand out. Rows without a label among the first get 255 everywhere.
         """
         store = self.store
-        images, labels = self._made(rows, draws, store.pixels, store.labels, store.label_offsets[rows[:n_labeled]], LABELS, torch.int64)
+        fill = SCALED_LABELS if self.recipe.scale else LABELS
+        images, labels = self._made(rows, draws, store.pixels, store.labels, store.label_offsets[rows[:n_labeled]], fill, torch.int64)
         return images, labels
 
     def map(self, name: str, rows: np.ndarray, draws: Draws, fill: Fill) -> torch.Tensor:
@@ -48,6 +49,6 @@ class Augmenter(Frame):
 
     def _made(self, rows, draws, pixels, values, places, fill, dtype) -> tuple[torch.Tensor, torch.Tensor]:
         implementation = torch_kernels if self.backend == "torch" else cpu
-        kernel = implementation.crop_3d if self.dimensions == 3 else (
+        kernel = implementation.crop_3d if self.dimensions == 3 else implementation.scale_crop if self.recipe.scale else (
             implementation.photo if self.recipe.photographic else implementation.warp)
         return kernel(self, rows, draws, pixels, values, places, fill, dtype)

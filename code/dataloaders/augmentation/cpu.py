@@ -14,6 +14,7 @@ import torch
 
 from dataloaders.augmentation.frame import Fill, Frame
 from dataloaders.augmentation.recipes import Draws, brightness_tables, crop_plan, normal_quantiles
+from dataloaders.augmentation.scale_crop import PRECISION, plan
 
 Made = tuple[torch.Tensor, torch.Tensor]
 """Images (B, C, *size) float32, none of them (C = 0) where no pixels are asked for; and (labelled rows, *size) of the values."""
@@ -43,6 +44,15 @@ def photo(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any
     sigma = draws["noise"].astype(np.float32)
     return _run(frame, _photo, rows, pixels, values, places, fill, dtype, frame.maps[0], frame.maps[1], sides, flags, sigma, tables,
                 normal_quantiles())
+
+
+def scale_crop(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any, places: np.ndarray, fill: Fill,
+               dtype: torch.dtype) -> Made:
+    """Scaling of the long side, a crop (padded below and to the right), a mirror; then normalise."""
+    down, across = plan(frame.recipe, (frame.size[0], frame.size[1]), frame.store.shapes[rows], draws)
+    valid = np.stack([down.valid, across.valid], 1)
+    return _run(frame, _scale_crop, rows, pixels, values, places, fill, dtype, valid, draws["h_flip"], down.first, down.count, down.weights,
+                down.nearest, across.first, across.count, across.weights, across.nearest)
 
 
 def _run(frame: Frame, kernel, rows, pixels, values, places, fill, dtype, *arguments) -> Made:
@@ -206,6 +216,55 @@ def _photo(
                         out_line[j] = labels[at + across[j]]
                     else:
                         out_line[j] = fill[0]
+
+
+@_compiled
+def _scale_crop(
+    pixels, labels, offsets, label_offsets, shapes, valid, mirror, row_first, row_count, row_weights, row_nearest, column_first,
+    column_count, column_weights, column_nearest, scale, shift, fill, images, out_labels, first, step,
+):  # fmt: skip
+    batch, channels, height, width = images.shape
+    sums, normalised = np.empty(width, np.int32), np.empty(256, np.float32)
+    for b in range(first, batch, step):
+        n_columns, area = shapes[b, 1], shapes[b, 0] * shapes[b, 1]
+        n_down, n_across = valid[b]
+        top = row_first[b, 0]
+        bottom = row_first[b, n_down - 1] + row_count[b, n_down - 1]
+        narrowed = np.empty((bottom - top, n_across), np.uint8)
+        start, direction = (width - 1, -1) if mirror[b] else (0, 1)
+        for c in range(channels):
+            for v in range(256):
+                normalised[v] = np.float32(v) * scale[c] + shift[c]
+            for r in range(bottom - top):
+                begin = offsets[b] + c * area + (top + r) * n_columns
+                for j in range(n_across):
+                    total, at = np.int32(1 << (PRECISION - 1)), begin + column_first[b, j]
+                    for k in range(column_count[b, j]):
+                        total += np.int32(pixels[at + k]) * column_weights[b, j, k]
+                    narrowed[r, j] = total >> PRECISION
+            for i in range(height):
+                line = images[b, c, i]
+                if i >= n_down:
+                    line[:] = shift[c]
+                    continue
+                sums[:] = 1 << (PRECISION - 1)
+                for k in range(row_count[b, i]):
+                    weight, source = row_weights[b, i, k], narrowed[row_first[b, i] + k - top]
+                    for j in range(n_across):
+                        sums[j] += np.int32(source[j]) * weight
+                for j in range(n_across):
+                    line[start + direction * j] = normalised[sums[j] >> PRECISION]
+                for j in range(n_across, width):
+                    line[start + direction * j] = shift[c]
+        if b < len(label_offsets):
+            known = label_offsets[b] >= 0
+            for i in range(height):
+                line_of_labels = out_labels[b, i]
+                line_of_labels[:] = fill[2] if known else fill[1]
+                if i < n_down:
+                    at = label_offsets[b] + row_nearest[b, i] * n_columns
+                    for j in range(n_across):
+                        line_of_labels[start + direction * j] = labels[at + column_nearest[b, j]] if known else fill[0]
 
 
 @_compiled

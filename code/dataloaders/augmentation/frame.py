@@ -53,6 +53,10 @@ LABELS = Fill(255, 255, 0)
 """Rows without a label are ignored; corners that a rotation leaves empty are background, as published."""
 
 
+SCALED_LABELS = Fill(255, 255, 255)
+"""What padding shows of a photograph that was scaled and cropped is ignored, as published."""
+
+
 class Frame:
     """Images, a recipe and a size: all that the kernels need beside the draws.
 

@@ -25,8 +25,11 @@ class Recipe:
     blur: float = 0.0
     rot90: float = 0.0
     noise: float = 0.0
+    scale: tuple[float, float] | None = None
+    """Long side scaled to between these multiples of itself, or of `long_side`, then a crop, then a mirror (see `scale_crop`)."""
+    long_side: int = 0
     photographic: bool = False
-    """Made for 8-bit photographs, which are resized first and then transformed; other recipes transform first."""
+    """Made for 8-bit photographs, which are resized (or scaled) first and then transformed; other recipes transform first."""
 
 
 RECIPES = {
@@ -36,8 +39,12 @@ RECIPES = {
     "simeps_neu": Recipe(h_flip=0.4, v_flip=0.4, brightness=0.5, blur=0.3, rot90=0.3, noise=0.3, photographic=True),
     "simeps_dagm": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, photographic=True),
     "simeps_mt": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, photographic=True),
+    "scale_crop": Recipe(scale=(0.5, 2.0), h_flip=0.5, photographic=True),
+    "scale_crop_400": Recipe(scale=(0.5, 2.0), long_side=400, h_flip=0.5, photographic=True),
+    "scale_crop_2048": Recipe(scale=(0.5, 2.0), long_side=2048, h_flip=0.5, photographic=True),
 }
-"""'rot_flip': SSL4MIS's RandomGenerator (2D) and RandomRotFlip + RandomCrop (3D); 'turn_flip': the weak view of its FixMatch.
+"""'scale_crop': UniMatch and DSSN on photographs; with 400 (VOC) and 2048 (Cityscapes) ST++, CISC-R and STI.
+'rot_flip': SSL4MIS's RandomGenerator (2D) and RandomRotFlip + RandomCrop (3D); 'turn_flip': the weak view of its FixMatch.
 'simeps_*': the input pipelines of simEps (Albumentations 0.4.6 defaults where the code gives none), in its order: resize,
 flips, brightness and contrast, blur, quarter turns, noise."""
 
@@ -51,6 +58,8 @@ def draw(recipe: Recipe, rng: np.random.Generator, n: int, dimensions: int = 2) 
     def integers(column: int, low: int, high: int) -> np.ndarray:
         return low + np.floor(u[:, column] * (high - low)).astype(np.int64)
 
+    if recipe.scale:
+        return {"long_side": u[:, 0], "across": u[:, 1], "down": u[:, 2], "h_flip": u[:, 3] < recipe.h_flip}
     if recipe.photographic:
         brightness, blur, noise = (u[:, c] < p for c, p in ((2, recipe.brightness), (5, recipe.blur), (8, recipe.noise)))
         return {

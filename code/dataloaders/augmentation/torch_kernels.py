@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from dataloaders.augmentation.frame import Fill, Frame
 from dataloaders.augmentation.recipes import Draws, brightness_tables, crop_plan, normal_quantiles
+from dataloaders.augmentation.scale_crop import PRECISION, plan
 
 Made = tuple[torch.Tensor, torch.Tensor]
 """As in `cpu`."""
@@ -98,6 +99,34 @@ def photo(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any
     return taking.normalised(pictures), warped
 
 
+def scale_crop(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any, places: np.ndarray, fill: Fill,
+               dtype: torch.dtype) -> Made:
+    """Scaling of the long side, a crop (padded below and to the right), a mirror; then normalise. Image by image: sizes differ."""
+    taking, store = _Taking(frame, pixels, values, places, fill, dtype), frame.store
+    height, width = frame.size
+    down, across = plan(frame.recipe, (height, width), store.shapes[rows], draws)
+    channels = 0 if pixels is None else store.channels
+    images = torch.zeros((len(rows), channels, height, width), device=taking.device)
+    warped = torch.empty((len(places), height, width), dtype=dtype, device=taking.device)
+    for b, (row, flip) in enumerate(zip(rows, draws["h_flip"])):
+        n_down, n_across, (n_rows, n_columns) = int(down.valid[b]), int(across.valid[b]), store.shapes[row].tolist()
+        columns = slice(width - n_across, width) if flip else slice(0, n_across)
+        if channels:
+            whole = taking.pixels[store.offsets[row] : store.offsets[row] + channels * n_rows * n_columns].view(channels, n_rows, n_columns)
+            top, bottom = int(down.first[b, 0]), int(down.first[b, n_down - 1] + down.count[b, n_down - 1])
+            narrowed = taking.filtered(whole[:, top:bottom], across.first[b, :n_across], across.weights[b, :n_across])
+            made = taking.filtered(narrowed.transpose(1, 2), down.first[b, :n_down] - top, down.weights[b, :n_down]).transpose(1, 2)
+            images[b, :, :n_down, columns] = (made.flip(2) if flip else made).float()
+        if b < len(places):
+            known = places[b] >= 0
+            warped[b] = fill.outside if known else fill.absent_outside
+            place = down.nearest[b, :n_down, None] * n_columns + across.nearest[b, :n_across]
+            inner = taking.values[places[b] + taking.send(place)].to(dtype) if known else torch.full(
+                place.shape, fill.absent, dtype=dtype, device=taking.device)
+            warped[b, :n_down, columns] = inner.flip(1) if flip else inner
+    return (taking.normalised(images) if channels else taking.nothing()), warped
+
+
 class _Taking:
     """The store's arrays as tensors, and what reads them."""
 
@@ -139,6 +168,15 @@ class _Taking:
         raw = self.pixels[base[:, None] + channel * area[:, None] + place[:, None]]
         images = raw.float().masked_fill_(~inside[:, None], 0)
         return self.normalised(images), warped
+
+    def filtered(self, planes: torch.Tensor, first: np.ndarray, weights: np.ndarray) -> torch.Tensor:
+        """(C, R, N) uint8 -> (C, R, out) uint8: the last axis by `weights` (out, K) of the pixels from `first` (out,) on."""
+        last = planes.shape[2] - 1
+        total = torch.full((*planes.shape[:2], len(first)), 1 << (PRECISION - 1), dtype=torch.int32, device=self.device)
+        places, shares = self.send(first), self.send(weights.T)
+        for k, share in enumerate(shares):
+            total += planes[:, :, (places + k).clamp(max=last)].int() * share
+        return (total >> PRECISION).to(torch.uint8)
 
     def values_at(self, place, inside, base) -> torch.Tensor:
         """Labels, or a map, of the rows that have a place for them (or a fill)."""
