@@ -67,7 +67,8 @@ class Options:
     """Seed of the random draw of labelled cases."""
     protocol: Annotated[str, SPLIT] = "official"
     """Split: official (as published), clean (no copy of a piece on two sides; NEU-Seg and MT), ctct (as cross teaching's paper tests:
-    the last step, on the validation and test patients; ACDC), challenge (ISIC 2018's own three parts), or cross_val_dev (with --fold:
+    the last step, on the validation and test patients; ACDC), challenge (ISIC 2018's own three parts), classic, blended, u2pl (VOC2012:
+    whose lists of labelled images), standin (a small part of VOC2012), or cross_val_dev (with --fold:
     the folds and settings of SSL4MIS's branch of that name, selected on test and one diagnosis a fold; ACDC)."""
     fold: Annotated[Steps | None, SPLIT] = None
     """Cross-validation: which of the --folds parts is tested, from 0. Without it: the split of --protocol."""
@@ -91,9 +92,10 @@ class Options:
     """Size of the training images in pixels, of volumes in voxels (x y z)."""
     stride: Annotated[tuple[int, ...] | None, Within(1), TESTED] = None
     """Volumes: step of the sliding window along x y z in validation and tests. Without it: half the patch."""
-    dice: Literal["squared", "foreground", "linear", "smooth", "halved"] = "squared"
+    dice: Literal["squared", "foreground", "linear", "smooth", "halved", "none"] = "squared"
     """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), linear ones (simEps), squared ones with
-    1e-4 above and below the line (CrossMatch on ACDC), or without the factor 2 (SCP-Net)."""
+    1e-4 above and below the line (CrossMatch on ACDC), without the factor 2 (SCP-Net), or none: the cross-entropy alone (papers on
+    photographs)."""
     passes: Literal["joint", "apart"] = "joint"
     """Labelled and unlabelled images go through a network together, or apart, so that batch norm sees them apart (simEps)."""
     ramp: Literal["units", "whole"] = "units"

@@ -65,7 +65,7 @@ class DataSet:
     ignored: int | None = None
     """Label value that no loss and no metric counts."""
     evaluation: Evaluation = Evaluation()
-    family: Literal["medical", "defect"] = "medical"
+    family: Literal["medical", "defect", "natural"] = "medical"
     """A word that groups data sets of one kind."""
     synthetic: bool = False
     own: bool = False
@@ -132,6 +132,8 @@ class Parts:
     """Whether groups are whole in each part, so that copies of labelled images are known."""
     val_is_test: bool = False
     """Whether the checkpoint is chosen on the very cases that are tested, as the peer's folds have it."""
+    budgets: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Published labelled lists by their number of names; a label budget is then one of these numbers. Empty: any number, by order."""
     every_nth: bool = False
     """Whether a label budget 1/N labels every N-th volume, as the peer's folds have it."""
 

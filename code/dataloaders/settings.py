@@ -21,9 +21,17 @@ OWN_VOLUMES = VOLUMES | {"model": "unet_3D", "patch_size": (96, 96, 96), "max_it
                          "labeled_num": "all"}
 BY_WINDOW = Evaluation(predicted="window")
 PER_IMAGE = Evaluation(scored="image", detection=True)
+WHOLE = Evaluation(predicted="whole", scored="matrix", best_by="miou")
 
 
 def simeps(**values: object) -> dict[str, object]:
     """Published protocol of simEps (Sime et al., IEEE TII 2022; github.com/djene-mengistu/simEps), one validation an epoch."""
     return {"model": "unet", "patch_size": (256, 256), "batch_size": 32, "labeled_bs": 16, "optimizer": "adam", "schedule": "plateau",
             "dice": "linear", "passes": "apart", "val_every": values["steps_per_epoch"], **values}
+
+
+def unimatch(**values: object) -> dict[str, object]:
+    """Published protocol of UniMatch (Yang et al., CVPR 2023; github.com/LiheYoung/UniMatch) on photographs: cross-entropy alone, half of
+    the batch labelled, poly decay."""
+    return {"model": "deeplabv3plus_resnet50", "batch_size": 32, "labeled_bs": 16, "optimizer": "sgd", "schedule": "poly", "dice": "none",
+            **values}

@@ -23,9 +23,11 @@ SCP-Net."""
 def supervised_loss(logits: Tensor, labels: Tensor, dice: str = "squared") -> Tensor:
     """(cross-entropy + Dice) / 2 of logits (B, C, *spatial) and labels (B, *spatial); a scalar.
 
-    Label 255 is ignored; with no counted pixel the loss is 0. `dice` is a name in `DICE`.
+    Label 255 is ignored; with no counted pixel the loss is 0. `dice` is a name in `DICE`, or "none": the cross-entropy alone.
     """
-    loss = (cross_entropy(logits, labels) + DICE[dice](logits, labels)) / 2
+    loss = cross_entropy(logits, labels)
+    if dice != "none":
+        loss = (loss + DICE[dice](logits, labels)) / 2
     return loss * (batch_sum((labels != 255).sum()) > 0)
 
 

@@ -133,6 +133,22 @@ def label_budget(train: list[Case], grouped: bool, unit: str, asked: str, choice
     return labeled, [case for case in others if case.name not in left_out], copies
 
 
+def published_budget(train: list[Case], parts: Parts, asked: str) -> tuple[list[Case], list[Case]]:
+    """(labelled, unlabelled) training cases by the protocol's published list of `asked` names; raises `UserError` where it has none such,
+    and where images or labels of the list are not there."""
+    chosen = set(parts.budgets[int(asked)]) if asked.isdecimal() and int(asked) in parts.budgets else None
+    counts = ", ".join(map(str, sorted(parts.budgets)))
+    if chosen is None:
+        raise UserError(f"--labeled_num {asked}: the protocol {parts.name} has published lists of {counts} labelled images; choose one of "
+                        "these numbers or all, or draw another number: --labeled_choice random.")
+    labeled = [case for case in train if case.name in chosen]
+    without = sorted(chosen - {case.name for case in labeled if case.label is not None})
+    if without:
+        raise UserError(f"--labeled_num {asked}: {len(without)} of these labelled images of the protocol {parts.name} have no mask here, "
+                        f"for example {without[0]}. Where to get it, and for which budgets it is needed: data/README.md.")
+    return labeled, [case for case in train if case.name not in chosen]
+
+
 def make_split(source: Source, request: SplitRequest) -> Split:
     """The labelled, unlabelled and validation cases of a run; opens no test list or folder of an official split.
 
@@ -150,6 +166,9 @@ def make_split(source: Source, request: SplitRequest) -> Split:
     if parts.every_nth:
         labeled, unlabeled, said = cross_val_dev.every_nth(train, request.labeled_num, request.labeled_choice)
         return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), (*remarks, said), (), selection, "volume")
+    if parts.budgets and request.labeled_choice == "first" and request.labeled_num != "all":
+        labeled, unlabeled = published_budget(train, parts, request.labeled_num)
+        return Split(parts.name, tuple(labeled), tuple(unlabeled), tuple(val), tuple(remarks), (), selection, source.data.unit)
     labeled, unlabeled, left_out = label_budget(
         train, parts.grouped, source.data.unit, request.labeled_num, request.labeled_choice, request.labeled_seed)
     if left_out:
