@@ -20,6 +20,7 @@ from dataloaders.splits.published_lists import budgets, published
 from dataloaders.splits.split import SplitRequest, make_split, parts_of
 from inference import inference_of, score_of
 from losses import cross_entropy, supervised_loss
+from pictures.flat import COLOURS, colour_of, palette
 
 NATURAL = [data for data in DATA_SETS.values() if data.family == "natural"]
 
@@ -235,6 +236,12 @@ def test_photographs_are_cropped_in_training_and_scored_whole_by_one_matrix(data
     assert (data.evaluation.predicted, data.evaluation.scored, data.evaluation.best_by) == ("whole", "matrix", "miou")
     assert score_of({"mean": {"miou": 0.25, "dice": 0.5}}, data) == 0.25
     assert inference_of(data, (33, 33), None, "cpu").how == "whole"
+
+
+def test_twenty_classes_have_twenty_colours_and_the_first_ten_keep_theirs():
+    colours = [tuple(colour_of(c).tolist()) for c in range(21)]
+    assert len(set(colours)) == 21 and colours[:11] == [tuple(colour) for colour in COLOURS.tolist()]
+    assert len(palette()) == 3 * 256
 
 
 def test_cross_entropy_alone():

@@ -10,7 +10,7 @@ COLOURS = np.array(
     [(0, 0, 0), (230, 75, 53), (77, 187, 213), (0, 160, 135), (243, 155, 46), (132, 94, 194), (126, 97, 72), (220, 0, 120), (60, 84, 136),
      (145, 209, 194), (255, 214, 0)], np.uint8,
 )
-"""A colour a class, background first; more classes begin again at the second."""
+"""A colour a class, background first; more classes have the same ones again, darker, then lighter."""
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -29,7 +29,12 @@ def palette() -> list[int]:
 
 
 def colour_of(c: int) -> np.ndarray:
-    return COLOURS[c if c < len(COLOURS) else 1 + (c - 1) % (len(COLOURS) - 1)]
+    """(3,) uint8."""
+    turn, place = divmod(max(c - 1, 0), len(COLOURS) - 1)
+    colour = COLOURS[place + 1 if c else 0]
+    if not turn:
+        return colour
+    return (0.55 * colour.astype(np.float64) + (0, 115)[(turn + 1) % 2]).astype(np.uint8)
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, filled: float = 0.35) -> np.ndarray:
