@@ -4,11 +4,21 @@ import colorsys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
-from dataloaders.augmentation.strong_views import color_jitter, cutmix_boxes, cutout, denormalised, gaussian_blur, normalised
+from dataloaders.augmentation.strong_views import (
+    CHANGES,
+    color_jitter,
+    cutmix_boxes,
+    cutout,
+    denormalised,
+    gaussian_blur,
+    normalised,
+    recoloured_in_part,
+    without_colours,
+)
 from dataloaders.errors import UserError
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD
 from pictures.flat import COLOURS
@@ -172,6 +182,49 @@ def test_cutout_is_black_inside_a_box_and_nothing_outside():
     inside = cutmix_boxes(rng_of(), 40, images.shape[2:], 1.0).expand_as(images)
     assert strong[inside].abs().max() < 1e-6
     torch.testing.assert_close(strong[~inside], images[~inside])
+
+
+def eight_bits(image):
+    return Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("step, published", enumerate([ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]))
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.5])
+def test_brightness_contrast_and_saturation_are_pillow_s_to_one_grey_level(step, published, factor):
+    images = (255 * pictures(2)).round() / 255
+    ours = 255 * CHANGES[step](images, torch.full((2, 1, 1, 1), factor)).clamp(0, 1)
+    for k in range(2):
+        theirs = np.asarray(published(eight_bits(images[k])).enhance(factor), np.float32)
+        assert np.abs(ours[k].permute(1, 2, 0).numpy() - theirs).max() < 1 + abs(factor - 1), "Pillow cuts off, and rounds the level"
+
+
+def test_blur_is_near_pillow_s_three_boxes():
+    image = (255 * pictures(1, side=64)).round() / 255
+    for deviation in (0.5, 1.0, 2.0):
+        ours = 255 * gaussian_blur(image, rng_of(), (deviation, deviation), 1.0)[0].permute(1, 2, 0).numpy()
+        theirs = np.asarray(eight_bits(image[0]).filter(ImageFilter.GaussianBlur(deviation)), np.float32)
+        assert np.abs(ours - theirs).mean() < 1.5 < np.abs(theirs - 255 * image[0].permute(1, 2, 0).numpy()).mean() / 10
+
+
+def test_grey_pictures_have_three_equal_channels_and_come_as_often_as_asked():
+    images = pictures(400, side=8)
+    changed = without_colours(images, rng_of(), 0.2)
+    grey = [bool((c == c[:1]).all()) for c in changed]
+    assert 55 < sum(grey) < 105 and all(torch.equal(a, b) for a, b, is_grey in zip(images, changed, grey) if not is_grey)
+    level = (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1)
+    assert all(torch.allclose(c[0], wanted) for c, wanted, is_grey in zip(changed, level, grey) if is_grey)
+    one = pictures(4, channels=1)
+    assert without_colours(one, rng_of(), 1.0) is one
+
+
+def test_the_view_of_photographs_changes_most_and_follows_its_generator():
+    scale = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    images = normalised(pictures(12), **scale)
+    strong = recoloured_in_part(images, rng_of(), (0.5, 0.5, 0.5, 0.25), 0.2, 0.5, **scale)
+    again, other = (recoloured_in_part(images, rng_of(seed), (0.5, 0.5, 0.5, 0.25), 0.2, 0.5, **scale) for seed in (0, 1))
+    assert torch.equal(strong, again) and not torch.equal(strong, other)
+    assert denormalised(strong, **scale).min() > -1e-5 and denormalised(strong, **scale).max() < 1 + 1e-5
+    assert sum(torch.equal(a, b) for a, b in zip(images, strong)) < 6
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -15,7 +15,7 @@ GROUPS = {
     "Data and labels": ("dataset", "root_path", "labeled_num", "labeled_choice", "labeled_seed", "protocol", "fold", "folds", "split_seed",
                         "mask_threshold", "include_free", "dagm_classes"),
     "Network": ("model", "pretrained", "dropout"),
-    "Training": ("max_iterations", "batch_size", "labeled_bs", "patch_size", "optimizer", "base_lr", "schedule", "patience",
+    "Training": ("max_iterations", "batch_size", "labeled_bs", "patch_size", "optimizer", "base_lr", "head_rate", "schedule", "patience",
                  "steps_per_epoch", "ramp", "dice", "passes", "stride", "seed"),
     "The run": ("exp", "fresh", "accept_changes", "val_every", "save_every", "log_every"),
     "The machine": ("device", "precision", "compile", "sync_bn", "cache", "deterministic"),
