@@ -95,7 +95,7 @@ def losses(student, teacher1, teacher2, batch, strong_u, mix, weight, options):
     pseudo_u = pseudo_u.masked_fill(confidence_u < options.confidence, 255)
 
     supervised = supervised_loss(logits_l, batch.labels, options.dice)
-    learn = cross_entropy if options.pseudo_loss == "ce" else DICE[options.dice]
+    learn = cross_entropy if options.pseudo_loss == "ce" else DICE.get(options.dice, cross_entropy)
     unsupervised = learn(logits_s, pseudo_u)
     total = supervised + weight * unsupervised
     return {"total": total, "supervised": supervised, "unsupervised": unsupervised,
