@@ -104,7 +104,7 @@ def losses(network, batch, views, threshold, options):
 
 def main(options: Method) -> None:
     run = Run(options)
-    run.refuse(options.dice == "none", "--dice none: CrossMatch is made of Dice; try --dice squared.")
+    run.refuse(options.dice == "none", "--dice none: its losses are made of Dice; try squared.")
     network = run.network("network")
     decay = 1e-4 if options.optimizer == "adamw" else None
     optimizer = run.optimizer("network", network, weight_decay=decay, nesterov=options.nesterov,

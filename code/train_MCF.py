@@ -79,7 +79,7 @@ def losses(model1, model2, batch, weight, options):
 
 def main(options: Method) -> None:
     run = Run(options)
-    run.refuse(options.dice == "none", "--dice none: MCF is made of Dice; try --dice squared.")
+    run.refuse(options.dice == "none", "--dice none: its losses are made of Dice; try squared.")
     run.refuse(options.model == options.model2, f"--model2 {options.model2}: MCF trains networks "
                "of two kinds; choose another one than --model.")
     model1, model2 = run.network("model1"), run.network("model2", model=options.model2)
