@@ -84,6 +84,7 @@ SIMEPS = SSL4MIS | dict(batch_size=32, labeled_bs=16, optimizer="adam", schedule
 VOLUMES = dict(model="vnet", batch_size=4, labeled_bs=2, max_iterations=6000, optimizer="sgd", base_lr=0.01, schedule="step", seed=1337,
                dice="squared", passes="joint", protocol="official")
 LIKE_BRATS = VOLUMES | dict(model="unet_3D", patch_size=(96, 96, 96), max_iterations=30000, schedule="poly", val_every=200)
+UNIMATCH = dict(model="deeplabv3plus_resnet50", batch_size=32, labeled_bs=16, optimizer="sgd", schedule="poly", dice="none")
 PROTOCOL = {
     "LA": VOLUMES | dict(labeled_num="8", patch_size=(112, 112, 80), stride=(18, 18, 4), dice="foreground"),
     "BraTS2019": LIKE_BRATS | dict(labeled_num="25", stride=(64, 64, 64)),
@@ -100,6 +101,13 @@ PROTOCOL = {
     "NEU-Seg": SIMEPS | dict(labeled_num="10%", protocol="clean", base_lr=1e-3, max_iterations=47141, steps_per_epoch=59, val_every=59),
     "DAGM": SIMEPS | dict(labeled_num="10%", protocol="official", base_lr=2e-3, max_iterations=23970, steps_per_epoch=30, val_every=30),
     "MT": SIMEPS | dict(labeled_num="40%", protocol="clean", base_lr=2e-3, max_iterations=17371, steps_per_epoch=29, val_every=29),
+    "VOC2012": UNIMATCH | dict(labeled_num="92", protocol="classic", patch_size=(321, 321), base_lr=1e-3, head_rate=10.0,
+                               max_iterations=52000, val_every=650),
+    "Cityscapes": UNIMATCH | dict(labeled_num="186", patch_size=(801, 801), base_lr=5e-3, head_rate=1.0, max_iterations=42000,
+                                  val_every=175),
+    "CamVid": UNIMATCH | dict(labeled_num="10%", patch_size=(321, 321), base_lr=5e-3, head_rate=1.0, max_iterations=10000, val_every=200),
+    "PhantomScenes": UNIMATCH | dict(labeled_num="16", model="deeplabv3plus_resnet18", patch_size=(97, 97), batch_size=8, labeled_bs=4,
+                                     base_lr=0.02, max_iterations=600, val_every=100),
 }
 AUTHORS_OF_SIMEPS = dict(max_iterations=35341, patience=40)
 """On NEU-Seg, of the methods that they ran beside their own: 599 epochs, and less patience."""
@@ -253,7 +261,8 @@ def test_defaults_resolve_for_every_data_set(script, tmp_path):
     """What a preset does not change is the data set's protocol."""
     for data in DATA_SETS:
         options = defaults(script, data, tmp_path)
-        preset = {name for key in (f"{DATA_SETS[data].dimensions}D", DATA_SETS[data].family, data) for name in script.PRESETS.get(key, {})}
+        keys = (f"{DATA_SETS[data].dimensions}D", DATA_SETS[data].family, "Phantom" * data.startswith("Phantom"), data)
+        preset = {name for key in keys for name in script.PRESETS.get(key, {})}
         for option in PROTOCOL[data].keys() - preset:
             assert getattr(options, option) == PROTOCOL[data][option], (data, option)
 
