@@ -2,7 +2,7 @@
 picture of the views that methods with weak and strong augmentation train on.
 
     python code/prepare.py acdc --raw DOWNLOAD --out data/ACDC
-    python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12
+    python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12, voc (SBD's masks)
     python code/prepare.py --check data/ACDC
     python code/prepare.py weights FILE --model unet --dataset ACDC
     python code/prepare.py views data/ACDC data/NEU-Seg --out views.png
@@ -26,6 +26,7 @@ from preparation.brats import convert_brats
 from preparation.check import check_folder
 from preparation.la import convert_la
 from preparation.promise12 import convert_promise12
+from preparation.voc import convert_voc
 
 CONVERSIONS = {
     "acdc": ("ACDC", convert_acdc, "the ACDC challenge's NIfTI files to h5 slices and volumes",
@@ -36,6 +37,8 @@ CONVERSIONS = {
               "the unpacked training data: HGG/ and LGG/"),
     "promise12": ("PROMISE12", convert_promise12, "the MetaImage files of PROMISE12 to h5 slices and volumes",
                   "the unpacked training data: Case00.mhd, Case00.raw, Case00_segmentation.mhd, ..."),
+    "voc": ("VOC2012", convert_voc, "SBD's MATLAB files to masks beside VOC's own",
+            "the unpacked SBD: benchmark_RELEASE/dataset/cls/*.mat"),
 }
 """By command: the data set, what converts it, from what to what, and what --raw holds."""
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -53,11 +56,11 @@ def arguments() -> argparse.Namespace:
     for command, (name, _, change, holds) in CONVERSIONS.items():
         conversion = commands.add_parser(
             command, help=f"convert {change}",
-            description=f"Converts {change}, with lists of cases. Finished files are kept, so the same command goes on where it stopped.")
+            description=f"Converts {change}. Finished files are kept, so the same command goes on where it stopped.")
         conversion.add_argument("--workers", type=positive, default=argparse.SUPPRESS, metavar="N", help=processes)
         conversion.add_argument("--raw", type=Path, required=True, metavar="DOWNLOAD", help=holds)
         conversion.add_argument("--out", type=Path, default=REPOSITORY / "data" / name, metavar="FOLDER",
-                                help=f"where the h5 files go (default: data/{name} of the repository)")
+                                help=f"where the files go (default: data/{name} of the repository)")
     weights_arguments(commands.add_parser(
         "weights", help="make a run for the testers of weights that SSL4MIS's code trained",
         description="Makes a finished run, which test_2D.py and test_3D.py take, of a file of weights (state dict) of SSL4MIS's networks."))
