@@ -42,6 +42,9 @@ PRESETS: Presets = {
     "Pancreas-CT": dict(schedule="step"),
     # As simEps's authors ran it on NEU-Seg, and as it has to stand beside simEps on the others.
     "defect": dict(schedule="plateau", pseudo_loss="hybrid", cps_on_labelled=True),
+    # The paper's own, without CutMix.
+    "natural": dict(consistency=1.5, consistency_rampup=0.0, cps_on_labelled=True),
+    "Cityscapes": dict(consistency=6.0),
     "Phantom": dict(consistency_rampup=2.0),
 }
 

@@ -40,10 +40,9 @@ class Method(Options):
     warmup_epochs: Steps = 0
     """Epochs in which the teacher is the student and strong views teach nothing; 0: the first
     step alone."""
-    criterion: Literal["ce", "ce_dice", "ohem"] = "ce"
-    """What labelled images teach: cross-entropy, (CE + Dice) / 2, or that of hard pixels."""
-    min_kept: Steps = 200000
-    """ohem: how many pixels of a batch count, however well they are known."""
+    min_kept: Steps = 0
+    """0: labelled images teach by S; else by the cross-entropy of hard pixels, so many at least of
+    a batch (published: 200,000 of two images)."""
     mix: Literal["shuffled", "other", "same"] = "shuffled"
     """What boxes show: another image of the batch, one of a second draw, or the same image in
     another weak view (published)."""
@@ -55,7 +54,15 @@ class Method(Options):
     """Share of the strong views that are blurred, by a Gaussian of 0.1 to 2 pixels."""
 
 
-PRESETS: Presets = {}
+PRESETS: Presets = {
+    "2D": dict(dice="none"),
+    "natural": dict(mix="same"),
+    "VOC2012": dict(patch_size=(513, 513), base_lr=2e-3, max_iterations=131100),
+    "Cityscapes": dict(selection="none", min_kept=800000, warmup_epochs=5, steps_per_epoch=348),
+    "blended": dict(max_iterations=124000),
+    "u2pl": dict(max_iterations=124000),
+    "standin": dict(patch_size=(129, 129), base_lr=0.01, max_iterations=2000),
+}
 
 
 def losses(student, teacher, batch, views, others, inside_m, warm, options):
@@ -74,8 +81,7 @@ def losses(student, teacher, batch, views, others, inside_m, warm, options):
         sure = class_aware(target) if options.selection == "class_aware" else inside > 0
         return kept_cross_entropy(logits, target.argmax(1), sure, inside)
 
-    supervised = labels_loss(logits_l, batch.labels, options.criterion, options.dice,
-                             options.min_kept)
+    supervised = labels_loss(logits_l, batch.labels, options.dice, options.min_kept)
     strong = (1 - warm) * sum(map(taught, logits_s, targets, counted)) / 2
     features = sum(taught(logits, logits_w, inside_u) for logits in logits_d) / 2
     alignment = standardised_mse(*logits_s).mean() + standardised_mse(*logits_d).mean()

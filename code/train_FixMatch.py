@@ -41,6 +41,8 @@ class Method(Options):
 
 
 PRESETS: Presets = {
+    "natural": dict(consistency=1.0, consistency_rampup=0.0, jitter=(0.5, 0.5, 0.5, 0.25),
+                    blur=0.5),
     "Phantom": dict(consistency=0.5, consistency_rampup=2.0),
 }
 

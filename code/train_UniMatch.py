@@ -36,10 +36,9 @@ class Method(Options):
     """Weight of the prediction from dropped channels."""
     feature_dropout: Annotated[float, Within(0, 1, open_high=True)] = 0.5
     """Share of the channels of each map that are dropped."""
-    criterion: Literal["ce_dice", "ce", "ohem"] = "ce_dice"
-    """What labelled images teach: (CE + Dice) / 2, cross-entropy, or that of hard pixels."""
-    min_kept: Steps = 100000
-    """ohem: how many pixels of a batch count, however well they are known."""
+    min_kept: Steps = 0
+    """0: labelled images teach by S; else by the cross-entropy of hard pixels, so many at least of
+    a batch (published: 200,000 of two images)."""
     unsupervised: Literal["dice", "ce"] = "dice"
     """What unlabelled images teach; ce: the mean over all pixels, sure or not."""
     mix: Literal["shuffled", "other", "same"] = "shuffled"
@@ -54,7 +53,9 @@ class Method(Options):
 
 
 PRESETS: Presets = {
+    "natural": dict(unsupervised="ce", mix="same", grey=0.2),
     "ACDC": dict(mix="other", max_iterations=29400),
+    "Cityscapes": dict(confidence=0.0, min_kept=800000),
     "cutmix_fixmatch": dict(views=1, strong_weight=1.0, feature_weight=0.0, feature_dropout=0.0),
 }
 AGREEMENT = {"dice": sure_dice, "ce": sure_cross_entropy}
@@ -77,8 +78,7 @@ def losses(network, batch, views, logits_m, inside_m, options):
     counted = [torch.where(box[:, 0], inside_m, inside_u) for _, box in views]
     agreement = partial(AGREEMENT[options.unsupervised], confidence=options.confidence)
 
-    supervised = labels_loss(logits_l, batch.labels, options.criterion, options.dice,
-                             options.min_kept)
+    supervised = labels_loss(logits_l, batch.labels, options.dice, options.min_kept)
     each = [agreement(*these) for these in zip(logits_s, targets, counted)]
     strong, features = sum(each) / len(each), agreement(logits_d, logits_w, inside_u)
     total = (supervised + options.strong_weight * strong + options.feature_weight * features) / 2

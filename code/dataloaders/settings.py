@@ -33,5 +33,5 @@ def simeps(**values: object) -> dict[str, object]:
 def unimatch(**values: object) -> dict[str, object]:
     """Published protocol of UniMatch (Yang et al., CVPR 2023; github.com/LiheYoung/UniMatch) on photographs: cross-entropy alone, half of
     the batch labelled, poly decay."""
-    return {"model": "deeplabv3plus_resnet50", "batch_size": 32, "labeled_bs": 16, "optimizer": "sgd", "schedule": "poly", "dice": "none",
+    return {"model": "deeplabv3plus_resnet50", "batch_size": 16, "labeled_bs": 8, "optimizer": "sgd", "schedule": "poly", "dice": "none",
             **values}

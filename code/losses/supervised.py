@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.overlap import IGNORED, cross_entropy, dice_loss, halved_dice_loss, sample_dice_loss, unsquared_dice_loss
-from losses.ranks import batch_sum, batch_sums
+from losses.ranks import batch_sum, batch_sums, world
 
 DICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared": dice_loss, "foreground": partial(dice_loss, foreground_only=True), "linear": unsquared_dice_loss,
@@ -50,8 +50,6 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, min_kept: int = 100000, t
     return total / count.clamp(min=1)
 
 
-def labels_loss(logits: Tensor, labels: Tensor, criterion: str, dice: str = "squared", min_kept: int = 100000) -> Tensor:
-    """What a criterion makes of labels: "ce_dice" (`supervised_loss`), "ce" (`cross_entropy`) or "ohem" (`ohem_cross_entropy`)."""
-    if criterion == "ohem":
-        return ohem_cross_entropy(logits, labels, min_kept)
-    return cross_entropy(logits, labels) if criterion == "ce" else supervised_loss(logits, labels, dice)
+def labels_loss(logits: Tensor, labels: Tensor, dice: str = "squared", min_kept: int = 0) -> Tensor:
+    """`supervised_loss`, or, where a least number of pixels is given, `ohem_cross_entropy` of so many in the batch of all processes."""
+    return ohem_cross_entropy(logits, labels, min_kept // world()) if min_kept else supervised_loss(logits, labels, dice)

@@ -65,5 +65,5 @@ class CityscapesSource(ImageSource):
 DATA_SETS = (
     DataSet(NAME, CityscapesSource, CLASSES, channels=3, augmentation="scale_crop", resizing="floor", intensities="8-bit",
             mean=IMAGENET_MEAN, std=IMAGENET_STD, ignored=255, evaluation=WHOLE, family="natural", strata="city, by the file's name",
-            defaults=unimatch(base_lr=5e-3, head_rate=1.0, labeled_num="186", patch_size=(801, 801), max_iterations=42000, val_every=175)),
+            defaults=unimatch(base_lr=5e-3, head_rate=1.0, labeled_num="186", patch_size=(801, 801), max_iterations=83520, val_every=348)),
 )

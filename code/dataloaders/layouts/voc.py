@@ -108,9 +108,10 @@ def holds(root: Path) -> bool:
 DATA_SETS = (
     DataSet(NAME, VocSource, CLASSES, channels=3, protocols=(*SAID, "standin"), augmentation="scale_crop", resizing="floor",
             intensities="8-bit", mean=IMAGENET_MEAN, std=IMAGENET_STD, ignored=255, evaluation=WHOLE, family="natural",
-            defaults=unimatch(base_lr=1e-3, head_rate=10.0, labeled_num="92", patch_size=(321, 321), max_iterations=52000, val_every=650),
+            defaults=unimatch(base_lr=1e-3, head_rate=10.0, labeled_num="92", patch_size=(321, 321), max_iterations=104880, val_every=1311),
             protocol_defaults={
-                "blended": {"labeled_num": "662"}, "u2pl": {"labeled_num": "662", "patch_size": (513, 513)},
+                "blended": {"labeled_num": "662", "max_iterations": 99200, "val_every": 1240},
+                "u2pl": {"labeled_num": "662", "patch_size": (513, 513), "max_iterations": 99200, "val_every": 1240},
                 "standin": {"model": "deeplabv3plus_resnet18", "labeled_num": "30", "patch_size": (129, 129), "batch_size": 8,
                             "labeled_bs": 4, "max_iterations": 2000, "val_every": 200, "base_lr": 0.01, "head_rate": 1.0}}),
 )
