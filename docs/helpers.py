@@ -40,7 +40,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("How sure a prediction is", "losses", "", ["entropy_map", "entropy_bits"]),
     ("Pseudo-labels", "losses.pseudo_labels", "", [
         "hard_labels", "likeliest", "sure_cross_entropy", "sure_dice", "kept_cross_entropy", "class_aware",
-        "relative_confidence", "concentration", "complementary_loss"]),
+        "relative_confidence", "concentration", "complementary_loss", "stability"]),
     ("Sums over the batch of all processes", "losses",
      "For what is no mean over rows (a Dice, a mean over the pixels that pass a threshold). With one process they give back what they got.",
      ["batch_sum", "batch_sums", "batch_mean"]),
@@ -55,19 +55,28 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "mean_features", "cosines_to", "by_own_and_by_others", "agreement_of_votes"]),
     ("Where a prediction is ambiguous", "losses.ambiguity", "AC-MT's measures beyond entropy.", [
         "far_from_prototype", "rectified_labels", "prototypes", "distances", "label_errors", "confident_joint"]),
+    ("Likeness to a class of another image", "losses.class_similarity", "CISC-R and STI.", [
+        "prototype", "similarity", "similarity_errors", "similar_to_partners", "weighted_loss", "pairs_loss", "unlike_anchors", "anchors",
+        "anchor_errors"]),
     ("Passes through a network", "networks",
      "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
      "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "noisy"]),
+    ("Labels over several scales", "networks.scales", "For `run.predict_unlabeled`.", ["AtScales"]),
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
         "frozen_copy", "ema_update", "average_weights"]),
     ("Initial weights", "networks.initial", "", ["start_apart", "start_kaiming"]),
     ("Strong views", "dataloaders.augmentation.strong_views",
      "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [
-         "recoloured", "recoloured_in_part", "without_colours", "others_of", "pasted_view", "mixed_view",
+         "recoloured", "recoloured_in_part", "without_colours", "others_of", "pasted_view", "mixed_view", "with_strong_rows",
+         "boxes_of_noise",
          "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view",
          "cutmix_view", "beta_boxes", "inside"]),
-    ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box"]),
+    ("Labelled partners", "dataloaders.augmentation.pairs", "`Search.partners` gives each image of a batch one that shows a class of it.", [
+        "Search"]),
+    ("Lists for self-training", "dataloaders.splits.self_training", "", [
+        "supervised_list", "retraining_list", "thirds", "by_score", "lower_half"]),
+    ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box", "cut_in"]),
     ("Patches that change places", "dataloaders.augmentation.displacement", "", [
         "check_grid", "sureness", "sure_into_unsure", "unsure_into_sure", "displaced", "cut", "joined"]),
     ("Strong views of volumes", "dataloaders.augmentation.strong_volumes", "Give `batch.rng`.", [
@@ -92,7 +101,7 @@ The labelled rows stand first.
 |---|---|
 """
 OF_A_RUN = ["network", "keep", "optimizer", "compiled", "evaluates", "batches", "ramp", "update", "after_step", "finish", "say", "refuse",
-            "stage", "best", "items", "class_counts", "predict_unlabeled"]
+            "stage", "best", "items", "label", "class_counts", "predict_unlabeled", "augmented", "as_tested", "once"]
 OF_A_BATCH = ["images", "labels", "labeled", "unlabeled", "n_labeled", "rng", "shared_rng", "step", "epoch", "last_of_epoch", "cases",
               "maps", "views", "mates", "strong"]
 

@@ -30,7 +30,7 @@ TWO = ("--dataset", "ACDC", "--max_iterations", "2", "--val_every", "2", "--save
 VOLUMES = ("--dataset", "nnunet", "--patch_size", "32", "16", "16", "--max_iterations", "2", "--val_every", "2", "--save_every", "2")
 BUSY = {"steps_per_epoch": "2", "consistency": "5", "consistency_start": "0", "num_branches": "2", "teacher_passes": "2",
         "consistency_rows": "all", "min_foreground": "0.0", "pre_iterations": "1", "confidence": "0.3", "longest_turn": "1",
-        "further_passes": "2", "memory_per_class": "2", "positions_per_class": "50", "stored": "20"}
+        "further_passes": "2", "memory_per_class": "2", "positions_per_class": "50", "stored": "20", "scales": "1"}
 """Options, of the scripts that have them, under which a few steps do all that a method does. Two steps are an epoch, so that what is
 learned an epoch is learned before the kill, and again after it."""
 
@@ -60,7 +60,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(case: tuple[str, ...], bench:
     """All that a method carries from step to step is in the checkpoint; and the run is tested."""
     method, *words = case
     train = partial(bench.train, method, *FIVE, *busy(method), *words)
-    whole, (killed, resumed) = together([train, lambda: [train(model="killed", fault="kill@step:5"), train(model="killed")]])
+    whole, (killed, resumed) = together([train, lambda: [train(model="killed", fault="kill@step-last:5"), train(model="killed")]])
     assert whole.code == 0, whole.out + whole.err
     assert killed.code == -signal.SIGKILL and resumed.code == 0 and "resumed at step 3" in resumed.out, resumed.out + resumed.err
     expected, found = outcome(bench.run_folder()), outcome(bench.run_folder("killed"))

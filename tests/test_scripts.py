@@ -84,7 +84,7 @@ SIMEPS = SSL4MIS | dict(batch_size=32, labeled_bs=16, optimizer="adam", schedule
 VOLUMES = dict(model="vnet", batch_size=4, labeled_bs=2, max_iterations=6000, optimizer="sgd", base_lr=0.01, schedule="step", seed=1337,
                dice="squared", passes="joint", protocol="official")
 LIKE_BRATS = VOLUMES | dict(model="unet_3D", patch_size=(96, 96, 96), max_iterations=30000, schedule="poly", val_every=200)
-UNIMATCH = dict(model="deeplabv3plus_resnet50", batch_size=32, labeled_bs=16, optimizer="sgd", schedule="poly", dice="none")
+UNIMATCH = dict(model="deeplabv3plus_resnet50", batch_size=16, labeled_bs=8, optimizer="sgd", schedule="poly", dice="none")
 PROTOCOL = {
     "LA": VOLUMES | dict(labeled_num="8", patch_size=(112, 112, 80), stride=(18, 18, 4), dice="foreground"),
     "BraTS2019": LIKE_BRATS | dict(labeled_num="25", stride=(64, 64, 64)),
@@ -102,9 +102,9 @@ PROTOCOL = {
     "DAGM": SIMEPS | dict(labeled_num="10%", protocol="official", base_lr=2e-3, max_iterations=23970, steps_per_epoch=30, val_every=30),
     "MT": SIMEPS | dict(labeled_num="40%", protocol="clean", base_lr=2e-3, max_iterations=17371, steps_per_epoch=29, val_every=29),
     "VOC2012": UNIMATCH | dict(labeled_num="92", protocol="classic", patch_size=(321, 321), base_lr=1e-3, head_rate=10.0,
-                               max_iterations=52000, val_every=650),
-    "Cityscapes": UNIMATCH | dict(labeled_num="186", patch_size=(801, 801), base_lr=5e-3, head_rate=1.0, max_iterations=42000,
-                                  val_every=175),
+                               max_iterations=104880, val_every=1311),
+    "Cityscapes": UNIMATCH | dict(labeled_num="186", patch_size=(801, 801), base_lr=5e-3, head_rate=1.0, max_iterations=83520,
+                                  val_every=348),
     "CamVid": UNIMATCH | dict(labeled_num="10%", patch_size=(321, 321), base_lr=5e-3, head_rate=1.0, max_iterations=10000, val_every=200),
     "PhantomScenes": UNIMATCH | dict(labeled_num="16", model="deeplabv3plus_resnet18", patch_size=(97, 97), batch_size=8, labeled_bs=4,
                                      base_lr=0.02, max_iterations=600, val_every=100),
@@ -130,6 +130,10 @@ AD_MT_3D = AD_MT | dict(consistency_rampup=40.0, confidence=0.8, pseudo_loss="ce
 CROSS_MATCH = dict(confidence=0.95, confidence_rise=0.0, confidence_unit="1", distillation=0.5, eta=0.3, feature_dropout=(0.25, 0.75))
 CO_BIONET = dict(consistency=1.0, consistency_rampup=40.0, adversarial_weight=0.01, critic_lr=1e-4, max_iterations=15000,
                  schedule="cosine")
+DSSN = dict(ema_decay=0.996, strong_weight=0.5, feature_weight=0.5, alignment_weight=0.01, grey=0.2, mix="same", dice="none")
+ST_PLUS_PLUS = dict(model="deeplabv3plus_resnet50_stride8", batch_size=16, retrainings=2, scales=(0.5, 0.75, 1.0, 1.5, 2.0), grey=0.2,
+                    jitter=(0.5, 0.5, 0.5, 0.25), blur=0.5, cutout=0.5, schedule="poly_next")
+STI = dict(model="deeplabv3plus_resnet50_stride8", least=0.03, pooling="soft", scales=(0.5, 0.75, 1.0, 1.5, 2.0), grey=0.2)
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
@@ -171,6 +175,8 @@ OWN = {
         "ACDC": RAMP | dict(schedule="poly_next", pseudo_loss="ce", cps_on_labelled=False, init="default"),
         "BraTS2019": RAMP | dict(schedule="poly_next", pseudo_loss="ce", cps_on_labelled=False, init="kaiming_xavier"),
         "NEU-Seg": RAMP | dict(pseudo_loss="hybrid", cps_on_labelled=True, init="default", patience=50),
+        "VOC2012": dict(consistency=1.5, consistency_rampup=0.0, pseudo_loss="ce", cps_on_labelled=True, schedule="poly_next"),
+        "Cityscapes": dict(consistency=6.0, consistency_rampup=0.0, cps_on_labelled=True, schedule="poly_next"),
     },
     "train_RDrop": dict.fromkeys(("ACDC", "BraTS2019"), RAMP | dict(consistency=4.0, schedule="poly_next", rdrop_axis="class",
                                                                     rdrop_models=1, rdrop_rows="unlabeled")),
@@ -191,6 +197,7 @@ OWN = {
     },
     "train_FixMatch": {
         "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.95, jitter=(0.8, 0.8, 0.8, 0.2), blur=0.0, cutout=0.0),
+        "VOC2012": dict(consistency=1.0, consistency_rampup=0.0, jitter=(0.5, 0.5, 0.5, 0.25), blur=0.5),
     },
     "train_FixMatchStandardAugs": {
         "ACDC": RAMP | dict(ema_decay=0.99, confidence=0.8, jitter=(0.8, 0.8, 0.8, 0.2), blur=0.0, cutout=0.0),
@@ -234,8 +241,24 @@ OWN = {
         "Pancreas-CT": CO_BIONET | dict(supervised_weight=1.0, threshold=0.2),
     },
     "train_UniMatch": {
-        "ACDC": dict(confidence=0.95, views=2, strong_weight=0.5, feature_weight=0.5, feature_dropout=0.5, criterion="ce_dice",
+        "ACDC": dict(confidence=0.95, views=2, strong_weight=0.5, feature_weight=0.5, feature_dropout=0.5, min_kept=0,
                      unsupervised="dice", mix="other", jitter=(0.5, 0.5, 0.5, 0.25), blur=0.5, max_iterations=29400),
+        "VOC2012": dict(confidence=0.95, unsupervised="ce", mix="same", grey=0.2, min_kept=0),
+        "Cityscapes": dict(confidence=0.0, unsupervised="ce", mix="same", grey=0.2, min_kept=800000),
+    },
+    "train_DSSN": {
+        "ACDC": dict(dice="none", mix="shuffled"),
+        "VOC2012": DSSN | dict(selection="class_aware", patch_size=(513, 513), base_lr=2e-3, max_iterations=131100, min_kept=0),
+        "Cityscapes": DSSN | dict(selection="none", warmup_epochs=5, steps_per_epoch=348, min_kept=800000),
+    },
+    "train_STPlusPlus": {
+        "VOC2012": ST_PLUS_PLUS | dict(recipe="scale_crop_400", max_iterations=105280),
+        "Cityscapes": ST_PLUS_PLUS | dict(recipe="scale_crop_2048", patch_size=(721, 721), base_lr=4e-3, head_rate=10.0,
+                                          max_iterations=83520),
+    },
+    "train_STI": {
+        "VOC2012": STI | dict(recipe="scale_crop_400", max_iterations=104880),
+        "Cityscapes": STI | dict(recipe="scale_crop_2048", patch_size=(721, 721), base_lr=4e-3, head_rate=10.0, max_iterations=55680),
     },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,

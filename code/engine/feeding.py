@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from command_line.options import Options
@@ -35,6 +36,14 @@ class Fed:
     recipe: str | None = None
     views: int = 1
     draws: int = 1
+    drop_last: bool = False
+
+
+class Places(NamedTuple):
+    """Where in a store the images of a stage are, in the order in which they were given; one may stand several times."""
+
+    labeled: np.ndarray
+    unlabeled: np.ndarray
 
 
 class Training:
@@ -52,24 +61,27 @@ class Training:
             self._items[labeled] = self.source.items(list(self.split.labeled if labeled else self.split.unlabeled))
         return self._items[labeled]
 
-    def store(self, fed: Fed, say: Say) -> tuple[Store, int]:
-        """All images that a stage is fed, the labelled first, and how many these are; all problems are raised together.
+    def store(self, fed: Fed, say: Say) -> tuple[Store, Places]:
+        """All images that a stage is fed, each once, and where its labelled and its unlabelled ones are; all problems are raised together.
 
         Of several processes the first reads, and writes the cache; the others map it.
         """
         return distributed.in_turn(lambda: self._read(fed, say))
 
-    def _read(self, fed: Fed, say: Say) -> tuple[Store, int]:
+    def _read(self, fed: Fed, say: Say) -> tuple[Store, Places]:
         try:
             labeled = list(self.items(True) if fed.labeled is None else fed.labeled)
             unlabeled: list[Item] = []
             if not fed.labeled_only:
                 unlabeled = list(self.items(False) if fed.unlabeled is None else fed.unlabeled)
             key = (tuple(labeled), tuple(unlabeled), tuple(fed.maps))
+            once = {(item.name, item.written): item for item in [*labeled, *unlabeled]}  # a list may have an image several times
+            place = dict(zip(once, range(len(once))))
+            places = Places(*(np.array([place[item.name, item.written] for item in items], np.int64) for items in (labeled, unlabeled)))
             store = next((store for known, store in self._stores if known == key), None)
             if store is None:
-                marks = [True] * len(labeled) + [False] * len(unlabeled)
-                store = build_store(self.source, [*labeled, *unlabeled], marks, self.options.cache, self.device,
+                marks = np.isin(np.arange(len(once)), places.labeled).tolist()
+                store = build_store(self.source, list(once.values()), marks, self.options.cache, self.device,
                                     progress=distributed.first(), remark=say, maps=tuple(fed.maps))
                 self._stores = [(key, store)]  # one at a time: the one before may hold gigabytes
             self._check_validation()
@@ -77,29 +89,31 @@ class Training:
             # Every file of the run is read once more, so that all that is wrong is said at once.
             problems(self.source, self.split.labeled, self.split.val, () if fed.labeled_only else self.split.unlabeled)
             raise
-        return store, len(labeled)
+        return store, places
 
 
-def loader_of(fed: Fed, store: Store, labeled: int, options: Options, data: Any, seed: int, device: torch.device) -> Loader:
-    """The batches of a stage from its store, whose first `labeled` images are the labelled ones."""
+def loader_of(fed: Fed, store: Store, places: Places, options: Options, data: Any, seed: int, device: torch.device) -> Loader:
+    """The batches of a stage from its store."""
     fills = {name: fill if isinstance(fill, Fill) else Fill(fill, fill, fill) for name, fill in fed.maps.items()}
     batch_size, labeled_bs = fed.batch_size or options.batch_size, fed.labeled_bs or options.labeled_bs
     recipe = fed.recipe or (data.augmentation if fed.policy is None else "none")
     with torch.random.fork_rng(devices=[]):
         return Loader(
-            store, range(labeled), range(labeled, len(store)), batch_size=batch_size, labeled_bs=labeled_bs,
+            store, places.labeled, places.unlabeled, batch_size=batch_size, labeled_bs=labeled_bs,
             patch_size=options.patch_size, recipe=recipe, resizing=data.resizing, seed=seed, device=device, mean=data.mean,
             std=data.std, steps_per_epoch=options.steps_per_epoch, labeled_only=fed.labeled_only, policy=fed.policy,
-            rank=distributed.rank(), world=world(), threads=distributed.threads(), maps=fills, views=fed.views, draws=fed.draws)
+            rank=distributed.rank(), world=world(), threads=distributed.threads(), maps=fills, views=fed.views, draws=fed.draws,
+            drop_last=fed.drop_last)
 
 
-def told(fed: Fed, store: Store, labeled: int, options: Options, things: str, where: str) -> list[str]:
+def told(fed: Fed, store: Store, places: Places, options: Options, things: str, where: str) -> list[str]:
     """The lines that tell what a stage is fed. `things`: images or volumes; `where`: for how long, and on what."""
     batch_size, labeled_bs = fed.batch_size or options.batch_size, fed.labeled_bs or options.labeled_bs
+    labeled, unlabeled = len(np.unique(places.labeled)), len(places.unlabeled)
     unused = "" if fed.batch_size else " (--labeled_bs is not used)"
     rows = f"batch {batch_size}, all labelled{unused}" if fed.labeled_only else (
         f"batch {labeled_bs} labelled + {batch_size - labeled_bs} unlabelled")
-    lines = [f"{labeled} labelled and {len(store) - labeled} unlabelled {things} ({store.memory / 2**20:.0f} MiB, {store.place}); {rows}, "
+    lines = [f"{labeled} labelled and {unlabeled} unlabelled {things} ({store.memory / 2**20:.0f} MiB, {store.place}); {rows}, "
              f"{'x'.join(map(str, options.patch_size))}, {where}."]
     if not fed.labeled_only and labeled < labeled_bs:
         lines.append(f"There are fewer labelled {things} ({labeled}) than labelled rows in a batch ({labeled_bs}): rows repeat.")

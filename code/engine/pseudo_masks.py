@@ -50,7 +50,7 @@ def write(session: Session, name: str, network: nn.Module, predictor: Predictor,
     found = []
     for item in items:
         files = _files(folder, item, maps, session.data.dimensions)
-        found.append(replace(item, written=files[""], maps={**item.maps, **{key: files[key] for key in maps}}))
+        found.append(replace(item, written=files[""], maps={**item.maps, **{key or "mask": file for key, file in files.items()}}))
     return found
 
 

@@ -1,17 +1,19 @@
 """A run: a session, its stages, and its end."""
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 import networks
 from command_line.options import Options
+from dataloaders.batches.store import label_of
 from dataloaders.description import DataSet, Item
 from dataloaders.errors import UserError
 from dataloaders.progress import duration
@@ -23,6 +25,7 @@ from engine.stage import Stage
 from inference import score_of
 from inference.scoring import WORDS
 from networks.ensembles import ENSEMBLES
+from storage.checkpoint import write_json
 from storage.logbook import Logbook
 from storage.silence import Silence
 from system import distributed
@@ -86,13 +89,48 @@ class Run(Stage):
         Args:
             name: a word for them; their files lie in the run's folder, below `pseudo_masks/<name>/`.
             maps: by name, what is made of an image's probabilities (classes, *spatial) float32 and written beside its mask:
-                (*spatial) float32 or uint8.
+                (*spatial) float32 or uint8. The mask itself is the map "mask" too.
             mirror: the mean over all mirrored versions of an image.
 
         A file that is there already and was made by the same weights is not made again, so that a kill costs one image.
         """
         return pseudo_masks.write(self.session, name, network, self.predictor(network), self.items(False) if items is None else items,
                                   maps or {}, mirror, self.monitor)
+
+    def label(self, item: Item) -> np.ndarray:
+        """(*spatial) uint8: what a training image is learned from, at its own size; its mask where a stage wrote one.
+
+        Raises `UserError` where there is none.
+        """
+        label = label_of(self.session.training.source, item)
+        if label is None:
+            raise UserError(f"{item.name}: there is no label of it.")
+        return label
+
+    def as_tested(self, items: Sequence[Item], network: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """(image (1, C, *sides), label (1, *sides) int64) of training images one by one, as the network would be handed them in a test.
+
+        A border that is repeated to what the network takes is 255 in the label. On the device.
+        """
+        for item in items:
+            pixels = self.session.training.source.image(item)
+            volume = self.data.dimensions == 3
+            image, label = self.session.inference.handed(network, pixels if volume else pixels[:, None], self.label(item))
+            yield image.to(self.device), label.to(self.device)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives (numbers, words, lists and dicts of them), made once and kept in the run's folder, so that no kill costs it.
+
+        Of several processes the first makes it. `name`: a word for it.
+        """
+        file = self.session.folder / f"{name}.json"
+
+        def found() -> str:
+            if not file.exists():
+                write_json(file, make())
+            return file.read_text(encoding="utf-8")
+
+        return json.loads(distributed.from_first(found))
 
     # What the end of the program asks (`system.ending.Running`)
 

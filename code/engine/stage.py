@@ -144,11 +144,12 @@ class Stage:
     def batches(self, labeled: Sequence[Item] | None = None, unlabeled: Sequence[Item] | None = None,
                 maps: Mapping[str, Fill | float] | None = None, batch_size: int | None = None, labeled_bs: int | None = None,
                 labeled_only: bool = False, augment: Any = None, recipe: str | None = None, views: int = 1,
-                draws: int = 1) -> Iterator[tuple[int, Batch]]:
+                draws: int = 1, drop_last: bool = False) -> Iterator[tuple[int, Batch]]:
         """(step, batch) from where the stage stands to its end, all networks in their modes, rates set, draws of the step seeded.
 
         Args:
-            labeled, unlabeled: the images, in place of the run's own; `run.items` and `run.predict_unlabeled` give such.
+            labeled, unlabeled: the images, in place of the run's own; `run.items` and `run.predict_unlabeled` give such. One that stands
+                several times is read once, and seen as often.
             maps: names of per-pixel maps of these (`Item.maps`), warped with the images into `batch.maps`, and what a pixel has that
                 nothing is known of: a number, or a `Fill` that tells an image without the map from what lies outside an image.
             batch_size, labeled_bs: in place of the options.
@@ -157,8 +158,9 @@ class Stage:
             recipe: an augmentation in place of the data set's, a name in `recipes.RECIPES`.
             views: how often each unlabelled image is augmented; `batch.views` has all but the first.
             draws: how many batches of unlabelled images; `batch.mates` has all but the first.
+            drop_last: of labelled images alone: leave out the last, smaller batch of an epoch, unless it is the only one.
         """
-        fed = Fed(labeled, unlabeled, maps or {}, batch_size, labeled_bs, labeled_only, augment, recipe, views, draws)
+        fed = Fed(labeled, unlabeled, maps or {}, batch_size, labeled_bs, labeled_only, augment, recipe, views, draws, drop_last)
         return self._steps(fed)
 
     def _steps(self, fed: Fed) -> Iterator[tuple[int, Batch]]:
@@ -169,16 +171,16 @@ class Stage:
         if self.name and state is not None and state["step"] == self.iterations:
             self._put_back(state, bests)
             return
-        store, count = session.training.store(fed, monitor.say)
+        store, places = session.training.store(fed, monitor.say)
         seed = seed_of(options.seed, self.name, "batches")
-        loader = self._loader = loader_of(fed, store, count, options, session.data, seed, self.device)
-        fitting.check_rows(self.parts.networks, loader.sampler.fewest, count, options)
+        loader = self._loader = loader_of(fed, store, places, options, session.data, seed, self.device)
+        fitting.check_rows(self.parts.networks, loader.sampler.fewest, len(places.labeled), options)
         if options.schedule == "plateau" and options.steps_per_epoch is None:
             self.val_every = loader.steps_per_epoch
         offset = self._first_save() if state is None else self._put_back(state, bests)
         session.say_plan(monitor.book.say)
         monitor.begin(self.name, self.steps_done, self.iterations, offset)
-        for line in told(fed, store, count, options, session.things, f"{self.iterations} steps on {session.device_name}"):
+        for line in told(fed, store, places, options, session.things, f"{self.iterations} steps on {session.device_name}"):
             monitor.say(line)
         if state is not None:
             monitor.say(f"resumed at step {self.steps_done}")
@@ -191,8 +193,16 @@ class Stage:
                     count_rows(module, not batch.stands_in)
                 for optimizer in self.parts.optimizers.values():
                     optimizer.set_rate(step, self.iterations)
-                faults.reach("step")
+                faults.reach("step", self.name or "last")
                 yield step, batch
+
+    def augmented(self, places: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """(images (n, C, *spatial), labels (n, *spatial)) of labelled images under an augmentation drawn from `rng`.
+
+        Inside the loop alone. `places`: which, in the order of what the loop is fed.
+        """
+        assert self._loader is not None
+        return self._loader.augmented(places, rng)
 
     def ramp(self, step: int, length: float, unit: int = 150) -> float:
         """The share of its weight that a term has at a step: a staircase from e^-5 to 1 in `length` units of `unit` steps.

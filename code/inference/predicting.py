@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,19 +101,26 @@ class Inference:
         """`predictor` for images of any sides: where images are predicted whole, the border is repeated up to sides that it takes."""
         if self.how != "whole":
             return predictor
-        wanted = getattr(predictor, "multiple", MULTIPLE)
-
         def predict(images: Tensor) -> Tensor:
             sides = images.shape[2:]
-            multiples = (wanted,) * len(sides) if isinstance(wanted, int) else wanted
-            missing = [-side % multiple for side, multiple in zip(sides, multiples)]
-            filled = F.pad(images, [n for more in missing[::-1] for n in (0, more)], mode="replicate") if any(missing) else images
-            logits = main_output(predictor(filled))
+            logits = main_output(predictor(filled(images, getattr(predictor, "multiple", MULTIPLE))))
             for axis, side in enumerate(sides, 2):
                 logits = logits.narrow(axis, 0, side)
             return logits
 
         return predict
+
+    def handed(self, network: Any, pixels: np.ndarray, label: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(image (1, C, *sides), label (1, *sides) int64) of pixels as read and their label (*spatial), as handed to a network."""
+        images = self.inputs(pixels)
+        if self.how == "resized":
+            label = resize_nearest(label, (self.patch_size[0], self.patch_size[1]), self.data.resizing)
+        labels = torch.from_numpy(np.ascontiguousarray(label)).long()[None]
+        if self.how == "whole":
+            images, sides = filled(images, network.multiple), labels.shape[1:]
+            more = [n for side, there in zip(images.shape[:1:-1], sides[::-1]) for n in (0, side - there)]
+            labels = F.pad(labels, more, value=255)
+        return images, labels
 
     def _outputs(self, predictor: Predictor, inputs: Tensor, probabilities: bool) -> Iterator[Tensor]:
         """(B, K, *sides) batch by batch: probabilities, or what has the same argmax. The last thing is to raise for what is not finite."""
@@ -146,6 +154,14 @@ def inference_of(data: DataSet, patch_size: Sequence[int], stride: Sequence[int]
     if batch is None:
         batch = WINDOWS if data.evaluation.predicted == "window" else SLICES
     return Inference(data, tuple(patch_size), window_stride(stride, patch_size), device, batch, mirror, gaussian)
+
+
+def filled(images: Tensor, wanted: int | Sequence[int]) -> Tensor:
+    """(B, C, *sides), the border repeated below and to the right up to sides that are multiples of `wanted`."""
+    sides = images.shape[2:]
+    multiples = (wanted,) * len(sides) if isinstance(wanted, int) else wanted
+    missing = [-side % multiple for side, multiple in zip(sides, multiples)]
+    return F.pad(images, [n for more in missing[::-1] for n in (0, more)], mode="replicate") if any(missing) else images
 
 
 def scaled(images: Tensor, data: DataSet) -> Tensor:

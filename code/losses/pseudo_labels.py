@@ -1,6 +1,7 @@
 """Hard pseudo-labels with a threshold, and learning from what a pixel is not (FixMatch and its variants)."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from losses.overlap import IGNORED, cross_entropy, masked_dice, one_hot
 from losses.ranks import batch_mean, batch_sums
 from metrics.components import largest_component
+from metrics.overlap import confusion_matrix, stpp_miou
 
 
 def hard_labels(logits: Tensor, confidence: float, unsure: str = "ignore") -> Tensor:
@@ -33,6 +35,13 @@ def likeliest(logits: Tensor, largest_component_only: bool = False) -> Tensor:
         return labels
     kept = [largest_component(one) for one in labels.to(torch.uint8).cpu().numpy()]
     return torch.from_numpy(np.stack(kept)).to(labels.device, torch.int64)
+
+
+def stability(maps: Iterable[np.ndarray], num_classes: int) -> float:
+    """Mean over label maps of equal shape of their mean IoU with the last, over the classes that either has (ST++); 1 for one alone."""
+    *early, last = maps
+    each = [stpp_miou(confusion_matrix(one, last, num_classes, ignored=None))[1] for one in early]
+    return sum(each) / len(each) if each else 1.0
 
 
 def relative_confidence(logits: Tensor) -> Tensor:

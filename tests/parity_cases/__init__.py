@@ -21,6 +21,7 @@ from parity_cases import (
     photographs,
     prototypes,
     pyramid,
+    self_training,
     shared,
     simeps,
     two_networks,
@@ -31,7 +32,7 @@ BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
     **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES, **ambiguity.FILES,
     **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES, **caml.FILES, **unimatch.FILES, **dssn.FILES,
-    **photographs.FILES,
+    **photographs.FILES, **self_training.FILES,
 }
 
 LATER = {

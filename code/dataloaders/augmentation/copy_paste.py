@@ -1,10 +1,11 @@
-"""Boxes through which images are pasted into one another (BCP)."""
+"""Boxes through which images are pasted into one another (BCP), or into themselves (STI's Cutin)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dataloaders.augmentation.strong_views import send
@@ -22,3 +23,37 @@ def paste_box(rng: np.random.Generator, sides: Sequence[int], share: float = 2 /
         places = np.arange(side)
         inside = inside & np.expand_dims((places >= start) & (places < start + size), [k for k in range(len(sides)) if k != axis])
     return send(inside, device)
+
+
+def cut_in(images: Tensor, labels: Tensor, rng: np.random.Generator, probability: float) -> tuple[Tensor, Tensor]:
+    """STI's Cutin: each image (B, C, H, W) with probability `probability`, with its label (B, H, W), shows itself once more, smaller and
+    turned by any angle, in a box around its most salient place; then it is mirrored both ways.
+
+    A box has sqrt(1 - U(0.2, 0.7)) of each side. Its corners, which the turn leaves empty, stay as they are (published: black, and
+    background in a label that is scaled bilinearly). Salient is where `salience` is largest (published: a detector of OpenCV's extras).
+    """
+    chosen, (height, width) = np.flatnonzero(rng.random(len(images)) < probability), images.shape[2:]
+    if len(chosen):
+        images, labels = images.clone(), labels.clone()
+    for row in chosen:
+        share, angle = np.sqrt(1 - rng.uniform(0.2, 0.7)), rng.uniform(0, 2 * np.pi)
+        high, wide = max(int(share * height), 1), max(int(share * width), 1)
+        y, x = divmod(int(salience(images[row]).argmax()), width)
+        top, left = min(max(y - high // 2, 0), height - high), min(max(x - wide // 2, 0), width - wide)
+        box = (slice(top, top + high), slice(left, left + wide))
+        cos, sin = np.cos(angle), np.sin(angle)
+        turn = images.new_tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
+        places = F.affine_grid(turn, [1, 1, high, wide], align_corners=False)
+        seen = F.grid_sample(images[row : row + 1], places, padding_mode="border", align_corners=False)[0]
+        ids = F.grid_sample(labels[None, row : row + 1].to(images.dtype), places, "nearest", "border", align_corners=False)[0, 0]
+        inside = (places.abs() <= 1).all(3)[0]
+        images[row][:, *box] = torch.where(inside, seen, images[row][:, *box])
+        labels[row][box] = torch.where(inside, ids.to(labels.dtype), labels[row][box])
+        images[row], labels[row] = images[row].flip(1, 2), labels[row].flip(0, 1)
+    return images, labels
+
+
+def salience(image: Tensor) -> Tensor:
+    """(H, W) how far each place of an image (C, H, W), averaged over 9x9 pixels, is from the image's mean colour."""
+    smooth = F.avg_pool2d(image[None], 9, 1, 4, count_include_pad=False)[0]
+    return (smooth - image.mean((1, 2), keepdim=True)).square().sum(0)

@@ -220,6 +220,26 @@ def cutout_view(images: Tensor, labels: Tensor, rng: np.random.Generator, mean: 
     return color_jitter(cut, rng, 0.8, 0.8, 0.8, 0.2, 1.0, mean, std), labels
 
 
+def boxes_of_noise(images: Tensor, labels: Tensor, rng: np.random.Generator, probability: float = 0.5, mean: Scale = None,
+                   std: Scale = None) -> tuple[Tensor, Tensor]:
+    """ST++'s Cutout: each image (B, C, H, W) with probability `probability` with a `cutmix_boxes` of uniform 8-bit noise, a value a pixel
+    and channel, which its label (B, H, W) ignores."""
+    boxes = cutmix_boxes(rng, len(images), images.shape[2:], probability, device=images.device)
+    noise = on(images, rng.integers(0, 255, images.shape, np.uint8)).to(images.dtype) / 255
+    return torch.where(boxes, normalised(noise, mean, std), images), labels.masked_fill(boxes[:, 0], 255)
+
+
+def with_strong_rows(batch: Any, names: Any, jitter: tuple[float, float, float, float], grey: float, blur: float, holes: float,
+                     data: Any) -> Any:
+    """The batch, in which images of these names, with their labels, are strong views: `recoloured_in_part`, then `boxes_of_noise`."""
+    rows = torch.tensor([k for k, name in enumerate(batch.cases) if name in names], dtype=torch.long, device=batch.images.device)
+    if len(rows):
+        seen = recoloured_in_part(batch.images[rows], batch.rng, jitter, grey, blur, data.mean, data.std)
+        images, labels = boxes_of_noise(seen, batch.labels[rows], batch.rng, holes, data.mean, data.std)
+        batch.images, batch.labels = batch.images.index_copy(0, rows, images), batch.labels.index_copy(0, rows, labels)
+    return batch
+
+
 # What each step of the jitter does to (B, C, H, W) values in 0..1, by a (B, 1, 1, 1) number; CTAugment uses them too
 
 

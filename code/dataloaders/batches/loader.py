@@ -109,7 +109,8 @@ class Loader:
 
     labeled_indices, unlabeled_indices: positions in the store. batch_size and labeled_bs count the rows of all `world`
     processes; each gets its share of either part. labeled_only: whole batches of labelled rows, the last of an epoch
-    smaller; shares then differ by one row at most. steps_per_epoch: what `batch.epoch` counts; None for the sampler's own passes.
+    smaller, or, with drop_last, left out unless it is the only one; shares then differ by one row at most. steps_per_epoch: what
+    `batch.epoch` counts; None for the sampler's own passes.
     maps: per-pixel maps of the store by name, and what they have where nothing is known. views, draws: how many views of the
     unlabelled images and how many draws of their stream a batch has; one of each is `batch.unlabeled`.
     """
@@ -139,6 +140,7 @@ class Loader:
         maps: Mapping[str, Fill] | None = None,
         views: int = 1,
         draws: int = 1,
+        drop_last: bool = False,
     ):
         self.store, self.seed, self.device, self.policy = store, seed, torch.device(device), policy
         self.maps, self.views, self.draws = dict(maps or {}), views, draws
@@ -155,7 +157,7 @@ class Loader:
             )
         self.sampler: TwoStream | LabeledOnly
         if labeled_only:
-            self.sampler = LabeledOnly(len(self.labeled), batch_size, seed)
+            self.sampler = LabeledOnly(len(self.labeled), batch_size, seed, drop_last)
         else:
             self.sampler = TwoStream(len(self.labeled), len(self.unlabeled), labeled_bs, unlabeled_bs, seed)
         self.steps_per_epoch = steps_per_epoch or self.sampler.length
@@ -215,6 +217,12 @@ class Loader:
             stopped.set()
             consumed.release()
             thread.join()
+
+    def augmented(self, places: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """(images, labels) of labelled images by their places among these, under an augmentation drawn from `rng`; on the device."""
+        draws = draw(self.augmenter.recipe, rng, len(places), self.augmenter.dimensions)
+        images, labels = self.augmenter(self.labeled[np.asarray(places, np.int64)], len(places), draws)
+        return self._moved(images), self._moved(labels)
 
     def close(self) -> None:
         """Ends the augmentation threads."""

@@ -77,14 +77,16 @@ class TwoStream:
 
 
 class LabeledOnly:
-    """An ordinary shuffled pass over the labelled cases; the last, smaller batch of an epoch is kept (as published)."""
+    """An ordinary shuffled pass over the labelled cases; the last, smaller batch of an epoch is kept (as published by SSL4MIS), or, with
+    `drop_last` and unless it is the only one, left out."""
 
-    def __init__(self, n_labeled: int, batch_size: int, seed: int):
+    def __init__(self, n_labeled: int, batch_size: int, seed: int, drop_last: bool = False):
         if n_labeled < 1 or batch_size < 1:
             raise UserError("There are no labelled cases to train on. Choose --labeled_num of at least 1.")
         self.n_labeled, self.batch_size, self.seed = n_labeled, batch_size, seed
-        self.length = -(-n_labeled // batch_size)
-        self.fewest = n_labeled % batch_size or batch_size
+        whole = n_labeled // batch_size
+        self.length = max(whole, 1) if drop_last else -(-n_labeled // batch_size)
+        self.fewest = batch_size if drop_last and whole else n_labeled % batch_size or batch_size
         """Labelled rows of the smallest batch."""
         self._kept: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
