@@ -26,6 +26,7 @@ from dataloaders.splits.split import SplitRequest, test_cases
 from evaluation import results
 from inference import Validator, inference_of
 from networks.ensembles import MeanLogits
+from reporting.rows import RECONSTRUCTIONS
 from storage.folders import REPOSITORY, model_folder, result_path
 from system.ending import finish_with
 from system.jobs import run_all
@@ -33,7 +34,7 @@ from system.jobs import run_all
 CODE = Path(__file__).resolve().parent
 ORDER = ("MeanTeacher", "UAMT", "ACMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs", "FixMatchCTA",
          "UniMatch", "DSSN", "SemSim", "BCP", "ABD", "ABDCrossTeaching", "MCF", "DHC", "ADMT", "CrossMatch", "SCPNet", "CAML", "CoBioNet",
-         "EntMin", "DAN", "DCT", "RDrop", "simEps")
+         "C3PS", "DCNet", "CRIINet", "FSSLPLD", "EntMin", "DAN", "DCT", "RDrop", "simEps")
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 
@@ -89,6 +90,10 @@ BASELINES = (
 )
 
 
+RELATIVES = {"DCNet": (Row("CPS on two heads", "DCNet", ("--second", "plain")),)}
+"""By method: rows of the same script that stand beside it, its nearest relative where that is no script of its own."""
+
+
 @dataclass
 class Compare:
     table: Literal["phantom", "acdc_small"] = "phantom"
@@ -115,7 +120,9 @@ def rows_of(options: Compare) -> list[Row]:
         if name not in there:
             raise catalog.UserError(f"--methods {name}: there is no code/train_{name}.py; there are {', '.join(there)}.")
     methods = [name for name in (*ORDER, *there) if name in there and name != "Supervised"]
-    rows = [*BASELINES, *(Row(name, name) for name in dict.fromkeys(methods))]
+    rows = [*BASELINES]
+    for name in dict.fromkeys(methods):
+        rows += [Row(f"{name} (a reconstruction)" if name in RECONSTRUCTIONS else name, name), *RELATIVES.get(name, ())]
     return [row for row in rows if not options.methods or row.script in options.methods]
 
 

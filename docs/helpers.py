@@ -44,8 +44,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Sums over the batch of all processes", "losses",
      "For what is no mean over rows (a Dice, a mean over the pixels that pass a threshold). With one process they give back what they got.",
      ["batch_sum", "batch_sums", "batch_mean"]),
-    ("Weights of classes", "losses.class_weights", "The first two are classes with `seen`, to be kept by `run.keep` (DHC).", [
-        "DifficultyWeights", "FrequencyWeights", "by_frequency", "hard_dice", "weighted_cross_entropy", "weighted_dice"]),
+    ("Weights of classes", "losses.class_weights", "The first three are classes with `seen`, to be kept by `run.keep` (DHC; C3PS).", [
+        "DifficultyWeights", "FrequencyWeights", "RecentDice", "by_frequency", "hard_dice", "weighted_cross_entropy", "weighted_dice"]),
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
@@ -53,6 +53,10 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "Memory", "surest", "correlation"]),
     ("Prototypes of whole images", "losses.prototypes", "Each image has one for each class (SCP-Net).", [
         "mean_features", "cosines_to", "by_own_and_by_others", "agreement_of_votes"]),
+    ("Evidence", "losses.evidential", "Classifiers that give a Dirichlet distribution at each position (DC-Net).", [
+        "dirichlet", "vacuity", "expected_cross_entropy", "misleading_evidence", "weighted_by_position"]),
+    ("Ranked features", "losses.ranking", "Of positions in patches, as `displacement.cut` gives them (CRII-Net).", [
+        "centres", "of_other_patches", "rank_loss"]),
     ("Where a prediction is ambiguous", "losses.ambiguity", "AC-MT's measures beyond entropy.", [
         "far_from_prototype", "rectified_labels", "prototypes", "distances", "label_errors", "confident_joint"]),
     ("Likeness to a class of another image", "losses.class_similarity", "CISC-R and STI.", [
@@ -65,6 +69,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
         "frozen_copy", "ema_update", "average_weights"]),
+    ("Networks of several sites", "networks", "As a server has it (FSSL-PLD).", ["weighted_mean"]),
+    ("Images of several sites", "dataloaders.splits.sites", "", ["by_draw", "by_centre"]),
     ("Initial weights", "networks.initial", "", ["start_apart", "start_kaiming"]),
     ("Strong views", "dataloaders.augmentation.strong_views",
      "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [

@@ -41,3 +41,10 @@ def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypa
 def test_a_method_that_is_not_there() -> None:
     with pytest.raises(UserError, match="train_Nothing.py; there are .*CCT, CPS"):
         compare.rows_of(compare.Compare(methods=("Nothing",)))
+
+
+def test_a_reconstruction_is_called_one_and_stands_beside_its_relative() -> None:
+    titles = [row.title for row in compare.rows_of(compare.Compare(methods=("SemSim", "CPS", "DCNet")))]
+    assert titles == ["CPS", "SemSim (a reconstruction)", "DCNet (a reconstruction)", "CPS on two heads"]
+    both = compare.rows_of(compare.Compare(methods=("DCNet",)))
+    assert [row.key for row in both] == ["DCNet", "DCNet_second_plain"], "runs of the two do not meet"

@@ -37,6 +37,8 @@ class Fed:
     views: int = 1
     draws: int = 1
     drop_last: bool = False
+    parts: Sequence[tuple[int, int]] = ()
+    turns: Sequence[int] = ()
 
 
 class Places(NamedTuple):
@@ -103,7 +105,7 @@ def loader_of(fed: Fed, store: Store, places: Places, options: Options, data: An
             patch_size=options.patch_size, recipe=recipe, resizing=data.resizing, seed=seed, device=device, mean=data.mean,
             std=data.std, steps_per_epoch=options.steps_per_epoch, labeled_only=fed.labeled_only, policy=fed.policy,
             rank=distributed.rank(), world=world(), threads=distributed.threads(), maps=fills, views=fed.views, draws=fed.draws,
-            drop_last=fed.drop_last)
+            parts=fed.parts, turns=fed.turns, drop_last=fed.drop_last)
 
 
 def told(fed: Fed, store: Store, places: Places, options: Options, things: str, where: str) -> list[str]:
@@ -113,8 +115,10 @@ def told(fed: Fed, store: Store, places: Places, options: Options, things: str, 
     unused = "" if fed.batch_size else " (--labeled_bs is not used)"
     rows = f"batch {batch_size}, all labelled{unused}" if fed.labeled_only else (
         f"batch {labeled_bs} labelled + {batch_size - labeled_bs} unlabelled")
+    if fed.parts:
+        rows = f"dealt to {len(fed.parts)} parts in turns; batch {batch_size}, where a part has both kinds {labeled_bs} of them labelled"
     lines = [f"{labeled} labelled and {unlabeled} unlabelled {things} ({store.memory / 2**20:.0f} MiB, {store.place}); {rows}, "
              f"{'x'.join(map(str, options.patch_size))}, {where}."]
-    if not fed.labeled_only and labeled < labeled_bs:
+    if not fed.labeled_only and not fed.parts and labeled < labeled_bs:
         lines.append(f"There are fewer labelled {things} ({labeled}) than labelled rows in a batch ({labeled_bs}): rows repeat.")
     return lines

@@ -159,6 +159,10 @@ class ScheduledOptimizer:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
 
+    def forget(self) -> None:
+        """As if no step had been made: without momentum and without averages of gradients. The rate stays."""
+        self.optimizer.state.clear()
+
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "plateau": self.plateau.state_dict() if self.plateau else None}
 

@@ -74,13 +74,14 @@ class Stage:
         torch.manual_seed(seed_of(self.options.seed, self.name, "weights", role))
         given: dict[str, Any] = {"in_channels": self.session.data.channels, "num_classes": self.session.data.num_classes,
                                  "dropout": self.options.dropout}
-        taken = networks.arguments(model or self.options.model)
-        given = {name: value for name, value in given.items() if name in taken}
+        built = model or self.options.model
+        asked = arguments.get("body", built)  # what a network is made of is what was typed
+        given = {name: value for name, value in given.items() if name in networks.arguments(built)}
         try:
-            network = networks.build(model or self.options.model, **(given | arguments))
+            network = networks.build(built, **(given | arguments))
         except ValueError as error:
-            raise UserError(f"--model {model or self.options.model}: {error}.") from error
-        check_network(model or self.options.model, network, self.session.data, self.options, several_heads)
+            raise UserError(f"--model {asked}: {error}.") from error
+        check_network(asked, network, self.session.data, self.options, several_heads)
         for line in fitting.prepare(network, role, self.options):
             self.monitor.say(line)
         network = self.shared(network).to(self.device)
@@ -143,8 +144,9 @@ class Stage:
 
     def batches(self, labeled: Sequence[Item] | None = None, unlabeled: Sequence[Item] | None = None,
                 maps: Mapping[str, Fill | float] | None = None, batch_size: int | None = None, labeled_bs: int | None = None,
-                labeled_only: bool = False, augment: Any = None, recipe: str | None = None, views: int = 1,
-                draws: int = 1, drop_last: bool = False) -> Iterator[tuple[int, Batch]]:
+                labeled_only: bool = False, augment: Any = None, recipe: str | None = None, views: int = 1, draws: int = 1,
+                drop_last: bool = False, parts: Sequence[tuple[Sequence[Item], Sequence[Item]]] = (),
+                turns: Sequence[int] = ()) -> Iterator[tuple[int, Batch]]:
         """(step, batch) from where the stage stands to its end, all networks in their modes, rates set, draws of the step seeded.
 
         Args:
@@ -159,8 +161,14 @@ class Stage:
             views: how often each unlabelled image is augmented; `batch.views` has all but the first.
             draws: how many batches of unlabelled images; `batch.mates` has all but the first.
             drop_last: of labelled images alone: leave out the last, smaller batch of an epoch, unless it is the only one.
+            parts, turns: (labelled, unlabelled) images of each part, in place of the run's own, and the part of every step: a batch has
+                images of one part, of the kinds that it has.
         """
-        fed = Fed(labeled, unlabeled, maps or {}, batch_size, labeled_bs, labeled_only, augment, recipe, views, draws, drop_last)
+        if parts:
+            labeled, unlabeled = ([item for part in parts for item in part[kind]] for kind in (0, 1))
+        sizes = [(len(known), len(others)) for known, others in parts]
+        fed = Fed(labeled, unlabeled, maps or {}, batch_size, labeled_bs, labeled_only, augment, recipe, views, draws, drop_last, sizes,
+                  turns)
         return self._steps(fed)
 
     def _steps(self, fed: Fed) -> Iterator[tuple[int, Batch]]:

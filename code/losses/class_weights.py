@@ -1,11 +1,12 @@
-"""Weights of classes that follow training (DHC; Wang and Li, MICCAI 2023).
+"""Weights of classes that follow training (DHC; Wang and Li, MICCAI 2023), and how often a class is asked for (C3PS).
 
-Both give C weights a step, the largest of which is C, (C,) float32 without gradient. Several processes count the pixels of all.
+The first two give C weights a step, the largest of which is C, (C,) float32 without gradient. Several processes count the pixels of all.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,6 +88,40 @@ class FrequencyWeights:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.weights = state["weights"].to(self.weights.device)
+
+
+class RecentDice:
+    """How well each foreground class is segmented of late, by a network that is asked for one class a row; the worse, the more it is asked.
+
+    Args:
+        num_classes: background included.
+        keep: share of the past in the moving averages.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu", keep: float = 0.98):
+        self.keep, self.dice = keep, torch.zeros(num_classes - 1, device=device)
+
+    @torch.no_grad()
+    def seen(self, logits: Tensor, labels: Tensor, classes: Tensor) -> None:
+        """Takes what is said of labelled images: (B, 2, *sides), labels (B, *sides) of 0 and 1, and the class of each row (B,) from 1."""
+        truth, counted = one_hot(labels, 2)
+        found = one_hot(logits.argmax(1), 2)[0] * counted
+        space = list(range(1, labels.dim()))
+        rows = one_hot(classes - 1, len(self.dice))[0].T
+        overlap, total = batch_sums(rows @ (found * truth)[:, 1].sum(space), rows @ (found + truth)[:, 1].sum(space))
+        dice = self.keep * self.dice + (1 - self.keep) * 2 * overlap / total.clamp(min=1)
+        self.dice = torch.where(total > 0, dice, self.dice)
+
+    def shares(self, focused: bool) -> np.ndarray:
+        """Probabilities of the foreground classes, (C - 1,): in proportion to 1 - Dice where `focused`, else all alike."""
+        wanted = (1 - self.dice).cpu().double().numpy() * focused + SMALLEST
+        return wanted / wanted.sum()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"dice": self.dice}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.dice = state["dice"].to(self.dice.device)
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from functools import partial
 from torch import nn
 
 from networks.attention_unet import AttentionUNet2D, AttentionUNet3D
-from networks.averaging import average_weights, ema_update, frozen_copy
+from networks.averaging import average_weights, ema_update, frozen_copy, weighted_mean
 from networks.base import Network
 from networks.cma import CorrelationHeads, UNetCMA, VNetCMA
+from networks.composed import Conditional, TwoClassifiers
 from networks.critic import PointCritic
 from networks.deeplabv3plus import DeepLabV3Plus
 from networks.discriminator import Discriminator
@@ -28,6 +29,17 @@ from networks.unet_3D import UNet3D, UNet3DPyramid
 from networks.unet_heads import UNetCCT, UNetDS, UNetURPC
 from networks.vnet import VNet
 from networks.voxresnet import VoxResNet
+
+
+def conditional(body: str = "unet", in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0) -> Conditional:
+    """A network, known by its name, that is asked for one class at a time."""
+    return Conditional(build(body, in_channels=in_channels, num_classes=1, dropout=dropout), in_channels, num_classes - 1)
+
+
+def two_classifiers(body: str = "unet", in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0) -> TwoClassifiers:
+    """A network, known by its name, with two classifiers on its last features."""
+    return TwoClassifiers(build(body, in_channels=in_channels, num_classes=2 * num_classes, dropout=dropout))
+
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
@@ -63,11 +75,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "point_critic_2D": partial(PointCritic, 2),
     "point_critic_3D": partial(PointCritic, 3),
     "caml_heads": CorrelationHeads,
+    "conditional": conditional,
+    "two_classifiers": two_classifiers,
     "sfm": SFM,
 }
 
 __all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_and_features", "logits_of",
-           "logits_with_dropped_channels", "names", "noisy"]
+           "logits_with_dropped_channels", "names", "noisy", "weighted_mean"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

@@ -1,7 +1,8 @@
-"""Copies of a network that are not trained by gradients: teachers."""
+"""Copies of a network that are not trained by gradients: teachers, and what the networks of several sites are together."""
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -38,3 +39,16 @@ def ema_update(teacher: nn.Module, student: nn.Module, step: float, decay: float
     teacher's batch-norm statistics to its own forward passes.
     """
     average_weights(teacher, student, min(1 - 1 / (step + 1), decay), buffers)
+
+
+@torch.no_grad()
+def weighted_mean(target: nn.Module, networks: Sequence[nn.Module], weights: Sequence[float]) -> None:
+    """Every tensor of `target` becomes the weighted mean of those of networks like it, statistics of batch norm too, in place.
+
+    The weights need not sum to 1; integer counters are truncated (FedAvg; McMahan et al., AISTATS 2017).
+    """
+    shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    states = [network.state_dict() for network in networks]
+    for name, tensor in target.state_dict().items():
+        mean = sum(share * state[name].double() for share, state in zip(shares.tolist(), states))
+        tensor.copy_(mean if tensor.is_floating_point() else mean.trunc())

@@ -15,9 +15,9 @@ class Network(nn.Module, ABC):
     A network with several heads returns a tuple of logits, the main ones first.
     """
 
-    dimensions: ClassVar[int]
+    dimensions: int
     """Of the images: 2 or 3."""
-    multiple: ClassVar[int | tuple[int, ...]]
+    multiple: int | tuple[int, ...]
     """What every side of an input, or the side of each axis, must be a multiple of: the factor between the finest and the coarsest map."""
     instance_norm: ClassVar[bool] = False
     """Whether the coarsest map is normalised over each image alone."""

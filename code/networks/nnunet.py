@@ -28,7 +28,7 @@ class NNUNet3D(Network):
     """
 
     dimensions = 3
-    multiple: ClassVar[int | tuple[int, ...]] = (4, 64, 64)
+    multiple: int | tuple[int, ...] = (4, 64, 64)
     instance_norm = True
     kernels: ClassVar[tuple[tuple[int, ...], ...]] = ((1, 3, 3), (1, 3, 3), *[(3, 3, 3)] * 5)
     """Of the encoder's levels, the finest first. Each level of the decoder has the kernel of the next coarser one."""

@@ -1,7 +1,7 @@
 """The residual V-Net of MCF (Wang et al., CVPR 2023; 17,930,354 parameters at 1 channel, 2 classes), and its form for images."""
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -50,7 +50,7 @@ class ResVNet3D(Network):
     """
 
     dimensions = 3
-    multiple: ClassVar[int | tuple[int, ...]] = 16
+    multiple: int | tuple[int, ...] = 16
 
     def __init__(self, in_channels: int = 1, num_classes: int = 2, dropout: float = 1.0):
         super().__init__()

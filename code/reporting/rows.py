@@ -11,7 +11,11 @@ from command_line.declarations import without_value_in_name
 from command_line.options import Options
 from reporting.records import DRAWN, Record
 
-RECONSTRUCTIONS = {"SemSim": "a reconstruction from the paper's text, since there is no public code (docs/methods/semsim.md)"}
+RECONSTRUCTIONS = {
+    "SemSim": "a reconstruction from the paper's text, since there is no public code (docs/methods/semsim.md)",
+    **{name: f"a reconstruction from the paper's abstract, since neither code nor text could be had (docs/methods/{page}.md)"
+       for name, page in (("C3PS", "c3ps"), ("DCNet", "dc_net"), ("CRIINet", "crii_net"), ("FSSLPLD", "fssl_pld"))},
+}
 """Methods whose script is none that its authors could compare with theirs."""
 
 BASELINE = "Supervised"

@@ -18,7 +18,7 @@ import torch
 from dataloaders.augmentation.augmenter import Augmenter
 from dataloaders.augmentation.frame import Fill
 from dataloaders.augmentation.recipes import Draws, draw, rows_of
-from dataloaders.batches.sampling import AUGMENTATION, METHOD, POLICY, SHARED, LabeledOnly, TwoStream, generator
+from dataloaders.batches.sampling import AUGMENTATION, METHOD, POLICY, SHARED, LabeledOnly, Turns, TwoStream, generator
 from dataloaders.batches.store import Store
 from dataloaders.description import Resizing
 from dataloaders.errors import UserError
@@ -112,7 +112,8 @@ class Loader:
     smaller, or, with drop_last, left out unless it is the only one; shares then differ by one row at most. steps_per_epoch: what
     `batch.epoch` counts; None for the sampler's own passes.
     maps: per-pixel maps of the store by name, and what they have where nothing is known. views, draws: how many views of the
-    unlabelled images and how many draws of their stream a batch has; one of each is `batch.unlabeled`.
+    unlabelled images and how many draws of their stream a batch has; one of each is `batch.unlabeled`. parts, turns: of images that are
+    parted, (labelled, unlabelled) images of each part, and the part of every iteration (`Turns`).
     """
 
     def __init__(
@@ -141,6 +142,8 @@ class Loader:
         views: int = 1,
         draws: int = 1,
         drop_last: bool = False,
+        parts: Sequence[tuple[int, int]] = (),
+        turns: Sequence[int] = (),
     ):
         self.store, self.seed, self.device, self.policy = store, seed, torch.device(device), policy
         self.maps, self.views, self.draws = dict(maps or {}), views, draws
@@ -155,8 +158,10 @@ class Loader:
                 f"--batch_size {batch_size} --labeled_bs {labeled_bs}: {labeled_bs} labelled and {unlabeled_bs} unlabelled rows "
                 f"do not divide by {world} processes. Choose multiples of {world} for both."
             )
-        self.sampler: TwoStream | LabeledOnly
-        if labeled_only:
+        self.sampler: TwoStream | LabeledOnly | Turns
+        if parts:
+            self.sampler = Turns(parts, turns, batch_size, labeled_bs, seed)
+        elif labeled_only:
             self.sampler = LabeledOnly(len(self.labeled), batch_size, seed, drop_last)
         else:
             self.sampler = TwoStream(len(self.labeled), len(self.unlabeled), labeled_bs, unlabeled_bs, seed)

@@ -1,7 +1,7 @@
 """Which cases stand in the batch of iteration t: pure functions of (seed, t), so that a resumed run goes on in step."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -98,6 +98,55 @@ class LabeledOnly:
             order = generator(self.seed, LABELED, epoch).permutation(self.n_labeled)
             self._kept = (epoch, order)
         return order[position * self.batch_size : (position + 1) * self.batch_size], np.empty(0, np.int64)
+
+
+class UnlabeledOnly:
+    """Batches of unlabelled cases alone, all as large: chained permutations, one an epoch of the cases."""
+
+    def __init__(self, n_unlabeled: int, batch_size: int, seed: int):
+        self.n_unlabeled, self.batch_size, self.seed = n_unlabeled, batch_size, seed
+        self.length = -(-n_unlabeled // batch_size)
+
+    def at(self, t: int, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """None in the labelled list, and positions (batch_size,) in the unlabelled one."""
+        first, start = divmod(t * self.batch_size, self.n_unlabeled)
+        last = (t * self.batch_size + self.batch_size - 1) // self.n_unlabeled
+        orders = [generator(self.seed, UNLABELED, epoch, draw).permutation(self.n_unlabeled) for epoch in range(first, last + 1)]
+        return np.empty(0, np.int64), np.concatenate(orders)[start : start + self.batch_size]
+
+
+class Turns:
+    """Parts that take turns: the batch of iteration t is of part `turns[t]`, which counts its own iterations.
+
+    A part with images of both kinds has `labeled_bs` labelled rows and as many others as fill the batch; one with images of one kind has
+    `batch_size` of them.
+
+    Args:
+        sizes: (labelled, unlabelled) images of each part, which stand one part after the other in either list.
+        turns: the part of every iteration.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], turns: Sequence[int], batch_size: int, labeled_bs: int, seed: int):
+        self.turns = np.asarray(turns)
+        self.samplers = [sampler_of(*size, batch_size, labeled_bs, seed + part) for part, size in enumerate(sizes)]
+        self.length = sum(sampler.length for sampler in self.samplers)
+        self._before = np.cumsum([(0, 0), *sizes], 0)
+        self._own = np.empty(len(self.turns), np.int64)
+        for part in range(len(sizes)):
+            self._own[self.turns == part] = np.arange((self.turns == part).sum())
+
+    def at(self, t: int, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the labelled and in the unlabelled list for iteration t (from 0)."""
+        part = int(self.turns[t])
+        labeled, unlabeled = self.samplers[part].at(int(self._own[t]), draw)
+        return self._before[part][0] + labeled, self._before[part][1] + unlabeled
+
+
+def sampler_of(n_labeled: int, n_unlabeled: int, batch_size: int, labeled_bs: int, seed: int) -> TwoStream | LabeledOnly | UnlabeledOnly:
+    """Of images of both kinds batches of both; of one kind batches of it alone."""
+    if n_labeled and n_unlabeled:
+        return TwoStream(n_labeled, n_unlabeled, labeled_bs, batch_size - labeled_bs, seed)
+    return LabeledOnly(n_labeled, batch_size, seed) if n_labeled else UnlabeledOnly(n_unlabeled, batch_size, seed)
 
 
 def permutations(n: int, rng: np.random.Generator | np.random.RandomState) -> Iterator[np.ndarray]:
