@@ -85,7 +85,10 @@ VOLUMES = dict(model="vnet", batch_size=4, labeled_bs=2, max_iterations=6000, op
                dice="squared", passes="joint", protocol="official")
 LIKE_BRATS = VOLUMES | dict(model="unet_3D", patch_size=(96, 96, 96), max_iterations=30000, schedule="poly", val_every=200)
 UNIMATCH = dict(model="deeplabv3plus_resnet50", batch_size=16, labeled_bs=8, optimizer="sgd", schedule="poly", dice="none")
+ORGANS = VOLUMES | dict(model="vnet_32", patch_size=(128, 128, 64), schedule="poly")
 PROTOCOL = {
+    "Synapse": ORGANS | dict(labeled_num="20%", max_iterations=2400, val_every=80),
+    "AMOS": ORGANS | dict(labeled_num="5%", max_iterations=30900, val_every=1030),
     "LA": VOLUMES | dict(labeled_num="8", patch_size=(112, 112, 80), stride=(18, 18, 4), dice="foreground"),
     "BraTS2019": LIKE_BRATS | dict(labeled_num="25", stride=(64, 64, 64)),
     "Pancreas-CT": VOLUMES | dict(labeled_num="12", patch_size=(96, 96, 96), stride=(16, 16, 16), dice="foreground"),
@@ -224,6 +227,8 @@ OWN = {
                    schedule="step_late", augment="crop"),
     },
     "train_DHC": {
+        **dict.fromkeys(("Synapse", "AMOS"), dict(model="vnet_32", patch_size=(128, 128, 64), base_lr=0.03, schedule="poly_epochs",
+                                                  consistency=0.1)),
         "BraTS2019": dict(model="vnet_32", base_lr=0.03, schedule="poly_epochs", consistency=0.1, difficulty_keep=0.98, frequency_keep=0.99,
                           least_count=0.0),
     },

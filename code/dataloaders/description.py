@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 Unit = Literal["patient", "image", "volume"]
 """What is counted where labels are."""
 Resizing = Literal["corner", "floor"]
@@ -199,6 +200,10 @@ class Source(ABC):
     @abstractmethod
     def cases(self, part: Part) -> list[Case]:
         """Cases of an official part, in published order; reads no list or folder of another part."""
+
+    def pool(self) -> list[Case]:
+        """All cases, of whatever part: what folds are made of."""
+        return [case for part in PARTS for case in self.cases(part)]
 
     def has_part(self, part: Part) -> bool:
         """Whether the files name this part; where those of somebody's own data do not, it is drawn."""

@@ -46,6 +46,11 @@ def clipped(image: np.ndarray, file: Path) -> np.ndarray:
     return ((np.clip(values, low, high) - low) / (high - low)).astype(np.float32)
 
 
+def windowed(image: np.ndarray, low: float, high: float, file: Path) -> np.ndarray:
+    """float32 from 0 to 1: clipped to a window, then by the least and the greatest value that are left (Synapse, AMOS)."""
+    return min_max(np.clip(several_values(image, file), low, high), file)
+
+
 def standardised(image: np.ndarray, file: Path) -> np.ndarray:
     """float32 with mean 0 and deviation 1 over the image (LA)."""
     values = several_values(image, file)

@@ -5,14 +5,22 @@
 """
 from __future__ import annotations
 
-from dataloaders.description import DataSet
+from typing import ClassVar
+
+from dataloaders.description import DataSet, official_parts
 from dataloaders.intensities import standardised
-from dataloaders.layouts.volumes import VolumeSource
+from dataloaders.layouts.volumes import VolumeSource, folds_of_lists
 from dataloaders.settings import BY_WINDOW, VOLUMES
+
+MCF = folds_of_lists("LA", "mcf", 5)
+"""The folds of MCF (Wang et al., CVPR 2023); the first has the official parts."""
 
 
 class LaSource(VolumeSource):
     """Reader of LA."""
+
+    protocols: ClassVar = {"official": official_parts, "mcf": MCF[0]}
+    folds: ClassVar = {"mcf": MCF[1]}
 
     folders = ("2018LA_Seg_Training Set", "data/2018LA_Seg_Training Set", "data", ".")
     pattern = "*/mri_norm2.h5"
@@ -20,7 +28,7 @@ class LaSource(VolumeSource):
 
 
 DATA_SETS = (
-    DataSet("LA", LaSource, ("background", "atrium"), dimensions=3, evaluation=BY_WINDOW,
+    DataSet("LA", LaSource, ("background", "atrium"), dimensions=3, protocols=("official", "mcf"), evaluation=BY_WINDOW,
             defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "dice": "foreground",
                                 "consistency_rampup": 40.0},
             note="LA: the published preparation crops every volume around its reference label, test volumes too."),

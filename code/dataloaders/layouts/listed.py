@@ -38,7 +38,7 @@ class ListedSource(Source):
     def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
         self._entries: dict[str, list[Entry]] = {}
-        self._groups: dict[str, tuple[Part, Entry]] = {}
+        self._groups: dict[tuple[str, str], tuple[Part, Entry]] = {}
 
     def name_of(self, text: str) -> str:
         """The case or slice that a line of a list means."""
@@ -67,9 +67,9 @@ class ListedSource(Source):
             self._entries[name] = entries
         return self._entries[name]
 
-    def elsewhere(self, entry: Entry, group: str, part: Part) -> str | None:
-        """Where the group of an entry stands in another part as well; None where it does not."""
-        other_part, other = self._groups.setdefault(group, (part, entry))
+    def elsewhere(self, entry: Entry, group: str, part: Part, lists: str = "") -> str | None:
+        """Where the group of an entry stands in another part as well, by the same set of lists; None where it does not."""
+        other_part, other = self._groups.setdefault((lists, group), (part, entry))
         return other.where if other_part != part else None
 
     def image(self, of: Case | Item) -> np.ndarray:

@@ -76,8 +76,7 @@ def parts_of(source: Source, request: SplitRequest, with_test: bool) -> Parts:
     if name not in data.protocols:
         raise UserError(f"--protocol {name}: {data.name} has {' and '.join(data.protocols)}.")
     if request.fold is not None:
-        pool = [case for part in ("train", "val", "test") for case in source.cases(part)]
-        parts = data.reader.folds.get(name, fold_parts)(pool, request.fold, request.folds, request.split_seed)
+        parts = data.reader.folds.get(name, fold_parts)(source.pool(), request.fold, request.folds, request.split_seed)
     elif name not in data.reader.protocols:
         raise UserError(f"{data.name} is described with the protocol {name}, which its reader {data.reader.__name__} "
                         f"({inspect.getfile(data.reader)}) cannot make: `protocols` there has {' and '.join(data.reader.protocols)}. Add "
@@ -134,9 +133,10 @@ def label_budget(train: list[Case], grouped: bool, unit: str, asked: str, choice
 
 
 def published_budget(train: list[Case], parts: Parts, asked: str) -> tuple[list[Case], list[Case]]:
-    """(labelled, unlabelled) training cases by the protocol's published list of `asked` names; raises `UserError` where it has none such,
-    and where images or labels of the list are not there."""
-    chosen = set(parts.budgets[int(asked)]) if asked.isdecimal() and int(asked) in parts.budgets else None
+    """(labelled, unlabelled) training cases by the protocol's published list of `asked` names, a number or a percentage of those with a
+    label; raises `UserError` where it has none such, and where images or labels of the list are not there."""
+    count = int(asked) if asked.isdecimal() else budget(asked, sum(case.label is not None for case in train), "image")
+    chosen = set(parts.budgets[count]) if count in parts.budgets else None
     counts = ", ".join(map(str, sorted(parts.budgets)))
     if chosen is None:
         raise UserError(f"--labeled_num {asked}: the protocol {parts.name} has published lists of {counts} labelled images; choose one of "
