@@ -22,6 +22,7 @@ from reporting.build import build
 from reporting.printing import cells, table_files
 from reporting.printing.latex import escape, latex
 from reporting.printing.markdown import markdown
+from reporting.printing.page import render
 from reporting.printing.screen import screen
 from reporting.records import Record, Skipped, read, read_one
 from reporting.summary import Report, Row, Table, pair_of
@@ -201,6 +202,19 @@ def test_published_figures_of_one_lineage_stand_beside_ours(tmp_path: Path):
     assert len({figure.lineage for row in table.rows for figure in row.published}) > 1
     text = markdown(made)
     assert f"Published Dice: {lineage}" in text and "not comparable" in text and "images of 64x64 (published: 256x256)" in text
+
+
+def test_what_was_selected_on_test_cases_is_marked_in_every_form_that_prints_it(tmp_path: Path):
+    """CrossMatch's authors admit a mix-up of test and validation on ACDC; Luo et al. test the last step."""
+    make_results(tmp_path, methods=("UAMT", "URPC", "CrossMatch"), folds=None, budgets=("7",), upper=False, data_set="ACDC")
+    made = report_of(tmp_path)
+    text = markdown(made)
+    assert "| 89.08 ‡ |" in text and "‡: perhaps selected on test cases" in text and "| perhaps test cases | no |" in text
+    assert "89.08 ‡" in render(made) and "perhaps selected on test cases" in render(made)
+    whole = [line["published"] for line in table_files.rows(made) if line.get("published")]
+    assert any("Dice 89.08, Jaccard 81.44, HD95 1.52, ASD 0.52 (voxels), perhaps selected on test cases" in one for one in whole)
+    make_results(tmp_path / "honest", methods=("CPS", "CrossTeaching"), folds=None, budgets=("7",), upper=False, data_set="ACDC")
+    assert "83.3 ‡" not in markdown(report_of(tmp_path / "honest"))
 
 
 def test_draws_and_seeds(tmp_path: Path):

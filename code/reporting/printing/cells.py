@@ -101,10 +101,20 @@ def tested(table: Table) -> str:
 
 
 def published(figure: Figure) -> str:
-    """Dice 88.90, HD95 2.32: what a source prints."""
+    """Dice 88.90, HD95 2.32 (voxels), selected on test cases: what a source prints, and how its step was chosen where that flatters it."""
     parts = [("Dice", figure.dice), ("Jaccard", figure.jaccard), ("HD95", figure.hd95), ("ASD", figure.asd)]
     unit = f" ({figure.unit})" if figure.unit and (figure.hd95 is not None or figure.asd is not None) else ""
-    return ", ".join(f"{name} {value:g}" for name, value in parts if value is not None) + unit
+    told = ", ".join(f"{name} {value:g}" for name, value in parts if value is not None) + unit
+    return ", ".join(text for text in (told, figure.on_test) if text)
+
+
+ON_TEST = "‡"
+"""Beside a published number: selected on test cases, or doubted to be."""
+
+
+def published_dice(figure: Figure) -> str:
+    """88.02 ‡: the number alone, marked where it was, or perhaps was, selected on test cases."""
+    return f"{figure.dice:g} {ON_TEST if figure.on_test else ''}".strip()
 
 
 def beside(table: Table) -> tuple[str, dict[str, Figure]]:

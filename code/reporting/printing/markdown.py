@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from reporting.printing.cells import (
     METRIC,
+    ON_TEST,
     beside,
     heading,
     interval,
@@ -17,6 +18,7 @@ from reporting.printing.cells import (
     p_value,
     place,
     published,
+    published_dice,
     seconds,
     tested,
 )
@@ -58,12 +60,15 @@ def _md_table(table: Table) -> Iterator[str]:
         shift = f"{mean_sd(row.difference, signed=True)} {row.told}".strip()
         lines.append([label[row.key], str(row.stats["mean", "dice"].n), dice, interval(row.stats["mean", "dice"]), *values.values(),
                       shift, interval(row.difference, signed=True), seconds(row.seconds), memory(row.peak_memory),
-                      *([f"{printed[row.key].dice:g}" if row.key in printed else ""] if printed else [])])
+                      *([published_dice(printed[row.key]) if row.key in printed else ""] if printed else [])])
     yield _grid(head, lines)
     if printed:
         first = next(iter(printed.values()))
         yield _md(f"Published Dice: {lineage} ({first.source}): {first.protocol}. "
                   + ("On these test cases." if first.comparable else "Other test cases or another selection than here: not comparable."))
+        told = list(dict.fromkeys(one.on_test for one in printed.values() if one.on_test))
+        if told:
+            yield f"{ON_TEST}: {' or '.join(told)}, so the figure is too good."
     if len(table.classes) > 1:
         for metric in ("dice", "hd95_vox"):
             yield f"{METRIC[metric].title} by class:"
@@ -98,9 +103,9 @@ def _md_table(table: Table) -> Iterator[str]:
     figures = [(row, figure) for row in table.rows for figure in row.published]
     if figures:
         yield "All published figures (Dice and Jaccard in per cent). Comparable: on the test cases of this table's protocol."
-        yield _grid(["", "published", "network", "source", "protocol", "comparable", ""], [
-            [label[row.key], published(one), _md(one.network), _md(one.source), _md(one.protocol), "yes" if one.comparable else "no",
-             _md(one.remark)] for row, one in figures])
+        yield _grid(["", "published", "network", "source", "protocol", "step chosen by", "comparable", ""], [
+            [label[row.key], published(one), _md(one.network), _md(one.source), _md(one.protocol), _md(one.selected_on),
+             "yes" if one.comparable else "no", _md(one.remark)] for row, one in figures])
         yield _list(f"{key}: {source.title} ({source.read}). {source.note}".strip() for key, source in sources().items()
                     if any(one.source == key for _, one in figures))
     yield _list((*table.missing, *table.remarks, *notes(table.rows)))

@@ -157,10 +157,12 @@ def _difference(row: Row) -> Cell:
 def _published(figure: Figure | None) -> Cell:
     if figure is None:
         return Cell(NONE, "")
-    tip = f"{figure.source}. {figure.protocol}" + ("" if figure.comparable else ". Another protocol than ours") + (
-        f". {figure.remark}" if figure.remark else "")
+    other = "" if figure.comparable else "Another protocol than ours"
+    parts = (figure.source, figure.protocol, other, figure.on_test.capitalize(), figure.remark)
+    tip = ". ".join(part for part in parts if part)
     text = number(figure.dice) if figure.dice is not None else f"Jaccard {number(figure.jaccard)}"
-    return Cell(text, sortable(figure.dice), mark="" if figure.comparable else "other", tip=tip)
+    marked = f"{text} {cells.ON_TEST}" if figure.on_test else text
+    return Cell(marked, sortable(figure.dice), mark="" if figure.comparable else "other", tip=tip)
 
 
 def published_of(table: Table) -> list[Figure]:
