@@ -81,6 +81,8 @@ def losses(network, batch, weight, rise, options):
 
 def main(options: Method) -> None:
     run = Run(options)
+    run.refuse(options.dice == "none" and options.second == "evidential", "--dice none: DC-Net's "
+               "evidential classifier learns a Dice; try --dice squared.")
     network = run.network("network", model="two_classifiers", several_heads=True,
                           body=options.model)
     optimizer = run.optimizer("network", network)
