@@ -25,9 +25,9 @@ class Network(nn.Module, ABC):
     """Whether the coarsest map is normalised over the batch in train mode (where not over each image)."""
     pretrained: str = ""
     """The file of ImageNet weights that the network can start from; empty where there is none."""
-    backbone_name: ClassVar[str] = ""
+    backbone_name: str = ""
     """The module that such a file fills wholly or not at all, and that may learn at a rate of its own; empty where there is none."""
-    passed_over: ClassVar[tuple[str, ...]] = ()
+    passed_over: tuple[str, ...] = ()
     """Tensors of such a file that belong to its own classifier."""
     several_heads: ClassVar[bool] = False
     """Whether `forward` gives a tuple of logits."""

@@ -22,7 +22,9 @@ class Composed(Network):
         if body.several_heads:
             raise ValueError("this network makes several predictions of an image, the method reads one")
         self.body = body
-        self.dimensions, self.multiple, self.pretrained = body.dimensions, body.multiple, body.pretrained
+        self.dimensions, self.multiple = body.dimensions, body.multiple
+        self.pretrained, self.passed_over = body.pretrained, body.passed_over
+        self.backbone_name = body.backbone_name and f"body.{body.backbone_name}"
 
     def check(self, x: Tensor) -> None:
         self.body.check(x)

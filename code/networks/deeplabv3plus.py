@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +65,7 @@ class DeepLabV3Plus(Network):
     dimensions = 2
     multiple = 1
     backbone_name = "backbone"
-    passed_over: ClassVar[tuple[str, ...]] = ("fc.weight", "fc.bias")
+    passed_over: tuple[str, ...] = ("fc.weight", "fc.bias")
 
     def __init__(self, in_channels: int = 3, num_classes: int = 21, depth: int = 50, deep_stem: bool = False, output_stride: int = 16,
                  dropout: float = 1.0):

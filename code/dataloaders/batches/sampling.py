@@ -105,7 +105,7 @@ class UnlabeledOnly:
 
     def __init__(self, n_unlabeled: int, batch_size: int, seed: int):
         self.n_unlabeled, self.batch_size, self.seed = n_unlabeled, batch_size, seed
-        self.length = -(-n_unlabeled // batch_size)
+        self.length, self.fewest = -(-n_unlabeled // batch_size), batch_size
 
     def at(self, t: int, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """None in the labelled list, and positions (batch_size,) in the unlabelled one."""
@@ -130,6 +130,7 @@ class Turns:
         self.turns = np.asarray(turns)
         self.samplers = [sampler_of(*size, batch_size, labeled_bs, seed + part) for part, size in enumerate(sizes)]
         self.length = sum(sampler.length for sampler in self.samplers)
+        self.fewest = min(sampler.fewest for sampler in self.samplers)
         self._before = np.cumsum([(0, 0), *sizes], 0)
         self._own = np.empty(len(self.turns), np.int64)
         for part in range(len(sizes)):
