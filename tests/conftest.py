@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Bench
+from harness import Bench, leave_undrawn
 from narrow import make_narrow
 from tiny import write_acdc, write_balls, write_folder
 
@@ -64,6 +64,20 @@ def bench(scratch: Path, tiny_acdc: Path, request: pytest.FixtureRequest) -> Ite
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of this process as narrow as those of a bench, so that it can open the bench's runs."""
     make_narrow(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def narrow_module() -> Iterator[None]:
+    """The same for all tests of a file, and what they share."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_narrow(patch.setattr)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of this process, which take longest, are not drawn."""
+    leave_undrawn(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ def fake(root: Path, name: str, codes: str = "0", method: str = "Fake"):
 
 def status(folder: Path, state: str, step: int) -> None:
     aside = folder / "status.tmp"
-    aside.write_text(json.dumps({"state": state, "step": step, "of": 10, "seconds": 2.0, "validation_seconds": 1.0}))
+    aside.write_text(json.dumps({"state": state, "step": step, "of": 10, "seconds": 2.0, "validation_seconds": 1.0,
+                                 "pid": os.getpid()}))
     aside.replace(folder / "status.json")
 
 
@@ -35,6 +36,7 @@ def train(folder: Path, codes: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: told.append(1))
     status(folder, "running", before)
+    print(f"Folder: {folder}", flush=True)
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"step": before, "kind": "validation/network", "dice/mean": 0.5}) + "\n")
     print(f"attempt {before + 1}", flush=True)

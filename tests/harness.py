@@ -8,10 +8,12 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -126,6 +128,12 @@ def kind_of(module: str) -> type:
     return next(kind for kind in kinds if kind is not Options)
 
 
+def leave_undrawn(patch: Any) -> None:
+    """Has figures of this process, which take longest, not drawn."""
+    for drawing in ("tight_layout", "savefig"):
+        patch.setattr(f"matplotlib.figure.Figure.{drawing}", lambda *_, **__: None)
+
+
 class Bench:
     """Training runs of one test: data, a model folder, and processes; with networks of a fraction of their width where `narrow`."""
 
@@ -155,10 +163,7 @@ class Bench:
         return self.start(method, *words, **more).end()
 
     def test(self, script: str, model: str = "model") -> dict[str, dict[str, Any]]:
-        """Tests the one run below a model folder with `test_2D` or `test_3D`, in this process; gives the results by predictor.
-
-        Figures, which take longest, are not drawn.
-        """
+        """Tests the one run below a model folder with `test_2D` or `test_3D`, in this process; gives the results by predictor."""
         from pytest import MonkeyPatch
 
         from system.ending import finish_with
@@ -166,8 +171,7 @@ class Bench:
         with MonkeyPatch.context() as patch:
             if self.narrow:
                 make_narrow(patch.setattr)
-            for drawing in ("tight_layout", "savefig"):
-                patch.setattr(f"matplotlib.figure.Figure.{drawing}", lambda *_, **__: None)
+            leave_undrawn(patch)
             patch.setenv("SEMISEG_MODEL", str(self.folder / model))
             patch.setenv("SEMISEG_RESULTS", str(results))
             assert finish_with(lambda: module.main(module.Test(run=self.run_folder(model), device="cpu"))) == 0
@@ -179,6 +183,25 @@ class Bench:
         found = sorted((self.folder / model).rglob("config.json"))
         assert len(found) == 1, found
         return found[0].parent
+
+
+# What a kill leaves
+
+
+def leave_copies(places: dict[str, str]) -> None:
+    """Has a child copy its run's folder as it stands when it passes a place, "step:5" as in SEMISEG_FAULT, to the folder of models named:
+    what a kill would leave there. (That a kill leaves no more than what lies on the disk: the tests that kill.)"""
+    from system import faults
+    passed: Counter[str] = Counter()
+
+    def copying(place: str, what: str = "") -> None:
+        for name in (place, f"{place}-{what}"):
+            passed[name] += 1
+            if copy := places.get(f"{name}:{passed[name]}"):
+                model = Path(os.environ["SEMISEG_MODEL"])
+                shutil.copytree(model, model.with_name(copy))
+
+    faults.reach = copying
 
 
 # Several processes for one run
@@ -229,30 +252,47 @@ def check_equal(folder: Path, ends: list[End]) -> dict:
     return held[0]
 
 
-class Again:
-    """reproduce.py on a folder with model/ and results/, of narrow networks: training in children of the fork server, testing here."""
+class Commands:
+    """Commands of scripts without new interpreters: training in children of the fork server, testing here; narrow networks, no figures.
+
+    Runs, results and caches lie in `folder`.
+    """
 
     def __init__(self, folder: Path, monkeypatch: Any):
         self.folder, self.called = folder, list[str]()
         make_narrow(monkeypatch.setattr)
+        leave_undrawn(monkeypatch)
         for name in ("MODEL", "RESULTS", "CACHE"):
             monkeypatch.setenv(f"SEMISEG_{name}", str(folder / name.lower()))
-        monkeypatch.setattr("reproduce.call", self.call)
 
-    def call(self, command: list[str], record: Any) -> None:
-        script, words = Path(command[0]).stem, command[1:]
+    def __call__(self, command: Sequence[str]) -> str:
+        """Of (script, words ...); gives what it said."""
+        script, words = Path(command[0]).stem, list(command[1:])
         self.called.append(script)
         if script == "test_2D":
             import test_2D
             given = dict(zip(words[::2], words[1::2]))
-            assert given["--empty"] == "penalty" and given["--metric_backend"] == "numba"
+            assert given.get("--empty", "penalty") == "penalty" and given.get("--metric_backend", "numba") == "numba"
             test_2D.main(test_2D.Test(run=Path(given["--run"]), device="cpu"))
-            return
-        out, err = (str(self.folder / f"again.{kind}") for kind in ("out", "err"))
-        process = server().Process(target=child, args=(script, words, dict(os.environ), out, err, None, True))
+            return ""
+        out, err = (self.folder / f"command.{kind}" for kind in ("out", "err"))
+        process = server().Process(target=child, args=(script, words, dict(os.environ), str(out), str(err), None, True))
         process.start()
         process.join()
-        assert process.exitcode == 0, Path(err).read_text()
+        assert process.exitcode == 0, err.read_text()
+        return out.read_text()
+
+
+class Again:
+    """reproduce.py on a folder with model/ and results/."""
+
+    def __init__(self, folder: Path, monkeypatch: Any):
+        self.command = Commands(folder, monkeypatch)
+        monkeypatch.setattr("reproduce.call", lambda words, record: self.command(words))
+
+    @property
+    def called(self) -> list[str]:
+        return self.command.called
 
     def __call__(self, file: Path, *seeds: int) -> int:
         import reproduce

@@ -5,20 +5,21 @@ from pathlib import Path
 
 import compare
 import pytest
+from harness import Commands
 
 from dataloaders.errors import UserError
 
 
 def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch,
                                         capfd: pytest.CaptureFixture) -> None:
+    command = Commands(tmp_path, monkeypatch)
+    monkeypatch.setattr(compare, "run_all", lambda jobs, *_, **__: print(*[command(words[1:]) for _, words in jobs]) or [])
     words = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--max_iterations", "4", "--val_every", "2",
              "--device", "cpu")
     table = compare.Table("A title", "What is said.", "ACDC", "2", words, {"consistency_rampup": "3"}, seeds=(1,))
     monkeypatch.setitem(compare.TABLES, "phantom", table)
     monkeypatch.setattr(compare, "REPOSITORY", tmp_path)
     monkeypatch.setattr(compare, "BASELINES", (compare.SUPERVISED,))
-    for name in ("MODEL", "RESULTS", "CACHE"):
-        monkeypatch.setenv(f"SEMISEG_{name}", str(tmp_path / name.lower()))
     (tmp_path / "results").mkdir(exist_ok=True)
     page = tmp_path / "results" / "phantom.md"
     page.write_text(f"old\n{compare.MARKER}\nWritten by hand.\n")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from harness import Bench, End, check_equal, free_port, keep_states, server, start_ranks, train_ranks
 
-ROOT = Path(__file__).parents[1]
+ROOT, TESTS = Path(__file__).parents[1], Path(__file__).parent
 QUICK = ("--max_iterations", "2", "--val_every", "2", "--save_every", "2", "--log_every", "1")
 
 
@@ -261,14 +261,18 @@ def test_the_batch_script_of_the_docs(bench: Bench) -> None:
     stub.write_text(f'#!/bin/sh\necho "$@" >> {bench.folder}/requeued\n')
     stub.chmod(0o755)
     (stub.parent / "python").symlink_to(sys.executable)
-    command = ["bash", str(script), sys.executable, *SHORT_RUN, "--root_path", str(bench.data)]
+    folder = bench.folder / "fake"
+    command = ["bash", str(script), sys.executable, str(TESTS / "fake_run.py"), "train", str(folder), "wait,0,2"]
+    folder.mkdir()
     setting = environment(bench, PATH=f"{stub.parent}:{os.environ['PATH']}", SLURM_JOB_ID="77")
     process = subprocess.Popen(command, cwd=ROOT, env=setting, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    wait_for_steps(process, bench)
+    while not (folder / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
     out, _ = process.communicate(timeout=100)
-    assert (bench.folder / "requeued").read_text() == "requeue 77\n", out
-    again = subprocess.run(command, cwd=ROOT, env=setting, text=True, capture_output=True, timeout=200)
-    assert again.returncode == 0 and "resumed at step" in again.stdout, again
-    refused = subprocess.run([*command, "--lerning_rate", "1"], cwd=ROOT, env=setting, text=True, capture_output=True, timeout=100)
+    assert (bench.folder / "requeued").read_text() == "requeue 77\n" and "saved" in out, out
+    again = subprocess.run(command, cwd=ROOT, env=setting, text=True, capture_output=True, timeout=100)
+    assert again.returncode == 0 and "attempt 2" in again.stdout, again
+    refused = subprocess.run(command, cwd=ROOT, env=setting, text=True, capture_output=True, timeout=100)
     assert refused.returncode == 2 and (bench.folder / "requeued").read_text() == "requeue 77\n", refused

@@ -20,11 +20,13 @@ from dataloaders.errors import UserError
 from storage import checkpoint
 from system.ending import finish_with
 
+pytestmark = pytest.mark.usefixtures("narrow_module")
+
 
 @pytest.fixture(scope="module")
 def trained(scratch: Path, tiny_acdc: Path) -> Bench:
     """A finished simEps run on the tiny ACDC."""
-    bench = Bench(scratch / "evaluation", tiny_acdc)
+    bench = Bench(scratch / "evaluation", tiny_acdc, narrow=True)
     assert bench.train("simEps").code == 0
     return bench
 
@@ -82,6 +84,7 @@ def test_everything_is_written(copied: Path, tmp_path: Path, tiny_acdc: Path, ca
         assert min(Image.open(copied / picture).size) > 200
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_spacing_travels(copied: Path, tmp_path: Path, tiny_acdc: Path) -> None:
     root = Path(shutil.copytree(tiny_acdc, tmp_path / "data"))
     with h5py.File(root / "data" / "patient009_frame01.h5", "a") as file:
@@ -93,6 +96,7 @@ def test_spacing_travels(copied: Path, tmp_path: Path, tiny_acdc: Path) -> None:
     assert all("hd95_mm" in result["summary"]["mean"] for result in results(tmp_path).values())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_background_only_is_worst_case_not_a_crash(copied: Path, tmp_path: Path) -> None:
     best = torch.load(copied / "best.pt", weights_only=True)
     for entry in best["predictors"].values():
@@ -108,6 +112,7 @@ def test_background_only_is_worst_case_not_a_crash(copied: Path, tmp_path: Path)
     assert all(result["summary"]["mean"]["hd95_vox"] == 0 for result in results(tmp_path).values())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_medpy_agrees(copied: Path, tmp_path: Path) -> None:
     summaries = []
     for backend in ("numba", "medpy"):
@@ -116,6 +121,7 @@ def test_medpy_agrees(copied: Path, tmp_path: Path) -> None:
     assert summaries[0] == pytest.approx(summaries[1], rel=1e-9)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_last_step(copied: Path, tmp_path: Path) -> None:
     assert run_test(checkpoint="last") == 0
     assert all(result["run"]["selection"] == "last step" for result in results(tmp_path).values())
@@ -179,7 +185,7 @@ def test_newest_run_is_taken(copied: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_own_folder(scratch: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(scratch / "own evaluation", tiny_folder)
+    bench = Bench(scratch / "own evaluation", tiny_folder, narrow=True)
     assert bench.train("Supervised", "--dataset", "folder").code == 0
     monkeypatch.setenv("SEMISEG_MODEL", str(bench.folder / "model"))
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))

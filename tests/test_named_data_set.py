@@ -39,6 +39,24 @@ def write_cells(root: Path) -> Path:
     return root
 
 
+ONE_AFTER_ANOTHER = """
+import runpy, sys
+from pathlib import Path
+sys.path.insert(0, "code")
+for line in ("code/prepare.py --check data/Cells",
+             "code/train_MeanTeacher.py --dataset cells --labeled_num 2 --patch_size 32 32 --batch_size 4 --labeled_bs 2 "
+             "--max_iterations 4 --val_every 2 --device cpu",
+             "code/test_2D.py --device cpu",
+             "code/predict.py --run RUN --input data/Cells/stacks/plate1 --output new --device cpu"):
+    sys.argv = [str(next(Path("model").rglob("config.json")).parent) if word == "RUN" else word for word in line.split()]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (line, end.code)
+"""
+"""The commands of the page in one interpreter; four start for a minute."""
+
+
 def test_the_example_is_one_file_and_works(tmp_path):
     page = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     (where, text), = re.findall(r"^Write `(code/dataloaders/layouts/\w+\.py)`:\n\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
@@ -49,20 +67,13 @@ def test_the_example_is_one_file_and_works(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | {
         f"SEMISEG_{name}": str(tmp_path / name.lower()) for name in ("MODEL", "RESULTS", "CACHE")}
 
-    def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    assert "Cells: 6 train, 2 val, 1 test" in run("code/prepare.py", "--check", "data/Cells")
-    said = run("code/train_MeanTeacher.py", "--dataset", "cells", "--labeled_num", "2", "--patch_size", "32", "32", "--batch_size", "4",
-               "--labeled_bs", "2", "--max_iterations", "4", "--val_every", "2", "--device", "cpu")
-    assert "official split: 2 of 6 training images labelled, 2 cases for validation" in said and "our own micrographs" in said
-    run_folder = next((tmp_path / "model").rglob("config.json")).parent
-    run("code/test_2D.py", "--device", "cpu")
+    done = subprocess.run([sys.executable, "-c", ONE_AFTER_ANOTHER], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Cells: 6 train, 2 val, 1 test" in done.stdout
+    assert "official split: 2 of 6 training images labelled, 2 cases for validation" in done.stdout and "our own micrographs" in done.stdout
     result = json.loads(next((tmp_path / "results").rglob("*.json")).read_text())
     assert [case["name"] for case in result["cases"]] == ["plate2/a2_0"] and result["run"]["data_set"] == "Cells"
-    run("code/predict.py", "--run", str(run_folder), "--input", "data/Cells/stacks/plate1", "--output", "new", "--device", "cpu")
     assert Image.open(tmp_path / "new" / "masks" / "a0_0.png").size == (48, 40)
 
 

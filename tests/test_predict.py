@@ -36,17 +36,18 @@ from prediction.job import Networks, _native
 from prediction.record import Folder, cell
 from system.ending import finish_with
 
+pytestmark = pytest.mark.usefixtures("narrow_module")
 VOLUME = ("--dataset", "nnunet", "--model", "unet_3D", "--patch_size", "32", "32", "16", "--max_iterations", "2", "--val_every", "2")
 
 
 @pytest.fixture(scope="module")
-def runs(scratch: Path, tiny_acdc: Path, volumes: Path) -> dict[str, Path]:
+def runs(scratch: Path, tiny_acdc: Path, volumes: Path, narrow_module: None) -> dict[str, Path]:
     """Finished runs of three layouts: simEps on h5 slices, supervised on colour photographs, simEps on volumes."""
     pictures = write_folder(scratch / "parts")
     for file in (pictures / "images").iterdir():
         grey = Image.open(file)
         Image.merge("RGB", (grey, grey.point(lambda v: 255 - v), grey)).save(file)
-    benches = {name: Bench(scratch / f"predict {name}", root) for name, root in
+    benches = {name: Bench(scratch / f"predict {name}", root, narrow=True) for name, root in
                (("slices", tiny_acdc), ("pictures", pictures), ("volumes", volumes))}
     ends = together([
         lambda: benches["slices"].train("simEps"),
@@ -90,6 +91,7 @@ def photographs(runs: dict[str, Path], scratch: Path) -> tuple[Path, Path]:
     return place, output
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_photographs_are_predicted_as_test_2d_does(runs: dict[str, Path], photographs: tuple[Path, Path], tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path))

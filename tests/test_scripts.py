@@ -2,6 +2,7 @@
 import dataclasses
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -51,14 +52,24 @@ def test_a_script_says_its_options(script, tmp_path, capsys):
         assert re.search(rf"--(no_)?{field.name}\b", text), field.name
 
 
+READ = re.compile(r'options\.(\w+)|(?:getattr\(\w+, |given\.get\(|options\[)"(\w+)"')
+
+
+def read_in(text):
+    """Names of options that a text reads."""
+    return {one or other for one, other in READ.findall(text)}
+
+
+@cache
+def read_anywhere():
+    return set().union(*(read_in(path.read_text()) for path in CODE.rglob("*.py") if path != CODE / "command_line" / "options.py"))
+
+
 def test_every_option_is_read_somewhere(script):
-    common = set(option_names(Options))
-    everywhere = "\n".join(path.read_text() for path in CODE.rglob("*.py") if path != CODE / "command_line" / "options.py")
-    own = Path(script.__file__).read_text()
+    common, own = set(option_names(Options)), read_in(Path(script.__file__).read_text())
     first_look = (CODE / "command_line" / "options.py").read_text()
     for field in option_fields(kind_of(script)):
-        read = rf'options\.{field.name}\b|(getattr\(\w+, |given\.get\(|options\[)"{field.name}"'
-        found = re.search(read, everywhere if field.name in common else own)
+        found = field.name in (read_anywhere() if field.name in common else own)
         looked_at = (f'_value_of(words, "{field.name}")', f"self.{field.name} ")
         assert found or any(look in first_look for look in looked_at), f"nothing reads --{field.name}"
 

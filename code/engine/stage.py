@@ -26,7 +26,7 @@ from engine.monitor import Monitor, NotFinite, scalars
 from engine.saving import Parts, Spent, snapshot
 from engine.schedules import Form, ScheduledOptimizer, ramp
 from engine.session import Session
-from inference import score_of
+from inference import Predictor, score_of
 from losses import ranks
 from networks.compiling import compiled
 from networks.folding import for_inference
@@ -276,10 +276,14 @@ class Stage:
             self.monitor.check_finite()
         improved = False
         faults.reach("validation")
-        modules = {name: network for name, network in self.evaluated.items() if isinstance(network, nn.Module)}
-        for name, network in modules.items():
+        shown: Predictor | None = None
+        for name, network in self.evaluated.items():
+            if not isinstance(network, nn.Module):
+                continue
             network.eval()
-            summary = self.scored(name, partial(score, self.predictor(network)))
+            predictor = self.predictor(network)
+            shown = shown or predictor
+            summary = self.scored(name, partial(score, predictor))
             achieved = score_of(summary, self.session.data)
             optimizer = self.parts.optimizers.get(name)
             if optimizer is not None and optimizer.plateau:
@@ -287,8 +291,8 @@ class Stage:
             if achieved > self.best_states.get(name, {}).get("score", -math.inf):
                 improved = True
                 self.best_states[name] = snapshot(network, done, achieved)
-        if modules and distributed.first():
-            self.monitor.picture_of(self.predictor(next(iter(modules.values()))), validator, done)
+        if shown and distributed.first():
+            self.monitor.picture_of(shown, validator, done)
         if improved:
             self.save_best()
         faults.reach("validated")
