@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataloaders.catalog import DATA_SETS, open_source
-from dataloaders.description import Case, DataSet
+from dataloaders.description import Case, DataSet, Source
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import AcdcSource
 from dataloaders.layouts.mt import MtSource
@@ -36,6 +36,8 @@ class Listed:
     def cases(self, part):
         self.asked.append(part)
         return [case for case in self.everything if case.part == part]
+
+    pool = Source.pool
 
 
 def make_source(sizes, reader=AcdcSource, unit="patient", strata=3, parts=("train", "val", "test"), unlabeled=0):

@@ -135,8 +135,12 @@ def label_budget(train: list[Case], grouped: bool, unit: str, asked: str, choice
 def published_budget(train: list[Case], parts: Parts, asked: str) -> tuple[list[Case], list[Case]]:
     """(labelled, unlabelled) training cases by the protocol's published list of `asked` names, a number or a percentage of those with a
     label; raises `UserError` where it has none such, and where images or labels of the list are not there."""
-    count = int(asked) if asked.isdecimal() else budget(asked, sum(case.label is not None for case in train), "image")
-    chosen = set(parts.budgets[count]) if count in parts.budgets else None
+    count = None
+    if asked.isdecimal():
+        count = int(asked)
+    elif asked.endswith("%"):
+        count = budget(asked, sum(case.label is not None for case in train), "image")
+    chosen = set(parts.budgets[count]) if count is not None and count in parts.budgets else None
     counts = ", ".join(map(str, sorted(parts.budgets)))
     if chosen is None:
         raise UserError(f"--labeled_num {asked}: the protocol {parts.name} has published lists of {counts} labelled images; choose one of "
