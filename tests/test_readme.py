@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -94,12 +93,11 @@ def words_of(line: list[str]) -> list[str]:
 def test_example_trains_and_is_tested(tmp_path: Path, tiny_acdc: Path) -> None:
     name, text = example()
     assert name not in documented(), "the example must not be a method of the suite"
-    shutil.copytree(ROOT / "code", tmp_path / "code")
-    (tmp_path / "code" / f"{name}.py").write_text(text, encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"),
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "code"), "SEMISEG_MODEL": str(tmp_path / "model"),
                    "SEMISEG_RESULTS": str(tmp_path / "results"), "SEMISEG_CACHE": str(tmp_path / "cache")}
 
-    words = [sys.executable, f"code/{name}.py", "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "60", "--val_every", "30",
+    words = [sys.executable, f"{name}.py", "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "60", "--val_every", "30",
              "--log_every", "10", "--threshold", "0.5"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -24,10 +24,12 @@ ARGUMENTS = {"S": dict(output_stride=8), "U": dict(output_stride=16, deep_stem=T
 
 def filled(shape: torch.Size, kind: str, number: int, salt: int) -> Tensor:
     """A tensor of the state dict by the file's filling rule; `number`: its place in it."""
-    index = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint64)
-    z = (index * 0x9E3779B1 + np.uint64(number * 0x85EBCA77 + salt)) & 0xFFFFFFFF
+    z = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint32)
+    z *= np.uint32(0x9E3779B1)  # modulo 2^32, as all that follows
+    z += np.uint32((number * 0x85EBCA77 + salt) % 2**32)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        z = ((z ^ (z >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
+        z ^= z >> np.uint32(shift)
+        z *= np.uint32(factor)
     u = z / 2.0**32
     if kind == "convolution":
         u = (2 * u - 1) * np.sqrt(3 / np.prod(shape[1:]))
