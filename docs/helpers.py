@@ -40,7 +40,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("How sure a prediction is", "losses", "", ["entropy_map", "entropy_bits"]),
     ("Pseudo-labels", "losses.pseudo_labels", "", [
         "hard_labels", "likeliest", "sure_cross_entropy", "sure_dice", "kept_cross_entropy", "class_aware",
-        "relative_confidence", "concentration", "complementary_loss", "stability"]),
+        "relative_confidence", "damped_loss", "concentration", "complementary_loss", "stability"]),
     ("Sums over the batch of all processes", "losses",
      "For what is no mean over rows (a Dice, a mean over the pixels that pass a threshold). With one process they give back what they got.",
      ["batch_sum", "batch_sums", "batch_mean"]),
@@ -49,6 +49,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
+    ("Contrast of hard positions", "losses.regional", "Of few positions of each class with those of others (ReCo).", [
+        "regions", "mean_of_class", "likeness", "one_of", "drawn", "regional_contrast"]),
     ("Remembered features", "losses.correlation", "The first is a class, to be kept by `run.keep` (CAML).", [
         "Memory", "surest", "correlation"]),
     ("Prototypes of whole images", "losses.prototypes", "Each image has one for each class (SCP-Net).", [
@@ -64,7 +66,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "anchor_errors"]),
     ("Passes through a network", "networks",
      "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
-     "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "noisy"]),
+     "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "feature_channels", "noisy"]),
     ("Labels over several scales", "networks.scales", "For `run.predict_unlabeled`.", ["AtScales"]),
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
@@ -74,15 +76,15 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Initial weights", "networks.initial", "", ["start_apart", "start_kaiming"]),
     ("Strong views", "dataloaders.augmentation.strong_views",
      "Give `batch.rng`, and the data set's `run.data.mean` and `run.data.std`.", [
-         "recoloured", "recoloured_in_part", "without_colours", "others_of", "pasted_view", "mixed_view", "with_strong_rows",
-         "boxes_of_noise",
-         "color_jitter", "gaussian_blur", "cutout", "cutmix_boxes", "cutout_view",
-         "cutmix_view", "beta_boxes", "inside"]),
+        "recoloured", "recoloured_in_part", "without_colours", "others_of", "pasted_view", "mixed_view", "with_strong_rows",
+        "boxes_of_noise",
+        "color_jitter", "gaussian_blur", "grainy", "cutout", "cutmix_boxes", "cutout_view",
+        "cutmix_view", "beta_boxes", "inside"]),
     ("Labelled partners", "dataloaders.augmentation.pairs", "`Search.partners` gives each image of a batch one that shows a class of it.", [
         "Search"]),
     ("Lists for self-training", "dataloaders.splits.self_training", "", [
         "supervised_list", "retraining_list", "thirds", "by_score", "lower_half"]),
-    ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box", "cut_in"]),
+    ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box", "half_box", "half_boxes", "cut_in"]),
     ("Patches that change places", "dataloaders.augmentation.displacement", "", [
         "check_grid", "sureness", "sure_into_unsure", "unsure_into_sure", "displaced", "cut", "joined"]),
     ("Strong views of volumes", "dataloaders.augmentation.strong_volumes", "Give `batch.rng`.", [

@@ -31,7 +31,7 @@ VOLUMES = ("--dataset", "nnunet", "--patch_size", "32", "16", "16", "--max_itera
 BUSY = {"steps_per_epoch": "2", "consistency": "5", "consistency_start": "0", "num_branches": "2", "teacher_passes": "2",
         "consistency_rows": "all", "min_foreground": "0.0", "pre_iterations": "1", "confidence": "0.3", "longest_turn": "1",
         "further_passes": "2", "memory_per_class": "2", "positions_per_class": "50", "stored": "20", "scales": "1",
-        "sites": "3", "local_steps": "1", "resting_rounds": "1", "focus_from": "0.4"}
+        "sites": "3", "local_steps": "1", "resting_rounds": "1", "focus_from": "0.4", "queries": "8", "negatives": "8"}
 """Options, of the scripts that have them, under which a few steps do all that a method does. Two steps are an epoch, so that what is
 learned an epoch is learned before the kill, and again after it."""
 

@@ -148,6 +148,7 @@ DSSN = dict(ema_decay=0.996, strong_weight=0.5, feature_weight=0.5, alignment_we
 ST_PLUS_PLUS = dict(model="deeplabv3plus_resnet50_stride8", batch_size=16, retrainings=2, scales=(0.5, 0.75, 1.0, 1.5, 2.0), grey=0.2,
                     jitter=(0.5, 0.5, 0.5, 0.25), blur=0.5, cutout=0.5, schedule="poly_next")
 STI = dict(model="deeplabv3plus_resnet50_stride8", least=0.03, pooling="soft", scales=(0.5, 0.75, 1.0, 1.5, 2.0), grey=0.2)
+UAPS = RAMP | dict(model="unet_cct", uncertainty_weight=0.1, uncertainty_ramp=True, decoders=3, mixing="drawn", damping="mean")
 OWN = {
     "train_Supervised": {
         "NEU-Seg": dict(batch_size=16, steps_per_epoch=20, val_every=20, max_iterations=11980),
@@ -275,6 +276,16 @@ OWN = {
     "train_STI": {
         "VOC2012": STI | dict(recipe="scale_crop_400", max_iterations=104880),
         "Cityscapes": STI | dict(recipe="scale_crop_2048", patch_size=(721, 721), base_lr=4e-3, head_rate=10.0, max_iterations=55680),
+    },
+    "train_ReCo": {
+        "NEU-Seg": RAMP | dict(contrast_weight=0.1, ema_decay=0.99, confidence=0.7, hard_below=0.97, temperature=0.5, queries=256,
+                               negatives=256, vector=128, batch_size=24, labeled_bs=12, steps_per_epoch=127, val_every=127,
+                               max_iterations=76073, patience=50),
+    },
+    "train_UCC": {"NEU-Seg": RAMP | dict(model="unet_ucc", damping="mean", feature_noise=0.3, own_mix=0.2, cross_mix=0.3, patience=50)},
+    "train_UAPS": {
+        "NEU-Seg": UAPS | dict(rampup_unit=80), "DAGM": UAPS | dict(rampup_unit=60),
+        "MT": UAPS | dict(rampup_unit=50, uncertainty_weight=1.0, uncertainty_ramp=False),
     },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,

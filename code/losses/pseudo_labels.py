@@ -11,6 +11,7 @@ from torch import Tensor
 
 from losses.overlap import IGNORED, cross_entropy, masked_dice, one_hot
 from losses.ranks import batch_mean, batch_sums
+from losses.supervised import DICE, supervised_loss
 from metrics.components import largest_component
 from metrics.overlap import confusion_matrix, stpp_miou
 
@@ -86,6 +87,19 @@ def sure_dice(logits: Tensor, target_logits: Tensor, inside: Tensor, confidence:
     """
     top, labels = target_logits.softmax(1).max(1)
     return masked_dice(logits.softmax(1), one_hot(labels, logits.shape[1])[0], (top >= confidence).unsqueeze(1))
+
+
+def damped_loss(logits: Tensor, labels: Tensor, divergence: Tensor, dice: str = "squared", by: str = "mean") -> Tensor:
+    """`supervised_loss` of pseudo-labels (B, *sides), the less the more two predictions of a position diverge by V (B, *sides).
+
+    by: "mean" multiplies the loss by the mean of e^-V (UCC and UAPS, as simEps's authors have them); "pixel" each position's cross-entropy
+    by its own e^-V, and the Dice by nothing. V is not detached.
+    """
+    sureness = (-divergence).exp()
+    if by == "mean":
+        return supervised_loss(logits, labels, dice) * batch_mean(sureness.mean())
+    errors = F.cross_entropy(logits, labels, reduction="none")
+    return (batch_mean((errors * sureness).mean()) + DICE[dice](logits, labels)) / 2
 
 
 def concentration(logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
-from networks.passes import logits_and_features, logits_of, logits_with_dropped_channels
+from networks.passes import feature_channels, logits_and_features, logits_of, logits_with_dropped_channels
 from networks.perturbations import noisy
 from networks.pnet import PNet
 from networks.resvnet import ResVNet2D, ResVNet3D
@@ -49,6 +49,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet_ds": UNetDS,
     "unet_urpc": UNetURPC,
     "unet_cct": UNetCCT,
+    "unet_ucc": partial(UNetCCT, auxiliary=1),
     "nnunet_2D": NNUNet2D,
     "swin_unet": SwinUNet,
     "efficient_unet": EfficientUNet,
@@ -78,10 +79,11 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "conditional": conditional,
     "two_classifiers": two_classifiers,
     "sfm": SFM,
+    "projection": nn.Linear,
 }
 
-__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "frozen_copy", "logits_and_features", "logits_of",
-           "logits_with_dropped_channels", "names", "noisy", "weighted_mean"]
+__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "feature_channels", "frozen_copy",
+           "logits_and_features", "logits_of", "logits_with_dropped_channels", "names", "noisy", "weighted_mean"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

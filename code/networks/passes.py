@@ -1,7 +1,8 @@
 """Labelled and unlabelled images through one network."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ def logits_and_features(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     if finest.shape[2:] != logits.shape[2:]:
         finest = F.interpolate(finest, size=logits.shape[2:], mode="trilinear" if logits.dim() == 5 else "bilinear")
     return logits, finest
+
+
+def feature_channels(network: Any, channels: int, sides: Sequence[int]) -> int:
+    """D of `logits_and_features` for images of these channels and sides; nothing is computed."""
+    outline = copy.deepcopy(network).to("meta").eval()
+    return logits_and_features(outline, torch.empty((1, channels, *sides), device="meta"))[1].shape[1]
 
 
 def logits_of(network: Callable[[Tensor], Any], labeled: Tensor, unlabeled: Tensor, passes: str) -> tuple[Any, Any]:

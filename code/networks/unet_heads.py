@@ -1,6 +1,8 @@
 """2D U-Nets that predict several times: at four scales (deep supervision, URPC), or by four decoders (CCT)."""
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -98,24 +100,27 @@ class UNetCCT(SeveralHeads):
         noise: largest relative change by feature noise.
         rate: of the perturbing dropout.
         attention: share of the largest activation from which on feature dropout sets to 0, drawn between these two.
+        auxiliary: how many auxiliary decoders, in this order; the first alone makes the network of UCC, 2,447,064 parameters.
+        by_depth: the k-th auxiliary decoder reads the k finest maps as they are (HCE).
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0, noise: float = NOISE, rate: float = 0.3,
-                 attention: tuple[float, float] = ATTENTION):
+                 attention: tuple[float, float] = ATTENTION, auxiliary: int = 3, by_depth: bool = False):
         super().__init__(in_channels, num_classes, dropout=dropout)
-        self.noise, self.rate, self.attention = noise, dropout * rate, attention
-        self.auxiliary = nn.ModuleList(Decoder(num_classes) for _ in range(3))
+        self.noise, self.rate, self.attention, self.by_depth = noise, dropout * rate, attention, by_depth
+        self.auxiliary = nn.ModuleList(Decoder(num_classes) for _ in range(auxiliary))
 
     def decode(self, maps: list[Tensor]) -> list[Tensor]:  # type: ignore[override]
         """The five maps -> features (B, 16, H, W) of the main decoder, then of the auxiliary ones."""
-        perturbed = (
-            [feature_noise(x, self.noise) for x in maps],
-            [dropped(x, self.rate) for x in maps],
-            [feature_dropout(x, self.attention) for x in maps],
-        )
+        changes = (partial(feature_noise, largest=self.noise), partial(dropped, rate=self.rate),
+                   partial(feature_dropout, share=self.attention))
+        perturbed = []
+        for k, (change, _) in enumerate(zip(changes, self.auxiliary), 1):
+            kept = k if self.by_depth else 0
+            perturbed.append([*maps[:kept], *(change(x) for x in maps[kept:])])
         return [climb(self.up, maps), *(decoder(inputs) for decoder, inputs in zip(self.auxiliary, perturbed))]
 
     def head(self, features: list[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """Features of the four decoders -> four logits (B, num_classes, H, W)."""
+        """Features of the decoders -> as many logits (B, num_classes, H, W)."""
         heads = [self.out, *(decoder.get_submodule("out") for decoder in self.auxiliary)]
         return tuple(head(x) for head, x in zip(heads, features))

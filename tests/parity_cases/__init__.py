@@ -15,6 +15,7 @@ from parity_cases import (
     dssn,
     evaluation,
     fixmatch,
+    industry,
     inference,
     mcf,
     methods,
@@ -32,7 +33,7 @@ BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
     **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES, **ambiguity.FILES,
     **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES, **caml.FILES, **unimatch.FILES, **dssn.FILES,
-    **photographs.FILES, **self_training.FILES,
+    **photographs.FILES, **self_training.FILES, **industry.FILES,
 }
 
 LATER = {

@@ -1,4 +1,4 @@
-"""Boxes through which images are pasted into one another (BCP), or into themselves (STI's Cutin)."""
+"""Boxes through which images are pasted into one another (BCP, UCC), or into themselves (STI's Cutin)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dataloaders.augmentation.strong_views import send
+from dataloaders.augmentation.strong_views import inside, send
 
 
 def paste_box(rng: np.random.Generator, sides: Sequence[int], share: float = 2 / 3, device: torch.device | str = "cpu") -> Tensor:
@@ -16,13 +16,34 @@ def paste_box(rng: np.random.Generator, sides: Sequence[int], share: float = 2 /
 
     A box never reaches the far border: its start is drawn below the last possible one, axis by axis (as published).
     """
-    inside = np.ones((1,) * len(sides), bool)
+    within = np.ones((1,) * len(sides), bool)
     for axis, side in enumerate(sides):
         size = int(side * share)
         start = rng.integers(max(side - size, 1))
         places = np.arange(side)
-        inside = inside & np.expand_dims((places >= start) & (places < start + size), [k for k in range(len(sides)) if k != axis])
-    return send(inside, device)
+        within = within & np.expand_dims((places >= start) & (places < start + size), [k for k in range(len(sides)) if k != axis])
+    return send(within, device)
+
+
+def half_box(rng: np.random.Generator, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, left), (bottom, right)) of a box over half of an image: more than half as wide and as high as it, at a random place.
+
+    The width is drawn, int(width / 2 + 1) to width - 1, and the height follows from the area (UCC and ReCo, as simEps's authors have them).
+    """
+    wide = int(rng.integers(int(width / 2 + 1), width))
+    high = round(height * width / (2 * wide))
+    left = int(rng.integers(0, width - wide + 1))
+    top = int(rng.integers(0, height - high + 1))
+    return (top, left), (top + high, left + wide)
+
+
+def half_boxes(rng: np.random.Generator, n: int, sides: Sequence[int], probability: float,
+               device: torch.device | str = "cpu") -> Tensor:
+    """(n, 1, H, W) bool, True inside a `half_box`; a row has one with probability `probability`, else none."""
+    starts, stops = np.zeros((2, n, 2), np.int64)
+    for row in np.flatnonzero(rng.random(n) < probability):
+        starts[row], stops[row] = half_box(rng, *sides)
+    return inside(starts, stops, sides, device)
 
 
 def cut_in(images: Tensor, labels: Tensor, rng: np.random.Generator, probability: float) -> tuple[Tensor, Tensor]:
@@ -46,9 +67,9 @@ def cut_in(images: Tensor, labels: Tensor, rng: np.random.Generator, probability
         places = F.affine_grid(turn, [1, 1, high, wide], align_corners=False)
         seen = F.grid_sample(images[row : row + 1], places, padding_mode="border", align_corners=False)[0]
         ids = F.grid_sample(labels[None, row : row + 1].to(images.dtype), places, "nearest", "border", align_corners=False)[0, 0]
-        inside = (places.abs() <= 1).all(3)[0]
-        images[row][:, *box] = torch.where(inside, seen, images[row][:, *box])
-        labels[row][box] = torch.where(inside, ids.to(labels.dtype), labels[row][box])
+        filled = (places.abs() <= 1).all(3)[0]
+        images[row][:, *box] = torch.where(filled, seen, images[row][:, *box])
+        labels[row][box] = torch.where(filled, ids.to(labels.dtype), labels[row][box])
         images[row], labels[row] = images[row].flip(1, 2), labels[row].flip(0, 1)
     return images, labels
 

@@ -146,6 +146,31 @@ def recoloured(images: Tensor, rng: np.random.Generator, jitter: tuple[float, fl
     return cutout(changed, rng, probability=holes, mean=mean, std=std)
 
 
+def grainy(images: Tensor, rng: np.random.Generator, specks: float = 0.2, noise: float = 0.4, mean: Scale = None,
+           std: Scale = None) -> Tensor:
+    """A share `specks` of the images (B, C, H, W) with 1 % of their pixels black, a share `noise` with Gaussian noise.
+
+    Its variance is U(10, 50) squared grey levels, of 255 from the least to the largest value (UCC, as simEps's authors have it).
+    """
+    draws = rng.random((len(images), 3))
+    for rows, change in ((np.flatnonzero(draws[:, 0] < specks), "specks"), (np.flatnonzero(draws[:, 1] < noise), "noise")):
+        if not len(rows):
+            continue
+        at, (channels, height, width) = on(images, rows), images.shape[1:]
+        pixels = denormalised(images[at], mean, std)
+        lowest, highest = limits(pixels)
+        if change == "specks":
+            black = on(images, rng.random((len(rows), 1, height, width), np.float32) < 0.01)
+            pixels = torch.where(black, lowest, pixels)
+        else:
+            deviations = np.sqrt(10 + 40 * draws[rows, 2])[:, None, None, None] / 255
+            added = deviations * rng.standard_normal((len(rows), channels, height, width), np.float32)
+            pixels = pixels + on(images, added.astype(np.float32)).to(images.dtype) * (highest - lowest)
+            pixels = torch.minimum(torch.maximum(pixels, lowest), highest)
+        images = images.index_copy(0, at, normalised(pixels, mean, std))
+    return images
+
+
 def cutmix_view(images: Tensor, rng: np.random.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """CutMix among the rows: (images, (box, partner)), each of B rows; in its box (`beta_boxes`) a row has the pixels of row `partner`."""
     n, sides = len(images), images.shape[2:]
