@@ -34,9 +34,10 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Learning from labels", "losses", "", [
         "supervised_loss", "labels_loss", "cross_entropy", "ohem_cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class"]),
     ("Mixtures of two images", "losses.mixtures", "", ["halves", "mixture_loss", "labeled_mixture_loss"]),
-    ("Agreement of two predictions", "losses", "The first six are element-wise, since methods weigh and mask them: take `.mean()`.", [
-        "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "sharpened", "softmax_dice", "plain_dice", "masked_dice",
-        "standardised", "standardised_mse", "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
+    ("Agreement of two predictions", "losses", "The first seven are element-wise, since methods weigh and mask them: take `.mean()`.", [
+        "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "eased_mse", "sharpened", "softmax_dice",
+        "plain_dice", "masked_dice",
+        "contested", "standardised", "standardised_mse", "similarity_map", "similarity_loss", "symmetric_similarity_loss"]),
     ("How sure a prediction is", "losses", "", ["entropy_map", "entropy_bits"]),
     ("Pseudo-labels", "losses.pseudo_labels", "", [
         "hard_labels", "likeliest", "sure_cross_entropy", "sure_dice", "kept_cross_entropy", "class_aware",
@@ -49,6 +50,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
+    ("Predictions within an object", "losses.instances", "", ["instances_of", "instance_variance"]),
     ("Contrast of hard positions", "losses.regional", "Of few positions of each class with those of others (ReCo).", [
         "regions", "mean_of_class", "likeness", "one_of", "drawn", "regional_contrast"]),
     ("Remembered features", "losses.correlation", "The first is a class, to be kept by `run.keep` (CAML).", [
@@ -66,11 +68,11 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "anchor_errors"]),
     ("Passes through a network", "networks",
      "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
-     "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "feature_channels", "noisy"]),
+     "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "feature_channels", "noisy", "grouped"]),
     ("Labels over several scales", "networks.scales", "For `run.predict_unlabeled`.", ["AtScales"]),
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
-        "frozen_copy", "ema_update", "average_weights"]),
+        "frozen_copy", "ema_update", "average_weights", "risen_decay"]),
     ("Networks of several sites", "networks", "As a server has it (FSSL-PLD).", ["weighted_mean"]),
     ("Images of several sites", "dataloaders.splits.sites", "", ["by_draw", "by_centre"]),
     ("Initial weights", "networks.initial", "", ["start_apart", "start_kaiming"]),

@@ -207,8 +207,10 @@ class ScriptedRun:
     def keep(self, name: str, thing: Any, train: bool | None = None) -> Any:
         return self.kept.setdefault(name, thing)
 
-    def optimizer(self, name: str, network: nn.Module, **arguments: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(network.parameters(), self.rate)
+    def optimizer(self, name: str, network: Any, **arguments: Any) -> torch.optim.Optimizer:
+        parts = [network] if isinstance(network, nn.Module) else [part for part, _ in network]
+        own = [list(part.parameters()) if isinstance(part, nn.Module) else list(part) for part in parts]
+        return torch.optim.SGD([p for parameters in own for p in parameters], self.rate)
 
     def compiled(self, losses: Callable[..., Any]) -> Callable[..., Any]:
         function = compiled(losses, "32", False, torch.device("cpu"))

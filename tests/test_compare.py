@@ -40,12 +40,44 @@ def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypa
 
 
 def test_a_method_that_is_not_there() -> None:
-    with pytest.raises(UserError, match="train_Nothing.py; there are .*CCT, CPS"):
+    with pytest.raises(UserError, match="train_Nothing.py; there are .*CCT, .*CPS"):
         compare.rows_of(compare.Compare(methods=("Nothing",)))
 
 
 def test_a_reconstruction_is_called_one_and_stands_beside_its_relative() -> None:
-    titles = [row.title for row in compare.rows_of(compare.Compare(methods=("SemSim", "CPS", "DCNet")))]
-    assert titles == ["CPS", "SemSim (a reconstruction)", "DCNet (a reconstruction)", "CPS on two heads"]
+    titles = [row.title for row in compare.rows_of(compare.Compare(methods=("SemSim", "HCE", "CPS", "DCNet")))]
+    assert titles == ["CPS", "SemSim (a reconstruction)", "DCNet (a reconstruction)", "CPS on two heads", "HCE (a reconstruction)"]
     both = compare.rows_of(compare.Compare(methods=("DCNet",)))
     assert [row.key for row in both] == ["DCNet", "DCNet_second_plain"], "runs of the two do not meet"
+
+
+def words_of(row: str, table: str) -> list[str]:
+    asked = compare.Compare(table, methods=(row,))  # type: ignore[arg-type]
+    return compare.command(compare.rows_of(asked)[0], compare.TABLES[table], 1, asked, table)[2:]
+
+
+def test_the_table_of_simeps_has_its_methods_on_the_published_schedules() -> None:
+    rows = [row.title for row in compare.rows_of(compare.Compare("neu_seg"))]
+    assert rows == ["supervised", "MeanTeacher", "CPS", "CCT", "DAN", "DCT", "ICT", "ReCo", "UCC", "UAPS", "simEps"]
+    words = words_of("ReCo", "neu_seg")
+    assert "--max_iterations" not in words and words[words.index("--protocol") + 1] == "official"
+    assert not set(compare.TABLES["neu_seg"].words) - {"--protocol", "official"}
+
+
+def test_the_short_schedule_is_scaled_for_scripts_that_have_the_option() -> None:
+    assert rows_of_words(words_of("MeanTeacher", "neu_seg_small")) == {"max_iterations": "944", "consistency_rampup": "6",
+                                                                       "consistency_start": "27"}
+    assert rows_of_words(words_of("Supervised", "neu_seg_small")) == {"max_iterations": "944"}
+
+
+def rows_of_words(words: list[str]) -> dict[str, str]:
+    scaled = ("max_iterations", "consistency_rampup", "consistency_start")
+    return {name: words[words.index(f"--{name}") + 1] for name in scaled if f"--{name}" in words}
+
+
+def test_a_line_has_the_scores_of_its_table() -> None:
+    defects = compare.TABLES["neu_seg"]
+    results = [{"images": {"training_size": {"per_image": {"miou": iou, "mdice": 0.8}}}} for iou in (0.5, 0.6)]
+    line = compare.line("a method", [compare.mean_of(one, defects) for one in results], "ensemble", defects)
+    assert line == "| a method | 0.550 ± 0.071 | 0.500, 0.600 | 0.800 ± 0.000 | ensemble |"
+    assert compare.line("a method", [], "", defects) == "| a method | not run | | | |"

@@ -12,7 +12,8 @@ import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HELPERS = runpy.run_path(str(DOCS / "helpers.py"))
-INSIDE = {"one_hot", "sample_dice_loss", "halved_dice_loss", "plain_foreground_dice", "world", "rows_count", "total", "without_rows",
+INSIDE = {"one_hot", "sample_dice_loss", "flat_dice_loss", "halved_dice_loss", "plain_foreground_dice", "world", "rows_count", "total",
+          "without_rows",
           "with_brightness", "with_contrast", "with_saturation", "with_hue", "grey", "denormalised", "normalised", "limits", "send", "on",
           "rounded", "of_all", "direction", "groups_of", "salience", "present", "sum_and_count"}
 """What shared modules use among themselves."""

@@ -97,7 +97,7 @@ def test_unsure_unlabelled_positions_are_not_contrasted_and_are_learned_all_the_
     assert step.terms["unsupervised"].item() == pytest.approx(step.terms["supervised"].item())
 
 
-@pytest.mark.parametrize("name, width", [("unet", 16), ("efficient_unet", 16), ("pnet", 320), ("vnet", 16)])
+@pytest.mark.parametrize("name, width", [("unet", 16), ("efficient_unet", 16), ("pnet", 128), ("vnet", 16)])
 def test_how_many_features_a_network_has_is_known_before_it_runs(name, width):
     network = build(name, in_channels=2, num_classes=3)
     assert feature_channels(network, 2, (64, 64, 32)[: network.dimensions]) == width
@@ -160,6 +160,7 @@ def test_damped_by_the_mean_or_pixel_by_pixel():
     first, second = (cross_entropy(logits[..., k : k + 1], labels[..., k : k + 1]) for k in range(2))
     expected = ((first + second / 4) / 2 + dice_loss(logits, labels)) / 2
     torch.testing.assert_close(damped_loss(logits, labels, v, by="pixel"), expected)
+    torch.testing.assert_close(damped_loss(logits, labels, v, "none", "pixel"), (first + second / 4) / 2)
 
 
 def test_specks_are_black_and_noise_is_of_a_few_grey_levels():

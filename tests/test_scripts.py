@@ -287,6 +287,11 @@ OWN = {
         "NEU-Seg": UAPS | dict(rampup_unit=80), "DAGM": UAPS | dict(rampup_unit=60),
         "MT": UAPS | dict(rampup_unit=50, uncertainty_weight=1.0, uncertainty_ramp=False),
     },
+    "train_CDMA": {"ACDC": dict(model="unet_cdma", consistency=0.1, labels_first=0.1, temperature=10.0, schedule="quarters")},
+    "train_IIU": {
+        "ACDC": dict(model="unet_ds", consistency=0.1, consistency_rampup=300.0, ramp="whole", terms="inter,intra,shape", noise=0.5,
+                     feature_rate=0.5, ema_decay=0.99, dilated=2, dice="flat", passes="apart"),
+    },
     "train_simEps": {
         "NEU-Seg": SIM_EPS,
         "DAGM": SIM_EPS | dict(sim_stages="e,d", sim_weight=200.0, rampup_unit=60),

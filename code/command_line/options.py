@@ -53,11 +53,12 @@ class Options:
     """Network. Images: unet, unet_32 (with 32 channels on the finest level, not 16), unet_transposed (up-sampling by transposed
     convolutions), attention_unet_2D, efficient_unet, enet, pnet, resvnet_2D, swin_unet, nnunet_2D, deeplabv3plus_resnet18, _resnet50,
     _resnet101 (of the last two _stride8 too). Volumes: vnet, vnet_32 (32, not 16), resvnet, unet_3D, attention_unet, voxresnet, nnunet.
-    Several heads, for methods that read them: unet_ds, unet_urpc, unet_cct, unet_3D_dv_semi."""
+    Several heads, for methods that read them: unet_ds, unet_urpc, unet_cct, unet_ucc, unet_cdma, mtnet, pg_fanet,
+    unet_3D_dv_semi."""
     pretrained: Path | None = None
     """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
     efficientnet-b3-5fb5a3c3.pth; deeplabv3plus: torchvision's, such as resnet18-f37072fd.pth; its _resnet50 and _resnet101:
-    resnet50s-a75c83cf.pth, resnet101s-03a0f310.pth). Without it: from scratch."""
+    resnet50s-a75c83cf.pth, resnet101s-03a0f310.pth; mtnet, pg_fanet: torchvision's ResNet-50 and -34). Without it: from scratch."""
     labeled_num: Annotated[str, LABELS] = "7"
     """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all
     (1/8 under --protocol cross_val_dev: every eighth volume)."""
@@ -92,10 +93,10 @@ class Options:
     """Size of the training images in pixels, of volumes in voxels (x y z)."""
     stride: Annotated[tuple[int, ...] | None, Within(1), TESTED] = None
     """Volumes: step of the sliding window along x y z in validation and tests. Without it: half the patch."""
-    dice: Literal["squared", "foreground", "linear", "smooth", "halved", "none"] = "squared"
+    dice: Literal["squared", "foreground", "linear", "smooth", "halved", "flat", "none"] = "squared"
     """Dice loss: squared denominators (SSL4MIS), the same without the background (UA-MT on LA), linear ones (simEps), squared ones with
-    1e-4 above and below the line (CrossMatch on ACDC), without the factor 2 (SCP-Net), or none: the cross-entropy alone (papers on
-    photographs)."""
+    1e-4 above and below the line (CrossMatch on ACDC), without the factor 2 (SCP-Net), one sum over all classes (IIU), or none: the
+    cross-entropy alone (papers on photographs)."""
     passes: Literal["joint", "apart"] = "joint"
     """Labelled and unlabelled images go through a network together, or apart, so that batch norm sees them apart (simEps)."""
     ramp: Literal["units", "whole"] = "units"
@@ -107,9 +108,10 @@ class Options:
     """Networks with a backbone (deeplabv3plus): by what the rate of all that is not backbone is multiplied."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay; adamw: decoupled weight decay 1e-2."""
-    schedule: Literal["poly", "poly_next", "poly_epochs", "step", "step_late", "cosine", "plateau", "constant"] = "poly"
-    """Learning rate: poly decay (two published orders, or in 300 stairs), a tenth each 2500 steps (two orders), half a
-    cosine, a tenth when validation stalls, or constant."""
+    schedule: Literal["poly", "poly_next", "poly_epochs", "poly_warm", "step", "step_late", "quarters", "cosine", "plateau",
+                      "constant"] = "poly"
+    """Learning rate: poly decay (two published orders, in 300 stairs, or behind a linear rise), a tenth each 2500 steps (two orders), a
+    tenth after each quarter, half a cosine, a tenth when validation stalls, or constant."""
     patience: Steps = 50
     """With --schedule plateau: validations without a rise before the rate falls."""
     steps_per_epoch: Count | None = None

@@ -145,21 +145,26 @@ def check_whole(network: Network, file: Path, given: Mapping[str, Tensor], taken
                         f"{network.spec['name']}: {'; '.join(parts)}. A copy of {network.pretrained} is expected.")  # type: ignore[index]
 
 
-def rates_of(modules: nn.Module | Sequence[tuple[nn.Module, float]], factor: float) -> list[tuple[list[nn.Parameter], float]]:
+Parts = nn.Module | Sequence[tuple[nn.Module | Sequence[nn.Parameter], float]]
+"""A network, or (network or some of its parameters, factor of the rate) pairs."""
+
+
+def rates_of(modules: Parts, factor: float) -> list[tuple[list[nn.Parameter], float]]:
     """Parameters that take a gradient, in groups, and by what each group's rate is multiplied.
 
-    Of (module, factor) pairs a group each. Of one network two where it has a backbone and `factor` is not 1: the backbone, and by
+    Of pairs a group each. Of one network two where it has a backbone and `factor` is not 1: the backbone, and by
     `factor` all else.
     """
     if not isinstance(modules, nn.Module):
-        return [(trained(module.named_parameters()), of) for module, of in modules]
+        return [(trained(part.parameters() if isinstance(part, nn.Module) else part), of) for part, of in modules]
     start = f"{modules.backbone_name}." if isinstance(modules, Network) and modules.backbone_name and factor != 1 else ""
     if not start:
-        return [(trained(modules.named_parameters()), 1.0)]
-    inner, outer = ([pair for pair in modules.named_parameters() if pair[0].startswith(start) is within] for within in (True, False))
+        return [(trained(modules.parameters()), 1.0)]
+    named = list(modules.named_parameters())
+    inner, outer = ([parameter for name, parameter in named if name.startswith(start) is within] for within in (True, False))
     return [(trained(inner), 1.0), (trained(outer), factor)]
 
 
-def trained(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
+def trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     """Those that take a gradient."""
-    return [parameter for _, parameter in parameters if parameter.requires_grad]
+    return [parameter for parameter in parameters if parameter.requires_grad]

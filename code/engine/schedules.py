@@ -63,6 +63,20 @@ def epoch_before(step: int, total: float, epochs: int = EPOCHS) -> int:
     return max(int(step * epochs // total) - 1, 0)
 
 
+def _poly_warm(step: int, base: float, total: float) -> float:
+    warm = int(total // 20)
+    return base * step / warm if step < warm else poly(base, step, total)
+
+
+QUARTERS = (150, (37, 75, 112))
+"""Epochs of CDMA, and those with which its rate falls."""
+
+
+def _quarters(step: int, base: float, total: float) -> float:
+    epochs, falls = QUARTERS
+    return base * 0.1 ** sum(step * epochs // total >= epoch for epoch in falls)
+
+
 def _cosine(step: int, base: float, total: float) -> float:
     return base * (1 + math.cos(math.pi * step / total)) / 2
 
@@ -76,8 +90,10 @@ SCHEDULES: dict[str, Callable[[int, float, float], float]] = {
     "poly": _poly_delayed,  # set after the step from the old counter: the first two steps share a rate (most of SSL4MIS)
     "poly_next": lambda step, base, total: poly(base, step, total),  # set from the new counter (CPS, cross teaching, R-Drop)
     "poly_epochs": lambda step, base, total: poly(base, epoch_before(step, total), EPOCHS),  # in stairs (DHC)
+    "poly_warm": _poly_warm,  # a twentieth of the training rises from 0; the decay counts from the start all the same (PG-FANet)
     "step": _step,  # a tenth after every 2500 steps (UA-MT on LA)
     "step_late": _step_delayed,  # the same, one step later (MCF)
+    "quarters": _quarters,  # a tenth after each quarter (CDMA)
     "cosine": _cosine,  # half a wave (Co-BioNet)
     "constant": _constant,
     "plateau": _constant,  # lowered by `Plateau`, which sees the validation score

@@ -109,10 +109,10 @@ class Stage:
         self.parts.kept[name] = thing
         return thing
 
-    def optimizer(self, name: str, modules: nn.Module | Sequence[tuple[nn.Module, float]], kind: str | None = None, lr: float | None = None,
+    def optimizer(self, name: str, modules: fitting.Parts, kind: str | None = None, lr: float | None = None,
                   schedule: str | None = None, momentum: float = 0.9, weight_decay: float | None = None, nesterov: bool = False,
                   betas: tuple[float, float] = (0.9, 0.999), clip: float | None = None, stretch: float = 1.0) -> ScheduledOptimizer:
-        """SGD, Adam or AdamW over a network, or over (network, factor of the rate) pairs.
+        """SGD, Adam or AdamW over a network, or over (network or some of its parameters, factor of the rate) pairs.
 
         What of a network without a factor is not its backbone learns at `head_rate` (an option) times the rate.
 

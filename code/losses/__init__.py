@@ -1,5 +1,7 @@
 """Losses that two or more methods share. Tensors in, tensors out."""
 from losses.consistency import (
+    contested,
+    eased_mse,
     sharpened,
     sigmoid_kl,
     sigmoid_mse,
@@ -16,8 +18,8 @@ from losses.similarity import similarity_loss, similarity_map, symmetric_similar
 from losses.supervised import labels_loss, ohem_cross_entropy, supervised_loss
 
 __all__ = [
-    "batch_mean", "batch_sum", "batch_sums", "cross_entropy", "dice_loss", "dice_per_class", "entropy_bits", "entropy_map",
-    "labels_loss", "masked_dice", "ohem_cross_entropy", "plain_dice", "sharpened", "sigmoid_kl", "sigmoid_mse", "similarity_loss",
-    "similarity_map", "softmax_dice", "softmax_kl", "softmax_mse", "standardised", "standardised_mse", "supervised_loss",
-    "symmetric_kl", "symmetric_similarity_loss", "unsquared_dice_loss",
+    "batch_mean", "batch_sum", "batch_sums", "contested", "cross_entropy", "dice_loss", "dice_per_class", "eased_mse", "entropy_bits",
+    "entropy_map", "labels_loss", "masked_dice", "ohem_cross_entropy", "plain_dice", "sharpened", "sigmoid_kl", "sigmoid_mse",
+    "similarity_loss", "similarity_map", "softmax_dice", "softmax_kl", "softmax_mse", "standardised", "standardised_mse",
+    "supervised_loss", "symmetric_kl", "symmetric_similarity_loss", "unsquared_dice_loss",
 ]

@@ -15,6 +15,28 @@ def softmax_mse(logits: Tensor, target_logits: Tensor) -> Tensor:
     return (logits.softmax(1) - target_logits.softmax(1)) ** 2
 
 
+def eased_mse(p: Tensor, target: Tensor) -> Tensor:
+    """(p - t)^2 of probabilities, where t is drawn towards p as unsure as it is, element-wise: (B, C, *spatial).
+
+    t' = (1 - u) t + u p with u = -t log(t + 1e-12) of each class, so that the value is (1 - u)^2 (p - t)^2 (inter-uncertainty; Jin et al.,
+    Expert Systems with Applications 2024).
+    """
+    unsure = -target * (target + 1e-12).log()
+    return (p - ((1 - unsure) * target + unsure * p)) ** 2
+
+
+def contested(p: Tensor, target: Tensor) -> Tensor:
+    """-sum_c |p - t| log(|p - t| + 1e-12) of probabilities, of each image from 0 to 1: (B, C, *spatial) -> (B, 1, *spatial).
+
+    0 everywhere where p and t do not differ. Gradient flows through the largest and the smallest value too (PG-FANet).
+    """
+    difference = (p - target).abs()
+    found = -(difference * (difference + 1e-12).log()).sum(1, keepdim=True)
+    sides = tuple(range(1, found.dim()))
+    lowest, highest = found.amin(sides, keepdim=True), found.amax(sides, keepdim=True)
+    return (found - lowest) / (highest - lowest).clamp(min=1e-8)
+
+
 def sigmoid_mse(logits: Tensor, target_logits: Tensor) -> Tensor:
     """(sigmoid a - sigmoid b)^2, element-wise."""
     return (logits.sigmoid() - target_logits.sigmoid()) ** 2

@@ -82,6 +82,12 @@ def unsquared_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - (2 * overlap / (total + 1e-7)).mean()
 
 
+def flat_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - (2 sum p y + 1) / (sum p + sum y + 1), one sum over classes, batch and space (PG-FANet)."""
+    target, counted = one_hot(labels, logits.shape[1])
+    return plain_dice(logits.softmax(1) * counted, target, 1.0)
+
+
 def halved_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - mean_c sum p y / (sum (p^2 + y^2) + 1e-10), sums over batch and space: a perfect match costs 1/2, an absent class 1 (SCP-Net)."""
     target, counted = one_hot(labels, logits.shape[1])

@@ -98,8 +98,8 @@ def damped_loss(logits: Tensor, labels: Tensor, divergence: Tensor, dice: str = 
     sureness = (-divergence).exp()
     if by == "mean":
         return supervised_loss(logits, labels, dice) * batch_mean(sureness.mean())
-    errors = F.cross_entropy(logits, labels, reduction="none")
-    return (batch_mean((errors * sureness).mean()) + DICE[dice](logits, labels)) / 2
+    errors = batch_mean((F.cross_entropy(logits, labels, reduction="none") * sureness).mean())
+    return errors if dice == "none" else (errors + DICE[dice](logits, labels)) / 2
 
 
 def concentration(logits: Tensor) -> Tensor:

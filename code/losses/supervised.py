@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.overlap import IGNORED, cross_entropy, dice_loss, halved_dice_loss, sample_dice_loss, unsquared_dice_loss
+from losses.overlap import IGNORED, cross_entropy, dice_loss, flat_dice_loss, halved_dice_loss, sample_dice_loss, unsquared_dice_loss
 from losses.ranks import batch_sum, batch_sums, world
 
 DICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared": dice_loss, "foreground": partial(dice_loss, foreground_only=True), "linear": unsquared_dice_loss,
     "smooth": partial(dice_loss, smooth=1e-4), "batch": partial(dice_loss, smooth=1e-10), "sample": sample_dice_loss,
-    "halved": halved_dice_loss,
+    "halved": halved_dice_loss, "flat": flat_dice_loss,
 }
 """The published forms of the Dice loss: SSL4MIS; UA-MT on LA (class 0 left out); simEps; CrossMatch on ACDC; BCP on ACDC, and on LA;
-SCP-Net."""
+SCP-Net; PG-FANet."""
 
 
 def supervised_loss(logits: Tensor, labels: Tensor, dice: str = "squared") -> Tensor:

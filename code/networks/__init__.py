@@ -7,8 +7,9 @@ from functools import partial
 
 from torch import nn
 
+from networks.attention_decoders import MTNet, UNetCDMA
 from networks.attention_unet import AttentionUNet2D, AttentionUNet3D
-from networks.averaging import average_weights, ema_update, frozen_copy, weighted_mean
+from networks.averaging import average_weights, ema_update, frozen_copy, risen_decay, weighted_mean
 from networks.base import Network
 from networks.cma import CorrelationHeads, UNetCMA, VNetCMA
 from networks.composed import Conditional, TwoClassifiers
@@ -18,8 +19,9 @@ from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
-from networks.passes import feature_channels, logits_and_features, logits_of, logits_with_dropped_channels
+from networks.passes import feature_channels, grouped, logits_and_features, logits_of, logits_with_dropped_channels
 from networks.perturbations import noisy
+from networks.pg_fanet import PGFANet
 from networks.pnet import PNet
 from networks.resvnet import ResVNet2D, ResVNet3D
 from networks.sfm import SFM
@@ -50,6 +52,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet_urpc": UNetURPC,
     "unet_cct": UNetCCT,
     "unet_ucc": partial(UNetCCT, auxiliary=1),
+    "unet_cdma": UNetCDMA,
     "nnunet_2D": NNUNet2D,
     "swin_unet": SwinUNet,
     "efficient_unet": EfficientUNet,
@@ -62,6 +65,8 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "pnet": PNet,
     "attention_unet_2D": AttentionUNet2D,
     "resvnet_2D": ResVNet2D,
+    "mtnet": MTNet,
+    "pg_fanet": PGFANet,
     "unet_3D": UNet3D,
     "unet_3D_dv_semi": UNet3DPyramid,
     "attention_unet": AttentionUNet3D,
@@ -82,8 +87,8 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "projection": nn.Linear,
 }
 
-__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "feature_channels", "frozen_copy",
-           "logits_and_features", "logits_of", "logits_with_dropped_channels", "names", "noisy", "weighted_mean"]
+__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "feature_channels", "frozen_copy", "grouped",
+           "logits_and_features", "logits_of", "logits_with_dropped_channels", "names", "noisy", "risen_decay", "weighted_mean"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

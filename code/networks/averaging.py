@@ -32,6 +32,11 @@ def average_weights(teacher: nn.Module, student: nn.Module, decay: float, buffer
     torch._foreach_lerp_(averages, values, 1 - decay)
 
 
+def risen_decay(step: int, most: float) -> float:
+    """The share of the old teacher where it rises from 1/10 at step 0 to `most`: min(most, (step + 1) / (step + 10)) (PG-FANet)."""
+    return min(most, (step + 1) / (step + 10))
+
+
 def ema_update(teacher: nn.Module, student: nn.Module, step: float, decay: float, buffers: bool = False) -> None:
     """The moving average with warm-up: `average_weights` with a decay of min(1 - 1 / (step + 1), decay) (SSL4MIS).
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from networks.perturbations import without_channels
 
@@ -29,6 +29,14 @@ def feature_channels(network: Any, channels: int, sides: Sequence[int]) -> int:
     """D of `logits_and_features` for images of these channels and sides; nothing is computed."""
     outline = copy.deepcopy(network).to("meta").eval()
     return logits_and_features(outline, torch.empty((1, channels, *sides), device="meta"))[1].shape[1]
+
+
+def grouped(network: nn.Module, factor_of: Callable[[str], float]) -> list[tuple[list[nn.Parameter], float]]:
+    """The parameters of a network in groups, each with the factor of its rate, for `run.optimizer`; `factor_of` a name gives it."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        groups.setdefault(factor_of(name), []).append(parameter)
+    return [(groups[factor], factor) for factor in sorted(groups)]
 
 
 def logits_of(network: Callable[[Tensor], Any], labeled: Tensor, unlabeled: Tensor, passes: str) -> tuple[Any, Any]:

@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
 
 
 BLOCKS: dict[int, tuple[type[Basic] | type[Bottleneck], Sequence[int]]] = {
-    18: (Basic, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3)),
+    18: (Basic, (2, 2, 2, 2)), 34: (Basic, (3, 4, 6, 3)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3)),
 }
 """By depth: the kind of block and their number in each of the four stages."""
 
@@ -83,7 +83,7 @@ class ResNet(nn.Module):
     """The four stages of a residual network; (B, in_channels, H, W) -> four maps from H/4 x W/4 to H/stride x W/stride, rounded up.
 
     Args:
-        depth: 18, 50 or 101 layers.
+        depth: 18, 34, 50 or 101 layers.
         in_channels: channels of the images.
         deep: three 3x3 convolutions at the start in place of one 7x7.
         output_stride: 16 (the last stage dilated) or 8 (the last two). The first block of a dilated stage has the dilation of the stage

@@ -26,6 +26,7 @@ from parity_cases import (
     shared,
     simeps,
     two_networks,
+    uncertainty,
     unimatch,
 )
 
@@ -33,7 +34,7 @@ BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
     **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES, **ambiguity.FILES,
     **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES, **caml.FILES, **unimatch.FILES, **dssn.FILES,
-    **photographs.FILES, **self_training.FILES, **industry.FILES,
+    **photographs.FILES, **self_training.FILES, **industry.FILES, **uncertainty.FILES,
 }
 
 LATER = {

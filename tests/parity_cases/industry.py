@@ -52,14 +52,16 @@ def reco(golden: Golden) -> Computed:
     again = regions(said, torch.cat(list(logits.values())).softmax(1), 0.97)
     assert all(torch.equal(one, other) for one, other in zip(again, (valid, hard)))
     centres = mean_of_class(torch.cat(list(vectors.values())).movedim(1, -1).flatten(0, -2), valid).detach()
-    torch.testing.assert_close(likeness(centres, valid.any(1), 0.5), likely)
-    known = torch.zeros(len(likely), dtype=torch.bool).index_fill(0, classes, True)
+    torch.testing.assert_close(likeness(centres, valid.any(1), 0.5), likely, equal_nan=True)
+    asked = torch.zeros(len(likely), dtype=torch.bool).index_fill(0, classes, True)
+    known = asked.unsqueeze(1) & valid.any(1) & ~torch.eye(len(likely), dtype=torch.bool)
+    assert not likely[asked.unsqueeze(1) & ~known].any(), "neither the class itself nor one that is absent is drawn"
     terms = step.terms
     to_logits = {part: gradient(terms["total"], z)[0] for part, z in logits.items()}
     to_vectors = {part: gradient(terms["contrast"], z)[0] for part, z in vectors.items()}
     return {
         "out_pseudo_labels": terms["pseudo_labels"], "out_valid_count": valid.sum(1), "out_hard_count": hard.sum(1),
-        "out_prototypes": centres, "out_class_probability": likely.masked_fill(~known.unsqueeze(1), torch.nan),
+        "out_prototypes": centres, "out_class_probability": likely.masked_fill(~known, torch.nan),
         "out_reco": terms["contrast"], "out_supervised": terms["supervised"], "out_unsupervised": terms["unsupervised"],
         "out_total": terms["total"], "out_weight": step.arguments["weight"],
         "grad_unsupervised_logits_unlabeled": gradient(terms["unsupervised"], logits["unlabeled"])[0],
@@ -94,13 +96,14 @@ def ports(golden: Golden) -> Computed:
     batch.images = torch.cat([torch.zeros(len(labels), *images.shape[1:]), images])
     batch.rng = SimpleNamespace(beta=lambda *drawn: golden["in_lambda"])  # type: ignore[assignment]
     targets = [unlabeled[k][:half].detach() for k in (1, 2)]
-    student = Stub(labeled[0], unlabeled[0][:half])
+    first = unlabeled[0].detach()[:half].clone().requires_grad_()
+    student = Stub(labeled[0], first)
     (step,) = drive(train_ICT, by_authors(train_ICT), {"student": student}, [batch], {"teacher": Stub(*targets)}).steps
     mix = torch.from_numpy(golden["in_lambda"].astype(np.float32))
     out |= {
         "out_ict_images": student.seen[1], "out_ict_targets": train_ICT.mixed(*(z.softmax(1) for z in targets), mix),
         "out_ict_consistency": step.terms["consistency"], "out_ict_total": step.terms["total"],
-        "grad_ict_total_unlabeled": gradient(step.terms["total"], unlabeled[0])[0][:half],
+        "grad_ict_total_unlabeled": gradient(step.terms["total"], first)[0],
     }
     return out
 
