@@ -60,7 +60,7 @@ class PGFANet(Network):
         super().__init__()
         self.first = ResNet(34, in_channels, output_stride=8)
         self.second = ResNet(34, in_channels, output_stride=8)
-        del self.second.conv1, self.second.bn1
+        self.second.conv1, self.second.bn1 = nn.Identity(), nn.Identity()  # type: ignore[assignment]
         stem, widths = self.first.bn1.num_features, self.first.channels
         self.guide = nn.Conv2d(stem + 1, stem, 1, bias=False)
         self.scores = nn.ModuleList(DilatedSum(widths[-1], num_classes, branches) for _ in range(2))
