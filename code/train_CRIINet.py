@@ -20,9 +20,9 @@ import torch
 from dataloaders.augmentation.displacement import check_grid, cut
 from engine import NotNegative, Options, Presets, Run, Share, launch
 from losses import supervised_loss
+from losses.contrast import centres, of_other_patches, rank_loss
 from losses.overlap import one_hot
 from losses.pseudo_labels import hard_labels
-from losses.ranking import centres, of_other_patches, rank_loss
 from networks import ema_update, frozen_copy, logits_and_features, noisy
 
 

@@ -19,7 +19,7 @@ import torch
 
 from engine import NotNegative, Options, Positive, Presets, Run, Share, launch
 from losses import contested, eased_mse, entropy_map, supervised_loss
-from losses.instances import instance_variance
+from losses.uncertainty import instance_variance
 from networks import average_weights, frozen_copy, grouped, risen_decay
 from networks.perturbations import feature_dropout, feature_noise
 

@@ -17,7 +17,7 @@ import torch
 
 from engine import Count, NotNegative, Options, Positive, Presets, Run, Share, launch
 from losses import supervised_loss
-from losses.regional import regional_contrast, regions
+from losses.contrast import regional_contrast, regions
 from networks import ema_update, feature_channels, frozen_copy, logits_and_features, logits_of
 
 

@@ -50,8 +50,8 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Semantic similarity", "losses.semantic", "Affinity inside an image, class prototypes across images (SemSim).", [
         "affinity", "propagate", "local_prototypes", "similarities", "queried", "agreement", "taught", "cut_mixed", "middles",
         "in_regions", "rectified"]),
-    ("Predictions within an object", "losses.instances", "", ["instances_of", "instance_variance"]),
-    ("Contrast of hard positions", "losses.regional", "Of few positions of each class with those of others (ReCo).", [
+    ("Predictions within an object", "losses.uncertainty", "", ["instances_of", "instance_variance"]),
+    ("Contrast of hard positions", "losses.contrast", "Of few positions of each class with those of others (ReCo).", [
         "regions", "mean_of_class", "likeness", "one_of", "drawn", "regional_contrast"]),
     ("Remembered features", "losses.correlation", "The first is a class, to be kept by `run.keep` (CAML).", [
         "Memory", "surest", "correlation"]),
@@ -59,7 +59,7 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "mean_features", "cosines_to", "by_own_and_by_others", "agreement_of_votes"]),
     ("Evidence", "losses.evidential", "Classifiers that give a Dirichlet distribution at each position (DC-Net).", [
         "dirichlet", "vacuity", "expected_cross_entropy", "misleading_evidence", "weighted_by_position"]),
-    ("Ranked features", "losses.ranking", "Of positions in patches, as `displacement.cut` gives them (CRII-Net).", [
+    ("Ranked features", "losses.contrast", "Of positions in patches, as `displacement.cut` gives them (CRII-Net).", [
         "centres", "of_other_patches", "rank_loss"]),
     ("Where a prediction is ambiguous", "losses.ambiguity", "AC-MT's measures beyond entropy.", [
         "far_from_prototype", "rectified_labels", "prototypes", "distances", "label_errors", "confident_joint"]),

@@ -43,6 +43,15 @@ def test_the_same_logits(name, dimensions, fused):
     assert not any(parameter.requires_grad for parameter in folded.parameters())
 
 
+@pytest.mark.parametrize("name", networks.names(2) + networks.names(3))
+def test_no_layer_with_weights_stands_in_two_places(name):
+    """A convolution takes its norm over in place, so it may have one alone."""
+    with torch.device("meta"):
+        network = networks.build(name)
+    every = [id(module) for _, module in network.named_modules(remove_duplicate=False) if [*module.parameters(recurse=False)]]
+    assert len(every) == len(set(every))
+
+
 @pytest.mark.parametrize("blocks", [
     [nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6), nn.LeakyReLU(0.3)],
     [nn.Conv2d(4, 6, 3, stride=2, dilation=2, groups=2, bias=False), nn.BatchNorm2d(6, affine=False), nn.ReLU()],

@@ -19,10 +19,9 @@ INSIDE = {"one_hot", "sample_dice_loss", "flat_dice_loss", "halved_dice_loss", "
 """What shared modules use among themselves."""
 SHARED = ("dataloaders.augmentation.copy_paste", "dataloaders.augmentation.displacement", "dataloaders.augmentation.strong_views",
           "dataloaders.augmentation.strong_volumes", "dataloaders.splits.sites", "losses.ambiguity", "losses.class_similarity",
-          "losses.class_weights", "losses.consistency", "losses.correlation", "losses.entropy", "losses.evidential", "losses.mixtures",
-          "losses.overlap", "losses.prototypes", "losses.pseudo_labels", "losses.ranking", "losses.ranks", "losses.regional",
-          "losses.semantic", "losses.similarity", "losses.supervised", "networks.averaging", "networks.initial", "networks.passes",
-          "networks.perturbations")
+          "losses.class_weights", "losses.consistency", "losses.contrast", "losses.correlation", "losses.evidential", "losses.mixtures",
+          "losses.overlap", "losses.prototypes", "losses.pseudo_labels", "losses.ranks", "losses.semantic", "losses.similarity",
+          "losses.supervised", "losses.uncertainty", "networks.averaging", "networks.initial", "networks.passes", "networks.perturbations")
 
 
 def test_the_page_is_what_the_code_says():

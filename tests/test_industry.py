@@ -16,8 +16,8 @@ from torch import nn
 from dataloaders.augmentation.copy_paste import half_box, half_boxes
 from dataloaders.augmentation.strong_views import grainy
 from losses import cross_entropy, dice_loss, supervised_loss
+from losses.contrast import drawn, likeness, one_of, regional_contrast, regions
 from losses.pseudo_labels import damped_loss
-from losses.regional import drawn, likeness, one_of, regional_contrast, regions
 from networks import build, feature_channels
 
 # ReCo

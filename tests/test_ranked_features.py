@@ -7,8 +7,8 @@ import train_CRIINet
 from parity_tools import golden_batch, gradient
 
 from dataloaders.augmentation.displacement import cut
+from losses.contrast import centres, of_other_patches, rank_loss
 from losses.overlap import one_hot
-from losses.ranking import centres, of_other_patches, rank_loss
 
 ALONG_X, ALONG_Y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 

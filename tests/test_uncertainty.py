@@ -15,9 +15,10 @@ from torch import nn
 from dataloaders.errors import UserError
 from engine.schedules import SCHEDULES
 from losses import contested, eased_mse, supervised_loss
-from losses.instances import instance_variance, instances_of
+from losses.uncertainty import instance_variance, instances_of
 from networks import build, grouped, risen_decay
 from networks.folding import for_inference
+from networks.pg_fanet import DilatedSum
 
 LABELS = torch.tensor([[[0, 1, 1, 2], [0, 0, 2, 2]]])
 
@@ -64,7 +65,7 @@ def test_exact_numbers_of_parameters():
 @pytest.mark.parametrize("name, heads, arguments", [
     ("unet_cdma", 3, {"dropout": 0.0}), ("mtnet", 3, {"dropout": 0.0}), ("pg_fanet", 2, {}),
 ])
-def test_shapes_composition_gradients_and_the_main_head_alone(name, heads, arguments):
+def test_shapes_composition_gradients_and_the_main_head_alone(name, heads, arguments, narrow):
     torch.manual_seed(0)
     network = build(name, in_channels=2, num_classes=3, **arguments).train()
     images = torch.randn(2, 2, 32, 48)
@@ -82,13 +83,13 @@ def test_shapes_composition_gradients_and_the_main_head_alone(name, heads, argum
 
 
 def test_kept_statistics_stay_while_factors_learn():
-    network = build("mtnet", stored_norm=True).train()
+    network = outline("mtnet", stored_norm=True).train()
     norms = [m for m in network.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     assert not any(m.training for m in norms) and network.pyramid.training and all(m.weight.requires_grad for m in norms)
-    assert all(m.training for m in build("mtnet").train().backbone.modules())
+    assert all(m.training for m in outline("mtnet").train().backbone.modules())
 
 
-def test_the_second_encoder_is_told_where_the_first_sees_anything():
+def test_the_second_encoder_is_told_where_the_first_sees_anything(narrow):
     """Yes or no, and no gradient reaches the first head by that."""
     torch.manual_seed(0)
     network, told = build("pg_fanet", num_classes=3), []
@@ -100,10 +101,12 @@ def test_the_second_encoder_is_told_where_the_first_sees_anything():
 
 
 def test_two_of_four_dilated_convolutions_are_summed_or_all():
-    features, heads = torch.randn(1, 512, 5, 5), {n: outline("pg_fanet", branches=n).scores[0] for n in (2, 4)}
+    heads = {n: DilatedSum(8, 3, n) for n in (2, 4)}
     assert [sum(c.weight.requires_grad for c in head.convolutions) for head in heads.values()] == [2, 4]
-    head = build("pg_fanet", branches=4).scores[0]
-    torch.testing.assert_close(head(features), sum(c(features) for c in head.convolutions))
+    features = torch.randn(1, 8, 5, 5)
+    for n, head in heads.items():
+        torch.testing.assert_close(head(features), sum(c(features) for c in head.convolutions[:n]))
+    assert outline("pg_fanet", branches=4).scores[1].branches == 4
 
 
 def test_parameters_in_groups_by_the_factor_of_their_rate():

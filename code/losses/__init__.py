@@ -11,11 +11,11 @@ from losses.consistency import (
     standardised_mse,
     symmetric_kl,
 )
-from losses.entropy import entropy_bits, entropy_map
 from losses.overlap import cross_entropy, dice_loss, dice_per_class, masked_dice, plain_dice, softmax_dice, unsquared_dice_loss
 from losses.ranks import batch_mean, batch_sum, batch_sums
 from losses.similarity import similarity_loss, similarity_map, symmetric_similarity_loss
 from losses.supervised import labels_loss, ohem_cross_entropy, supervised_loss
+from losses.uncertainty import entropy_bits, entropy_map
 
 __all__ = [
     "batch_mean", "batch_sum", "batch_sums", "contested", "cross_entropy", "dice_loss", "dice_per_class", "eased_mse", "entropy_bits",

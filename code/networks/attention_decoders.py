@@ -20,8 +20,10 @@ from networks.unet_heads import SeveralHeads
 
 RATES = (6, 12, 18)
 """Dilations of the pyramid."""
-WIDTH, LOW, GROUPS = 256, 48, 4
-"""Channels of pyramid and decoders, those to which the finest map is reduced, and the groups of their norms."""
+WIDTHS = (256, 48)
+"""Channels of pyramid and decoders, and those to which the finest map is reduced."""
+GROUPS = 4
+"""Of their norms."""
 REDUCTION = 16
 
 
@@ -104,10 +106,11 @@ class Pyramid(nn.Module):
 
     def __init__(self, a: int, dropout: float):
         super().__init__()
+        width = WIDTHS[0]
         kinds = [(1, 1), *((3, rate) for rate in RATES)]
-        self.branches = nn.ModuleList(nn.Sequential(*convolution(a, WIDTH, *kind), nn.ReLU(inplace=True)) for kind in kinds)
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *convolution(a, WIDTH, 1), nn.ReLU(inplace=True))
-        self.project = nn.Sequential(*convolution((len(kinds) + 1) * WIDTH, WIDTH, 1), nn.ReLU(inplace=True), Dropout(0.5 * dropout))
+        self.branches = nn.ModuleList(nn.Sequential(*convolution(a, width, *kind), nn.ReLU(inplace=True)) for kind in kinds)
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *convolution(a, width, 1), nn.ReLU(inplace=True))
+        self.project = nn.Sequential(*convolution((len(kinds) + 1) * width, width, 1), nn.ReLU(inplace=True), Dropout(0.5 * dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.pooled(x).expand(-1, -1, *x.shape[2:])
@@ -119,11 +122,12 @@ class AttentiveDecoder(nn.Module):
 
     def __init__(self, a: int, num_classes: int, attention: Callable[[int], nn.Module], dropout: float):
         super().__init__()
-        self.low = nn.Sequential(*convolution(a, LOW, 1), nn.ReLU(inplace=True))
+        width, low = WIDTHS
+        self.low = nn.Sequential(*convolution(a, low, 1), nn.ReLU(inplace=True))
         self.body = nn.Sequential(
-            attention(LOW + WIDTH), *convolution(LOW + WIDTH, WIDTH, 3), attention(WIDTH), nn.ReLU(inplace=True), Dropout(0.5 * dropout),
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(inplace=True), Dropout(0.1 * dropout))
-        self.out = nn.Conv2d(WIDTH, num_classes, 1)
+            attention(low + width), *convolution(low + width, width, 3), attention(width), nn.ReLU(inplace=True), Dropout(0.5 * dropout),
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True), Dropout(0.1 * dropout))
+        self.out = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, finest: Tensor, deep: Tensor) -> Tensor:
         return self.body(torch.cat([self.low(finest), resized(deep, finest)], dim=1))

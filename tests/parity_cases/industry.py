@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dataloaders.augmentation.copy_paste import half_box
 from dataloaders.catalog import DATA_SETS
-from losses.regional import likeness, mean_of_class, regions
+from losses.contrast import likeness, mean_of_class, regions
 
 MAIN = ("main", "aux1", "aux2", "aux3")
 
@@ -45,7 +45,7 @@ def reco(golden: Golden) -> Computed:
 
     batch = golden_batch(labels, len(teacher), golden["par_iter"].item())
     networks = {"student": student, "projection": nn.Identity()}
-    with mock.patch("losses.regional.drawn", drawn), mock.patch.object(train_ReCo, "feature_channels", lambda *given: 6):
+    with mock.patch("losses.contrast.drawn", drawn), mock.patch.object(train_ReCo, "feature_channels", lambda *given: 6):
         (step,) = drive(train_ReCo, by_authors(train_ReCo), networks, [batch], {"teacher": Stub(teacher)}).steps
     ((valid, hard, likely),) = seen
     said = torch.cat([labels, teacher.argmax(1).masked_fill(teacher.softmax(1).amax(1) < 0.7, 255)])

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from engine.schedules import SCHEDULES
 from losses import contested, eased_mse
-from losses.instances import instance_variance, instances_of
 from losses.overlap import flat_dice_loss
+from losses.uncertainty import instance_variance, instances_of
 from networks import average_weights, risen_decay
 from networks.perturbations import feature_dropout, feature_noise
 from networks.pg_fanet import DilatedSum
