@@ -90,7 +90,7 @@ def losses(student, teacher, batch, noisy_student, weight, options):
 
     supervised = 2 * sum(supervised_loss(z, batch.labels, options.dice) for z in (main_l, second_l))
     variance = (instance_variance(main_l.softmax(1), batch.labels) if options.variance_weight
-                else supervised.new_zeros(()))
+                else main_l.new_zeros(()))
     parts = agreement(main_u, second_u, target, options.by_disagreement)
     means = {name: parts[name].mean() for name in options.terms.split(",")}
     consistency = sum(means.values())
@@ -105,7 +105,7 @@ def main(options: Method) -> None:
     run.refuse(unknown, f"--terms {options.terms}: write inter, intra, shape, joined by commas.")
     run.refuse(options.passes == "joint", "--passes joint: IIU sends labelled and unlabelled "
                "images apart through its student, since unlabelled ones are perturbed.")
-    given = {"branches": options.dilated} if options.model == "pg_fanet" else {}
+    given: dict = {"branches": options.dilated} if options.model == "pg_fanet" else {}
     student = run.network("student", several_heads=True, **given)
     teacher = (run.network("teacher", several_heads=True, **given).requires_grad_(False)
                if options.teacher_start == "own" else

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +88,7 @@ class UNetCDMA(SeveralHeads):
 
     def decode(self, maps: list[Tensor]) -> list[Tensor]:  # type: ignore[override]
         """The five maps -> features (B, 16, H, W) of the three decoders."""
-        return [climb(ups, maps) for ups in (self.up, *self.auxiliary)]  # type: ignore[arg-type]
+        return [climb(ups, maps) for ups in (self.up, *self.auxiliary)]
 
     def head(self, features: list[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Features of the decoders -> three logits (B, num_classes, H, W)."""
@@ -150,7 +149,7 @@ class MTNet(Network):
     several_heads = True
     pretrained = "resnet50-0676ba61.pth"
     backbone_name = "backbone"
-    passed_over: ClassVar[tuple[str, ...]] = ("fc.weight", "fc.bias")
+    passed_over: tuple[str, ...] = ("fc.weight", "fc.bias")
 
     def __init__(self, in_channels: int = 3, num_classes: int = 2, stored_norm: bool = False, dropout: float = 1.0):
         super().__init__()
