@@ -43,7 +43,7 @@ def test_the_same_logits(name, dimensions, fused):
     assert not any(parameter.requires_grad for parameter in folded.parameters())
 
 
-@pytest.mark.parametrize("name", networks.names(2) + networks.names(3))
+@pytest.mark.parametrize("name", networks.names(2, several_heads=True) + networks.names(3, several_heads=True))
 def test_no_layer_with_weights_stands_in_two_places(name):
     """A convolution takes its norm over in place, so it may have one alone."""
     with torch.device("meta"):

@@ -97,7 +97,7 @@ def test_unsure_unlabelled_positions_are_not_contrasted_and_are_learned_all_the_
     assert step.terms["unsupervised"].item() == pytest.approx(step.terms["supervised"].item())
 
 
-@pytest.mark.parametrize("name, width", [("unet", 16), ("efficient_unet", 16), ("pnet", 128), ("vnet", 16)])
+@pytest.mark.parametrize("name, width", [("unet", 16), ("enet", 16), ("pnet", 128), ("vnet", 16)])
 def test_how_many_features_a_network_has_is_known_before_it_runs(name, width):
     network = build(name, in_channels=2, num_classes=3)
     assert feature_channels(network, 2, (64, 64, 32)[: network.dimensions]) == width
