@@ -261,7 +261,7 @@ def test_all_damages_are_told_together(tmp_path):
     assert "4 problems" in message and "patient003_frame01_slice_1" in message
 
 
-def test_a_link_out_of_the_folder(tmp_path):
+def test_a_link_is_followed_to_a_file_and_to_nothing_else(tmp_path):
     root = write_acdc(tmp_path / "ACDC")
     secret = tmp_path / "secret.h5"
     file = root / "data" / "slices" / "patient001_frame01_slice_2.h5"
@@ -269,7 +269,10 @@ def test_a_link_out_of_the_folder(tmp_path):
     file.symlink_to(secret)
     source = open_source(ACDC, root)
     item = next(i for i in source.items(source.cases("train")) if i.image == file)
-    assert "leads out of" in said(source.image, item)
+    assert source.image(item).shape == (1, *SIZE), "clusters keep the files in a store, and links to them in the data set's folder"
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert "no regular file" in said(source.image, item)
     (tmp_path / "link").symlink_to(root)
     other = open_source(ACDC, tmp_path / "link")
     assert other.image(other.items(other.cases("train"))[0]).shape == (1, *SIZE)

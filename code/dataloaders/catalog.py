@@ -10,6 +10,7 @@ from typing import Any
 from dataloaders import layouts
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
+from dataloaders.listing import entries
 
 
 def loose(name: str) -> str:
@@ -95,7 +96,7 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
 def in_place(data: DataSet, root: Path) -> DataSet:
     """Of the data sets of this name the one whose layout the folder (or one inside it) has: "folder" may hold pictures or volumes."""
     alike = [other for other in EVERY if other.name == data.name and other is not data]
-    places = [root, *(place for place in sorted(root.iterdir()) if place.is_dir())] if alike and root.is_dir() else []
+    places = [root, *(place for place in entries(root) if place.is_dir())] if alike and root.is_dir() else []
     return next((other for other in alike if any(other.reader.fits(place) for place in places)), data)
 
 

@@ -63,6 +63,8 @@ class DataSet:
     mean: tuple[float, ...] | None = None
     """One a channel, of 8-bit pixels after their division; with `std`, what images are scaled by. None: not scaled."""
     std: tuple[float, ...] | None = None
+    white: float | None = None
+    """Own pictures of 16 bits or floats: the value that is read as 255, one for the data set; None: 8 bits, or each by its own depth."""
     ignored: int | None = None
     """Label value that no loss and no metric counts."""
     evaluation: Evaluation = Evaluation()
@@ -154,6 +156,8 @@ class NewImage:
     """(4, 4): index of a voxel in the file's (x, y, z) -> mm in RAS+; None where unknown, and for pictures."""
     spacing: tuple[float, ...] | None = None
     """mm a voxel in the order of `size`; None where unknown, and for pictures."""
+    header: Any = None
+    """Of a NIfTI file, as nibabel has it: a prediction keeps it (`layouts.nifti.in_place_of`)."""
     box: Box | None = None
     """Which part of `size` the pixels are (BraTS: the box of the brain); None: all."""
     remarks: list[str] = field(default_factory=list)
@@ -191,6 +195,8 @@ class Source(ABC):
         self.data, self.root = data, Path(root)
         self.remarks: list[str] = []
         """What the user should know about the files."""
+        self.rounded: set[Path] = set()
+        """Labels of floats that were rounded when they were read."""
 
     @classmethod
     @abstractmethod
@@ -227,6 +233,10 @@ class Source(ABC):
 
     def affine(self, case: Case) -> np.ndarray | None:
         """(4, 4) float64: index in the array's own axis order to mm (RAS+), None where unknown."""
+        return None
+
+    def header(self, case: Case) -> Any:
+        """The header of the case's NIfTI file, which its predictions keep; None for other formats."""
         return None
 
     @property

@@ -1,4 +1,40 @@
 """Mistakes of the person at the keyboard, or of the files: a sentence and an exit code, never a traceback."""
+from __future__ import annotations
+
+import errno
+
+
+def numbers(*names: str) -> frozenset[int]:
+    """The error numbers of these names, as far as the system has them."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+LOCKED = numbers("EAGAIN", "EWOULDBLOCK")
+NO_LOCKS = numbers("ENOSYS", "ENOLCK", "ENOTSUP", "EOPNOTSUPP", "EINVAL")
+NOT_PERMITTED = numbers("EACCES", "EPERM", "EROFS")
+TOO_MANY = numbers("EMFILE", "ENFILE")
+GONE = numbers("ENOENT", "ENOTDIR")
+
+
+def trouble(error: OSError) -> str:
+    """What kept the system from reading or writing, and what to do; "" where it says nothing, and the file itself must be looked at."""
+    if error.errno is None or error.errno in GONE:
+        return ""
+    if error.errno in LOCKED:
+        return "in use: another process has it locked. Wait for it, or close the program that has it open."
+    if error.errno in NO_LOCKS:
+        return f"cannot be locked in this place ({error.strerror}): the file system knows no locks."
+    if error.errno in NOT_PERMITTED:
+        return f"not permitted ({error.strerror}). Mend the permissions of the file and its folder, or ask who owns them."
+    if error.errno in TOO_MANY:
+        return f"too many files are open ({error.strerror}); the file itself may be sound. Raise the limit: ulimit -n 4096."
+    return f"the system cannot read it ({error.strerror}); the file itself may be sound. Try again, and look at the disk or the network."
+
+
+def shown(text: object) -> str:
+    """Text for a screen, a table or a picture: names that are no UTF-8, and control characters, become escapes."""
+    plain = str(text).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
 class UserError(Exception):

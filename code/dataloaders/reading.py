@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class EvaluationCase:
     """mm per voxel in the array's axis order, None where unknown."""
     affine: np.ndarray | None = None
     """(4, 4): array index -> mm in RAS+ (as nibabel has it), None where unknown."""
+    header: Any = None
+    """Of a NIfTI file, as nibabel has it; None for other formats."""
 
 
 def load_case(source: Source, case: Case) -> EvaluationCase:
@@ -34,7 +37,7 @@ def load_case(source: Source, case: Case) -> EvaluationCase:
         pixels, reference = pixels[:, None], reference[None]
     if pixels.shape[1:] != reference.shape:
         raise UserError(f"{case.label}: the label of {case.name} is {reference.shape}, its image {pixels.shape[1:]}; they must be equal.")
-    return EvaluationCase(case, pixels, reference, source.spacing(case), source.affine(case))
+    return EvaluationCase(case, pixels, reference, source.spacing(case), source.affine(case), source.header(case))
 
 
 def problems(source: Source, labeled: Iterable[Case], val: Iterable[Case], unlabeled: Iterable[Case]) -> None:

@@ -99,6 +99,8 @@ def _moved_aside(folder: Path, lock: Lock) -> Lock:
 def differences(old: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, object]) -> list[str]:
     """What of an earlier configuration is not as now, a line each; the code's digest is not among them."""
     lines = [f"{key}: {old.get(key)} then, {now[key]} now" for key in ("method", "data_set", "root") if old.get(key) != now[key]]
+    if old.get("white", now.get("white")) != now.get("white"):
+        lines.append(f"the value that is read as white: {old.get('white')} then, {now.get('white')} now, by the greatest one in the images")
     for key in sorted(set(old.get("options", {})) | set(now["options"])):
         # An option that came after that run was made had the value that is the default now.
         then = old.get("options", {}).get(key, defaults.get(key))
@@ -112,8 +114,8 @@ def differences(old: Mapping[str, Any], now: Mapping[str, Any], defaults: Mappin
 def _compare(folder: Path, config: dict[str, Any], defaults: Mapping[str, object], accept_changes: bool, taken: Claim) -> None:
     path = folder / "config.json"
     try:
-        old = json.loads(path.read_text())
-        status = json.loads((folder / "status.json").read_text()) if (folder / "status.json").exists() else {}
+        old = json.loads(path.read_text(encoding="utf-8"))
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8")) if (folder / "status.json").exists() else {}
     except ValueError as error:
         raise UserError(f"{path}: this is no readable JSON ({error}). Begin anew with --fresh (the folder is moved aside).", 4) from error
     done = status.get("state") == "done"

@@ -14,6 +14,7 @@ from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import Store, build_store
 from dataloaders.description import Item, Source
 from dataloaders.errors import UserError
+from dataloaders.masks import learned
 from dataloaders.reading import problems
 from dataloaders.splits.split import Split
 from losses.ranks import world
@@ -56,6 +57,7 @@ class Training:
         self._check_validation = check_validation
         self._items: dict[bool, list[Item]] = {}
         self._stores: list[tuple[tuple[Any, ...], Store]] = []
+        self._judged = False
 
     def items(self, labeled: bool) -> list[Item]:
         """The labelled, or the unlabelled, training images in published order. Raises `UserError`."""
@@ -86,12 +88,22 @@ class Training:
                 store = build_store(self.source, list(once.values()), marks, self.options.cache, self.device,
                                     progress=distributed.first(), remark=say, maps=tuple(fed.maps))
                 self._stores = [(key, store)]  # one at a time: the one before may hold gigabytes
+                self._judge(store, len(labeled), fed, say)
             self._check_validation()
         except UserError:
             # Every file of the run is read once more, so that all that is wrong is said at once.
             problems(self.source, self.split.labeled, self.split.val, () if fed.labeled_only else self.split.unlabeled)
             raise
         return store, places
+
+    def _judge(self, store: Store, labeled: int, fed: Fed, say: Say) -> None:
+        """Says what is odd about the labels that the run learns from, once; refuses labels of background alone."""
+        if fed.labeled is None and not self._judged:
+            data = self.source.data
+            labels = (label for k in range(labeled) if (label := store.label(k)) is not None)
+            for remark in learned(labels, data.classes, data.ignored, f"{data.name} in {self.source.root}"):
+                say(remark)
+            self._judged = True
 
 
 def loader_of(fed: Fed, store: Store, places: Places, options: Options, data: Any, seed: int, device: torch.device) -> Loader:

@@ -23,6 +23,11 @@ from system import distributed
 from system.devices import choose_device, keep_freed_memory, set_determinism
 
 
+def digest_of_names(names: list[str]) -> str:
+    """16 digits that tell one list of names from another; names that are no UTF-8 count too."""
+    return hashlib.sha256("\n".join(names).encode(errors="backslashreplace")).hexdigest()[:16]
+
+
 class Session:
     """Everything of a run but its networks and its loops. Opening it checks all that can be checked before the first step."""
 
@@ -112,10 +117,11 @@ class Session:
             "data_set": self.data.name,
             "dimensions": self.data.dimensions,
             "root": str(resolved.root.resolve()),
+            **({"white": self.data.white} if self.data.white else {}),
             "options": json.loads(json.dumps(options, default=str)),
             "split": {"name": split.name, "labeled": names(split.labeled), "unlabeled": len(split.unlabeled), "val": names(split.val),
                       **({"selection": "test"} if split.selection == "test" else {}),
-                      "unlabeled_digest": hashlib.sha256("\n".join(names(split.unlabeled)).encode()).hexdigest()[:16]},
+                      "unlabeled_digest": digest_of_names(names(split.unlabeled))},
             "remarks": self.remarks,
             "code": provenance.digest_of(files),
             "code_files": files,

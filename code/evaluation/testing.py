@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import path
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +89,7 @@ def open_run(options: TestOptions, dimensions: int, **how: Any) -> Opened:
         check_windows(stride, settings["patch_size"], how["batch"])
     data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
     source = catalog.open_source(data, root, settings)
+    source.data = replace(source.data, white=config.get("white", source.data.white))
     cases = test_cases(source, SplitRequest.of(settings))
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dataloaders.description import DataSet, NewImage
+from dataloaders.layouts.nifti import in_place_of
 from pictures.flat import grey, overlay
 from pictures.sheets import legend, plt
 from pictures.volumes import three_planes
@@ -57,6 +58,8 @@ def nifti(array: np.ndarray, image: NewImage, flat: bool) -> bytes:
     space = array.transpose(*range(array.ndim - 3), *reversed(range(array.ndim - 3, array.ndim))) if flat else array
     if space.ndim == 4:
         space = np.moveaxis(space, 0, -1)
+    if image.header is not None:
+        return gzip.compress(in_place_of(space, image.header).to_bytes(), 1)
     steps = image.spacing or (1.0, 1.0, 1.0)
     affine = image.affine if image.affine is not None else np.diag([*(steps[::-1] if flat else steps), 1.0])
     volume = nibabel.Nifti1Image(space, affine)
@@ -155,7 +158,7 @@ def sheet(path: Path, rows: Sequence[Mapping[str, Any]], place: Path, classes: S
     for number, (axis, row) in enumerate(zip(axes.flat, shown_rows), 1):
         drawn = next((place / file for file in row["written"] if file.startswith("overlays/")), None)
         if drawn is not None and drawn.is_file():
-            with Image.open(drawn) as opened:
+            with Image.open(drawn, formats=("PNG", "JPEG")) as opened:
                 small = opened.convert("RGB")
                 small.thumbnail((640, 640))
             axis.imshow(np.asarray(small))

@@ -3,15 +3,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dataloaders import catalog
 from dataloaders.description import DataSet, NewImage
-from dataloaders.errors import UserError
-from dataloaders.layouts.common import natural
+from dataloaders.errors import UserError, shown
 from dataloaders.layouts.nifti import stem_of
+from dataloaders.listing import is_regular, natural, walk
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def reader_for(config: Mapping[str, Any], network: Mapping[str, Any]) -> Reader:
     Only nnU-Net's layout needs its dataset.json, which says how channels are scaled. Raises `UserError` where that is missing.
     """
     data = catalog.named(config["data_set"], config["dimensions"])
-    return Reader(data.reader.described(data, Path(config["root"]), config["options"], int(network["num_classes"]),
-                                        int(network["in_channels"])))
+    classes, channels = int(network["num_classes"]), int(network["in_channels"])
+    described = data.reader.described(data, Path(config["root"]), config["options"], classes, channels)
+    return Reader(replace(described, white=config.get("white")))
 
 
 def entries_in(place: Path, reader: Reader, without: Path) -> tuple[list[Entry], Counter[str]]:
@@ -58,7 +59,7 @@ def entries_in(place: Path, reader: Reader, without: Path) -> tuple[list[Entry],
     if place.is_file():
         found, base = [place], place.parent
     elif place.is_dir():
-        found, base = [p for p in place.rglob("*") if _is_file(p) and not _hidden(p.relative_to(place))], place
+        found, base = [p for p in walk(place) if _is_file(p)], place
     else:
         raise UserError(f"{shown(place)}: there is no such file or folder; give the images with --input.")
     outside = without.resolve()
@@ -75,11 +76,7 @@ def entries_in(place: Path, reader: Reader, without: Path) -> tuple[list[Entry],
 
 def _is_file(path: Path) -> bool:
     """A link to nowhere counts: it is told of in the end."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return is_regular(path) or (path.is_symlink() and not path.exists())
 
 
 def _grouped(files: list[Path], base: Path, data: DataSet) -> list[Entry]:
@@ -94,9 +91,3 @@ def _grouped(files: list[Path], base: Path, data: DataSet) -> list[Entry]:
         else:
             groups[f"{stem}\0{path.as_posix()}"] = [file]
     return [Entry(members[0].relative_to(base).as_posix(), tuple(members), key.split("\0")[0]) for key, members in groups.items()]
-
-
-def shown(text: object) -> str:
-    """Text for a screen or a table: names that are no UTF-8, and control characters, become escapes."""
-    plain = str(text).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)

@@ -1,7 +1,7 @@
 """What has been predicted into a folder, so that the same command goes on where it stopped and another one is refused.
 
     prediction.json     what made the folder: run, weights, options, classes
-    done.jsonl          a line for each finished file: its size and time of change, where its predictions lie, its row of the table
+    done.jsonl          a line for each finished file: its state (size, times, number), where its predictions lie, its row of the table
     confidence.csv      the table, least certain first; unreadable.csv: files that could not be read, and why
 """
 from __future__ import annotations
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.errors import UserError
+from dataloaders.listing import shortened, state_of
 from prediction.inputs import Entry, shown
 from storage.checkpoint import write_atomically, write_json
 from storage.logbook import Lock
 
 TABLE, UNREADABLE, SHEET = "confidence.csv", "unreadable.csv", "least_certain.png"
+LONGEST_ENDING = ".nii.gz"
 DECIMALS = 4
 PART = ".part-"
 """How files that are being written are called."""
@@ -113,7 +115,7 @@ class Folder:
         for entry in entries:
             if entry.name not in names:
                 # A file system that does not tell A from a must not let one prediction overwrite the other.
-                stem = next(s for s in _candidates(entry) if s.casefold() not in taken)
+                stem = next(s for s in map(_fitting, _candidates(entry)) if s.casefold() not in taken)
                 names[entry.name] = stem
                 taken.add(stem.casefold())
         return names
@@ -151,9 +153,15 @@ def _candidates(entry: Entry) -> Iterable[str]:
         yield f"{entry.name}_{number}"
 
 
+def _fitting(stem: str) -> str:
+    """A stem whose last part leaves room for the longest ending."""
+    below, slash, name = stem.rpartition("/")
+    return below + slash + shortened(name, len(LONGEST_ENDING))
+
+
 def stamp(entry: Entry) -> list[list[int]]:
-    """Size and time of change of each file of an entry."""
-    return [[state.st_size, state.st_mtime_ns] for state in (file.stat() for file in entry.files)]
+    """The state of each file of an entry."""
+    return [state_of(file.stat()) for file in entry.files]
 
 
 def _number(value: float | None, digits: int = DECIMALS) -> str:

@@ -21,11 +21,16 @@ from dataloaders.description import Case, DataSet, Item, Part, Source
 from dataloaders.errors import UserError
 from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
+from dataloaders.masks import Facts, two_ways
 from dataloaders.progress import Progress
 
 PARTS = get_args(Part)
 PATIENCE_S = 300.0
 """A file that takes longer to read is given up."""
+LEAST_MM, MOST_MM = 5e-3, 50.0
+"""Sides of a voxel beyond which a wrong unit is likely."""
+DARK = 16
+"""Of 255: pictures none of which has a brighter pixel are remarked on."""
 
 
 @dataclass
@@ -36,6 +41,8 @@ class Listing:
     items: list[Item] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    data: DataSet | None = None
+    """The description as the source has it, which for own files tells the classes."""
 
 
 @dataclass
@@ -45,6 +52,11 @@ class Reading:
     problem: str = ""
     constant: bool = False
     counts: dict[int, int] | None = None
+    greatest: float = 0.0
+    """The greatest pixel."""
+    spacing: tuple[float, ...] | None = None
+    rounded: bool = False
+    """Whether the label holds floats that are no whole numbers to the last digit."""
 
 
 @dataclass
@@ -60,6 +72,7 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
     """Lists every part, reads every image and label, and tells what is wrong (problems) or odd (remarks)."""
     with Children(data, root, workers) as children:
         listings = dict(zip(PARTS, children.map(PARTS)))
+        described = next((listing.data for listing in listings.values() if listing.data), data)
         problems = [p for listing in listings.values() for p in listing.problems]
         remarks = [r for listing in listings.values() for r in listing.remarks]
         targets: list[Case | Item] = [case for part in PARTS for case in listings[part].cases]
@@ -80,7 +93,8 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
         targets += unlisted
         readings = list(Progress(children.map(targets), "reading", len(targets), unit="file"))
     problems += [reading.problem for reading in readings if reading.problem]
-    remarks += oddities(data, targets, readings)
+    remarks += oddities(described, targets, readings) + outside(root, targets)
+    problems += [] if problems else judged(described, root, targets, readings)
     sizes = {part: len(listings[part].cases) for part in PARTS} | ({"slices": len(slices)} if data.dimensions == 2 else {})
     if not problems and not targets:
         problems.append(f"{root}: no case of {data.name} was found in it.")
@@ -89,21 +103,26 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
 
 def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading]) -> list[str]:
     """Remarks: constant images, missing labels, classes that are empty in a volume or in a whole part."""
-    remarks, unlabeled = [], defaultdict[str, int](int)
+    remarks, unlabeled, bare, labeled = [], defaultdict[str, int](int), defaultdict[str, int](int), defaultdict[str, int](int)
     seen: dict[str, dict[int, int]] = {}
     for target, reading in zip(targets, readings):
         if reading.problem:
             continue
         if reading.constant:
             remarks.append(f"{target.image}: every pixel has the same value.")
+        if reading.spacing and not all(LEAST_MM <= step <= MOST_MM for step in reading.spacing):
+            steps = " x ".join(f"{step:g}" for step in reading.spacing)
+            remarks.append(f"{target.image}: voxels of {steps} mm; is the unit in its header right? Scores in mm follow it.")
         if not isinstance(target, Case):
             continue
         if reading.counts is None:
             unlabeled[target.part] += 1
             continue
+        labeled[target.part] += 1
         totals = seen.setdefault(target.part, defaultdict(int))
         for value, count in reading.counts.items():
             totals[value] += count
+        bare[target.part] += not any(count for value, count in reading.counts.items() if value not in (0, data.ignored))
         if data.unit == "patient" or data.dimensions == 3:
             empty = [name for value, name in enumerate(data.classes) if not reading.counts.get(value)]
             if empty:
@@ -115,7 +134,39 @@ def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading])
         empty = [name for value, name in enumerate(data.classes) if not totals.get(value)]
         if empty:
             remarks.append(f"{part}: no case has a pixel of {', '.join(empty)}.")
+        if bare[part]:
+            remarks.append(f"{part}: {bare[part]} of {labeled[part]} labels hold nothing but background.")
+    rounded = [target.label for target, reading in zip(targets, readings) if reading.rounded and not reading.problem]
+    if rounded:
+        remarks.append(f"{rounded[0]}: floats that nearly are whole numbers, as {len(rounded)} labels have; they are rounded. Labels are "
+                       "better saved as uint8 with scl_slope 1.")
+    bright = [reading.greatest for reading in readings if not reading.problem]
+    if data.intensities == "8-bit" and bright and max(bright) < DARK:
+        remarks.append(f"The brightest pixel of all images is {max(bright):g} of 255: nearly black. Class ids, or another scale?")
     return remarks
+
+
+def outside(root: Path, targets: list[Case | Item]) -> list[str]:
+    """A remark on files that links lead to out of the data set's folder."""
+    base = root.resolve()
+    files = [file for target in targets for file in {target.image, target.label or target.image}]
+    found = [place for file in files if not (place := file.resolve()).is_relative_to(base)]
+    many = f"{root}: {len(found)} of {len(files)} files lie elsewhere, behind links"
+    return [f"{many} ({found[0]}, ...); they are read there."] if found else []
+
+
+def judged(data: DataSet, root: Path, targets: list[Case | Item], readings: list[Reading]) -> list[str]:
+    """What is wrong with the labels as a set (`masks.meaning`), of training and validation and of test cases."""
+    found = []
+    for parts in (("train", "val"), ("test",)):
+        masks = [Facts(target.label or target.image, frozenset(reading.counts)) for target, reading in zip(targets, readings)
+                 if isinstance(target, Case) and target.part in parts and reading.counts]
+        foreground = frozenset[int]().union(*(mask.values for mask in masks)) - {0, data.ignored}
+        if masks and not foreground:
+            found.append(f"{root}: no label of {' and '.join(parts)} has a pixel of {' or '.join(data.classes[1:])}.")
+        if data.ignored is not None and (mixed := two_ways(masks, foreground)):
+            found.append(f"{root}: {mixed}. Where 255 means ignored, take these masks out: no class is in them. Else write all alike.")
+    return found
 
 
 class Children:
@@ -123,7 +174,7 @@ class Children:
 
     def __init__(self, data: DataSet, root: Path, workers: int):
         # A description may hold a read-only mapping, which cannot be sent; the readers do not need the defaults.
-        self.start_arguments = (replace(data, defaults={}), root)
+        self.start_arguments = (sendable(data), root)
         self.context = multiprocessing.get_context("spawn")
         self.threads = ThreadPoolExecutor(workers)
         self.idle: LifoQueue[Child | None] = LifoQueue()
@@ -158,6 +209,11 @@ class Children:
             return Listing(problems=[f"{self.start_arguments[1]}: unreadable, listing the part {task} {happened}."])
         finally:
             self.idle.put(child if lives else None)
+
+
+def sendable(data: DataSet) -> DataSet:
+    """A description without the mappings that may be read-only, which cannot be sent to another process."""
+    return replace(data, defaults={}, protocol_defaults={})
 
 
 class Child:
@@ -203,6 +259,7 @@ def list_part(data: DataSet, root: Path, part: Part) -> Listing:
     listing = Listing()
     try:
         source = open_source(data, root)
+        listing.data = sendable(source.data)
         # Earlier parts first: a reader compares a part with those it has seen (a patient on two sides).
         for earlier in PARTS[:PARTS.index(part)]:
             try:
@@ -218,6 +275,8 @@ def list_part(data: DataSet, root: Path, part: Part) -> Listing:
                     listing.problems.append(str(error))
     except UserError as error:
         listing.problems.append(str(error))
+    except Exception as error:  # whatever a library raises of a foreign file is no reason to stop
+        listing.problems.append(f"{root}: the part {part} cannot be listed ({type(error).__name__}: {error}).")
     else:
         listing.remarks += source.remarks
     return listing
@@ -230,10 +289,13 @@ def read(source: Source, target: Case | Item) -> Reading:
         label = source.label(target)
         if label is not None:
             checked_shapes(image.shape[1:], label.shape, target.image, target.label or target.image)
+        steps = source.spacing(target) if isinstance(target, Case) else None
         if isinstance(target, Case):
-            source.spacing(target)
             source.affine(target)
     except UserError as error:
         return Reading(str(error))
+    except Exception as error:  # whatever a library raises of a foreign file is no reason to stop
+        return Reading(f"{target.image}: cannot be read ({type(error).__name__}: {error}).")
     counts = None if label is None else {int(v): int(n) for v, n in zip(*np.unique(label, return_counts=True))}
-    return Reading(constant=bool(image.min() == image.max()), counts=counts)
+    return Reading(constant=bool(image.min() == image.max()), counts=counts, greatest=float(image.max()), spacing=steps,
+                   rounded=target.label in source.rounded)

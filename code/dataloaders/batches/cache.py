@@ -18,6 +18,7 @@ import numpy as np
 
 from dataloaders.description import Item, Source
 from dataloaders.errors import Problems, UserError
+from dataloaders.listing import state_of
 
 FORMAT = "semiseg-cache-1"
 HEADER = 64
@@ -39,14 +40,14 @@ class Values:
 
 
 def identity(source: Source, kind: str, items: Sequence[Item], files: Sequence[Path]) -> tuple[str, str]:
-    """(file stem, stamp): the stem names the files and settings, the stamp also their sizes and times."""
+    """(file stem, stamp): the stem names the files and settings, the stamp also their states (`state_of`)."""
     settings = [FORMAT, kind, source.data.name, source.cache_key]
     names, states = hashlib.sha256(json.dumps(settings).encode()), hashlib.sha256()
     stats: dict[Path, os.stat_result] = {}
     for item, file in zip(items, files):
         names.update(json.dumps([item.name, os.path.abspath(file), item.index]).encode())
         stat = stats.get(file) or stats.setdefault(file, os.stat(file))
-        states.update(f"{stat.st_size} {stat.st_mtime_ns};".encode())
+        states.update(f"{state_of(stat)};".encode())
     states.update(names.digest())
     name = re.sub(r"[^A-Za-z0-9_-]", "_", source.data.name)
     return f"{name}-{kind}-{names.hexdigest()[:20]}", states.hexdigest()
@@ -55,7 +56,7 @@ def identity(source: Source, kind: str, items: Sequence[Item], files: Sequence[P
 def read_cache(path: Path, stamp: str) -> Values | None:
     """The mapped cache, or None where it is missing, stale, or cut off."""
     try:
-        index = json.loads(path.with_suffix(".json").read_text())
+        index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         dtype, shapes = np.dtype(index["dtype"]), [tuple(shape) for shape in index["shapes"]]
         size = sum(math.prod(shape) for shape in shapes)
         if index["stamp"] != stamp or dtype.name not in ("uint8", "float32"):

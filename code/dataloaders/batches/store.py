@@ -146,7 +146,7 @@ def label_of(source: Source, item: Item) -> np.ndarray | None:
 def read_written(file: Path) -> np.ndarray:
     """The array of a .npy or .png file that a stage wrote: uint8 or float32. Raises `UserError`."""
     try:
-        array = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.asarray(Image.open(file))
+        array = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.asarray(Image.open(file, formats=("PNG",)))
     except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"{file}: cannot be read ({error}). Remove the folder {file.parent}: the same command writes it again.") from error
     return array if array.dtype == np.uint8 else array.astype(np.float32)

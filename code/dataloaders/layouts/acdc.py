@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 from dataloaders.description import Case, DataSet, Item, Part, Parts, PartsOf, Source, official_parts
 from dataloaders.errors import Problems, UserError
 from dataloaders.intensities import min_max
-from dataloaders.layouts.common import H5, PICTURES, Entry, inside
+from dataloaders.layouts.common import H5, PICTURES, Entry
 from dataloaders.layouts.listed import H5_ENDINGS, ListedSource
 from dataloaders.layouts.nifti import ENDINGS
+from dataloaders.listing import listing, with_ending
 from dataloaders.settings import SSL4MIS
 from dataloaders.splits import cross_val_dev
 
@@ -115,8 +116,8 @@ class AcdcSource(ListedSource):
 
     @classmethod
     def unlisted(cls, root: Path, known: set[Path]) -> list[Case | Item]:
-        volumes = [file for file in sorted((root / "data").glob("*.h5")) if file not in known]
-        slices = [file for file in sorted((root / "data" / "slices").glob("*.h5")) if file not in known]
+        volumes, slices = ([file for file in listing(root / place, with_ending(".h5"), deep=False).files.values() if file not in known]
+                           for place in ("data", "data/slices"))
         return [*(Case(file.stem, file, file, file.stem) for file in volumes),
                 *(Item(file.stem, Case(file.stem, file, file, file.stem), file, file) for file in slices)]
 
@@ -130,7 +131,7 @@ class AcdcSource(ListedSource):
 
     def _depth(self, volume: Path) -> int:
         if volume not in self._depths:
-            with H5(inside(self.root, volume)) as file:
+            with H5(volume) as file:
                 self._depths[volume] = int(file.dataset("image", self.dimensions["volume"]).shape[0])
         return self._depths[volume]
 

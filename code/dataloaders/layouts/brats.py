@@ -10,7 +10,7 @@ from pathlib import Path
 from dataloaders.description import DataSet, NewImage
 from dataloaders.geometry import spacing_of
 from dataloaders.intensities import brain_box, by_the_brain, capped, several_values
-from dataloaders.layouts.nifti import read_volume
+from dataloaders.layouts.nifti import read_header, read_volume
 from dataloaders.layouts.volumes import VolumeSource
 from dataloaders.settings import BY_WINDOW, VOLUMES
 
@@ -33,7 +33,7 @@ class BratsSource(VolumeSource):
         box = brain_box(values, file)
         pixels = by_the_brain(capped(values[box]), file)
         spacing = tuple(float(step) for step in spacing_of(affine))
-        return NewImage(pixels[None], values.shape, affine, spacing, box, [
+        return NewImage(pixels[None], values.shape, affine, spacing, read_header(file).stored, box, [
             "raw: cropped to the brain, capped and scaled by the brain's voxels, as prepare.py brats does"])
 
 

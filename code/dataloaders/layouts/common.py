@@ -2,21 +2,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dataloaders.errors import Problems, UserError
+from dataloaders.errors import NO_LOCKS, NOT_PERMITTED, Problems, UserError, trouble
+from dataloaders.listing import is_regular
+from dataloaders.masks import Facts, soft_values, values_of, whole_numbers
 
 if TYPE_CHECKING:
     import h5py
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a picture is to be turned."""
+MASK_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+"""What a file may hold, whatever its name: Pillow knows others, of which one (EPS) hands it to another program."""
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+MOST_TEXT = 64 * 2**20
+"""Bytes of a list or a description; larger ones are not read."""
 MOST_ELEMENTS = 2**28
 """Arrays that declare more are refused before memory is asked for (ACDC's largest has 4 million, LA's 7 million)."""
 
@@ -40,13 +51,16 @@ def read_list(file: Path) -> list[Entry]:
     Raises `UserError` (all problems together): no such file, not UTF-8, empty, an entry twice, an entry that is a path out of the folder.
     """
     try:
+        regular(file)
+        if file.stat().st_size > MOST_TEXT:
+            raise UserError(f"{file}: {file.stat().st_size} bytes; a list has one name a line, and such a file is not read.")
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such list.") from None
     except UnicodeDecodeError:
         raise UserError(f"{file}: not a text in UTF-8 ({what_lies_there(file)}); a list has one name a line.") from None
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
+        raise unreadable(file, error) from None
     if lines and lines[0].startswith("version https://git-lfs"):
         raise UserError(f"{file}: {what_lies_there(file)}")
     problems, entries = Problems(), list[Entry]()
@@ -75,9 +89,13 @@ def leaves_folder(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\0" in name or bool(re.match(r"[A-Za-z]:", name))
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sorting key under which slice_2 stands before slice_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name) if part]
+KINDS = ((b"II*\0", "a TIFF of a kind that is not read"), (b"MM\0*", "a TIFF of a kind that is not read"), (b"II+\0", "a BigTIFF"),
+         (b"MM\0+", "a BigTIFF"), (b"\x89PNG", "a PNG"), (b"\xff\xd8\xff", "a JPEG"), (b"GIF8", "a GIF"), (b"BM", "a BMP"),
+         (b"\0\0\0\x0cjP", "a JPEG 2000"), (b"\xff\x4f\xff\x51", "a JPEG 2000"), (b"PK\3\4", "a zip archive"),
+         (b"\x1f\x8b", "packed by gzip"),
+         (b"%PDF", "a PDF"), (b"NRRD", "an NRRD volume"), (b"8BPS", "a Photoshop file"), (b"v/1\x01", "an OpenEXR file"))
+"""First bytes of files that people give other names, and what they are."""
+EXPECTED_PICTURES = "Grey or RGB of 8 or 16 bits (TIFF: also grey floats) is expected: convert it, or leave it out."
 
 
 def what_lies_there(file: Path) -> str:
@@ -90,8 +108,9 @@ def what_lies_there(file: Path) -> str:
         with open(file, "rb") as stream:
             head = stream.read(512)
     except OSError as error:
-        return f"it cannot be opened ({error.strerror})."
+        return trouble(error) or "there is no such file."
     text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    kind = next((name for start, name in KINDS if head.startswith(start)), "")
     if not head:
         return "the file is empty; download it again."
     if head.startswith(b"version https://git-lfs"):
@@ -100,11 +119,49 @@ def what_lies_there(file: Path) -> str:
         return "this is a web page saved in place of the data (a download that asked for a login, perhaps); download it again."
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return f"the HDF5 file is damaged or cut off ({file.stat().st_size} bytes); download it again."
-    return f"not of the expected format (it begins with {head[:16]!r}); download it again."
+    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif", b"ftyphevc"):
+        kind = "a HEIC or AVIF picture"
+    if head[128:132] == b"DICM":
+        return "this is a DICOM file. Convert it: dcm2niix writes a series as one NIfTI volume; single pictures are exported as PNG."
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return f"a TIFF of a kind that is not read{in_a_tiff(head, file)}. {EXPECTED_PICTURES}"
+    if kind and not (kind == "packed by gzip" and file.name.lower().endswith(".gz")):
+        known = file.name.lower().endswith(PICTURES)
+        return f"this is {kind}, and cannot be read as such: damaged, of an unusual kind, or under another ending. " + (
+            EXPECTED_PICTURES if known else "Convert it, or leave it out.")
+    return f"not of the expected format (it begins with {head[:16]!r}). Export it again, or leave it out."
+
+
+def in_a_tiff(head: bytes, file: Path) -> str:
+    """What the first directory of a TIFF says of its pixels, in brackets; empty where it cannot be read."""
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    try:
+        with open(file, "rb") as stream:
+            stream.seek(int.from_bytes(head[4:8], order))
+            count = int.from_bytes(stream.read(2), order)
+            entries = [stream.read(12) for _ in range(min(count, 200))]
+        tags = {int.from_bytes(entry[:2], order): int.from_bytes(entry[8:10], order) for entry in entries if len(entry) == 12}
+        counts = {int.from_bytes(entry[:2], order): int.from_bytes(entry[4:8], order) for entry in entries if len(entry) == 12}
+    except OSError:
+        return ""
+    words = [f"{tags[277]} channels"] if tags.get(277, 1) > 1 else []
+    words += [f"{tags[258]} bits"] if counts.get(258) == 1 else []
+    return f" ({', '.join(words)})" if words else ""
+
+
+def unreadable(file: Path, error: OSError) -> UserError:
+    """The sentence for a file that could not be read: what the system says, or else what lies there."""
+    return UserError(f"{file}: {trouble(error) or what_lies_there(file)}")
+
+
+def regular(file: Path) -> None:
+    """Raises `UserError` for a pipe or a device, of which reading may never end; files that are not there are told of by who opens them."""
+    if file.exists() and not is_regular(file) and not file.is_dir():
+        raise UserError(f"{file}: no regular file (a pipe, a socket or a device); such a thing is not read.")
 
 
 def inside(root: Path, file: Path) -> Path:
-    """`file`, unless a link leads it out of the data set's folder (the folder itself may be a link)."""
+    """`file`, which another file names, unless a link leads it out of that file's folder (the folder itself may be a link)."""
     if not file.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{file}: a link that leads out of {root} (to {file.resolve()}); put the file itself there.")
     return file
@@ -117,9 +174,18 @@ class H5:
         import h5py  # here alone: no command needs it before it reads a file
 
         self.file, self.h5py = file, h5py
+        regular(file)
         try:
-            self.handle = h5py.File(file, "r")
-        except (OSError, RuntimeError):
+            try:
+                self.handle = h5py.File(file, "r")
+            except OSError as error:
+                if error.errno not in NO_LOCKS and not (error.errno in NOT_PERMITTED and "lock" in str(error)):
+                    raise
+                # Network file systems refuse locks; who only reads can do without.
+                self.handle = h5py.File(file, "r", locking=False)
+        except OSError as error:
+            raise unreadable(file, error) from None
+        except RuntimeError:
             raise UserError(f"{file}: {what_lies_there(file)}") from None
 
     def __enter__(self) -> H5:
@@ -130,7 +196,7 @@ class H5:
 
     def dataset(self, key: str, dimensions: Sequence[int]) -> h5py.Dataset:
         """The dataset `key`, not yet read: an array of numbers in this very file with one of the numbers of `dimensions`."""
-        link = self.handle.get(key, getlink=True) if key in self.handle.keys() else None  # noqa: SIM118
+        link = self._link(key)
         if link is None:
             found = ", ".join(sorted(self.handle.keys())) or "nothing"
             raise UserError(f"{self.file}: no dataset {key!r} in it; found: {found}. Store the array under this name.")
@@ -152,10 +218,14 @@ class H5:
             raise UserError(f"{self.file}: {key!r} claims the shape {shape}, more than {MOST_ELEMENTS} values; such a file is not read.")
         return found_object
 
+    def _link(self, key: str) -> Any:
+        """What stands under a name, without going where it leads; None where there is nothing."""
+        return self.handle.get(key, getlink=True) if self.handle.id.links.exists(key.encode()) else None
+
     def values(self, key: str, dimensions: int) -> np.ndarray | None:
         """float64 of an attribute or a small dataset `key` with this number of dimensions; None where the file has neither."""
         stored = self.handle.attrs.get(key)
-        if stored is None and key in self.handle:
+        if stored is None and self._link(key) is not None:
             stored = self.read(key, (dimensions,))
         array = np.asarray(0.0 if stored is None else stored)
         if array.dtype.kind not in "uif" or (stored is not None and array.ndim != dimensions):
@@ -170,18 +240,26 @@ class H5:
             raise UserError(f"{self.file}: no slice {index}; {key!r} has {dataset.shape[0]}.")
         try:
             return dataset[()] if index is None else dataset[index]
-        except (OSError, RuntimeError):
-            raise UserError(f"{self.file}: {key!r} is damaged or cut off; download the file again.") from None
+        except OSError as error:
+            raise UserError(f"{self.file}: " + (trouble(error) or self._why_not(dataset, key))) from None
+        except RuntimeError:
+            raise UserError(f"{self.file}: {self._why_not(dataset, key)}") from None
+
+    def _why_not(self, dataset: h5py.Dataset, key: str) -> str:
+        """Of values that cannot be read: packed by a filter that is not here, or damaged."""
+        stored = dataset.id.get_create_plist()
+        filters = [stored.get_filter(k) for k in range(stored.get_nfilters())]
+        foreign = [number for number, *_ in filters if not self.h5py.h5z.filter_avail(number)]
+        if foreign:
+            return (f"{key!r} is packed by a filter that is not here (number {foreign[0]}). Write the file anew with gzip "
+                    f"(h5repack -f {key}:GZIP=4 OLD NEW).")
+        return f"{key!r} is damaged or cut off; download the file again."
 
 
 def checked_label(label: np.ndarray, file: Path, classes: Sequence[str], ignored: int | None) -> np.ndarray:
-    """uint8 class ids; raises `UserError` where a value is no class (named `classes`) and not `ignored`."""
+    """uint8 class ids, floats that nearly are whole rounded; raises `UserError` where a value is no class (of `classes`) nor `ignored`."""
     allowed = f"0 to {len(classes) - 1} ({', '.join(classes)})" + (f" or {ignored} (ignored)" if ignored is not None else "")
-    if label.dtype.kind == "f":
-        whole = np.isfinite(label) & (label == np.floor(label))
-        if not whole.all():
-            value = label[~whole].flat[0]
-            raise UserError(f"{file}: label value {value} is no whole number; allowed are {allowed}.")
+    label = whole_numbers(label, file, allowed)
     low, high = label.min(), label.max()
     if low >= 0 and high < len(classes):
         return np.ascontiguousarray(label, dtype=np.uint8)
@@ -205,75 +283,191 @@ def checked_shapes(image: Sequence[int], label: Sequence[int], image_file: Path,
 
 def open_picture(file: Path) -> Image.Image:
     """A picture opened by Pillow, its pixels not yet read, its size checked."""
+    regular(file)
     try:
-        picture = Image.open(file)
+        picture = Image.open(file, formats=FORMATS)
+        if picture.format == "TIFF" and picture.getexif().get(ORIENTATION, 1) > 4:
+            picture.filename = ""  # Pillow 13.0.0 maps the pixels of such a file with the sides of the turned picture
     except Image.DecompressionBombError:
         raise UserError(f"{file}: claims too many pixels; such a file is not read.") from None
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+    except UnidentifiedImageError:
+        raise UserError(f"{file}: {what_lies_there(file)}") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except (ValueError, SyntaxError, RuntimeError, TypeError, IndexError, KeyError, OverflowError, EOFError, struct.error):
         raise UserError(f"{file}: {what_lies_there(file)}") from None
     if picture.width * picture.height > MOST_ELEMENTS:
         raise UserError(f"{file}: claims {picture.width} x {picture.height} pixels; such a file is not read.")
     return picture
 
 
-def read_picture(file: Path, channels: int | None) -> np.ndarray:
-    """(C, H, W) uint8 of a photograph; `channels` 1 (grey) or 3 (RGB) converts, None leaves colours as they are.
+@contextmanager
+def reading(file: Path, what: str) -> Iterator[None]:
+    """Turns what Pillow raises of pixels that it cannot read into a `UserError`; `what`: the picture, or the mask."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{file}: " + (trouble(error) or f"the {what} is damaged or cut off; download it again.")) from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{file}: claims too many pixels; such a file is not read.") from None
+    except (ValueError, SyntaxError, RuntimeError, TypeError, IndexError, KeyError, OverflowError, EOFError, struct.error):
+        raise UserError(f"{file}: the {what} is damaged or cut off; download it again.") from None
 
-    A 16-bit grey picture is scaled by 1/257 to eight bits; a photograph is turned as its EXIF says, as tools that draw masks show it.
+
+def read_picture(file: Path, channels: int | None, white: float | None = None) -> np.ndarray:
+    """(C, H, W) uint8 of a photograph, turned as its EXIF says, as tools that draw masks show it.
+
+    channels: 1 (grey) or 3 (RGB) converts, None leaves colours as they are. white: the value that becomes 255 in a picture of 16 bits or
+    floats, one for a data set; None: by the depth that the file itself uses (`white_of`).
     """
     with open_picture(file) as picture:
-        try:
-            if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-                values = np.asarray(picture).astype(np.float64)
-                picture_8 = Image.fromarray(to_eight_bits(values, file))
-            else:
-                picture_8 = ImageOps.exif_transpose(picture).convert("RGB" if picture.mode not in ("1", "L", "LA", "La") else "L")
-        except (OSError, ValueError, SyntaxError):
-            raise UserError(f"{file}: the picture is damaged or cut off; download it again.") from None
+        with reading(file, "picture"):
+            turned = ImageOps.exif_transpose(picture)
+            deep = is_deep(turned)
+            values = np.asarray(turned) if deep else None
+            picture_8 = turned if deep else turned.convert("RGB" if turned.mode not in ("1", "L", "LA", "La") else "L")
+        if values is not None:
+            picture_8 = Image.fromarray(to_eight_bits(values, file, white))
     if channels is not None:
         picture_8 = picture_8.convert("L" if channels == 1 else "RGB")
     pixels = np.asarray(picture_8)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
 
-def to_eight_bits(values: np.ndarray, file: Path) -> np.ndarray:
-    """uint8 of a picture with 16-bit whole numbers or floats: 0..255 stays, 0..65535 is divided by 257."""
+def is_deep(picture: Image.Image) -> bool:
+    """Whether it has more than eight bits a pixel, or floats."""
+    return picture.mode.startswith("I;16") or picture.mode in ("I", "F")
+
+
+def to_eight_bits(values: np.ndarray, file: Path, white: float | None = None) -> np.ndarray:
+    """uint8 of a picture with 16-bit whole numbers or floats: 0 to `white` becomes 0 to 255; what is brighter stays 255."""
+    low, high = lowest_and_greatest(values, file)
+    top = white_of(high, values.dtype.kind == "f", file) if white is None else white
+    values = values.astype(np.float64)
+    return np.rint(np.minimum(values, top) / (top / 255) if top != 255 else np.minimum(values, 255)).astype(np.uint8)
+
+
+def lowest_and_greatest(values: np.ndarray, file: Path) -> tuple[float, float]:
+    """Of the pixels of a deep picture; raises `UserError` where they are no intensities."""
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
-        raise UserError(f"{file}: pixel values from {low:g} to {high:g}; expected 0 to 255 or 0 to 65535.")
-    return np.rint(values / 257 if high > 255 else values).astype(np.uint8)
+        raise UserError(f"{file}: pixel values from {low:g} to {high:g}; expected floats from 0 to 1, or 0 to 255, or up to 0 to 65535. "
+                        "Scale all pictures alike, and save them again.")
+    return low, high
+
+
+def white_of(greatest: float, floats: bool, where: Path) -> float:
+    """The value that means white, by the greatest one that is there: 1 for floats, else by the least depth of 8, 10, 12, 14 or 16 bits."""
+    if floats and greatest <= 1:
+        return 1.0
+    if floats and greatest < 4:
+        raise UserError(f"{where}: floats up to {greatest:g}, neither 0 to 1 nor 0 to 255. Scale all pictures alike, and save them again.")
+    return next(float(top) for top in (255, 1023, 4095, 16383, 65535) if greatest <= top)
 
 
 def read_mask(file: Path) -> np.ndarray:
-    """(H, W) whole numbers of a mask: class ids, or grey levels of an anti-aliased one."""
+    """(H, W) whole numbers of a mask: class ids, or grey levels of an anti-aliased one; turned as its EXIF says, as its image is."""
+    return _mask(file)[0]
+
+
+def mask_facts(file: Path) -> Facts:
+    """What a mask holds, to be judged beside others."""
+    values, palette, turned = _mask(file)
+    found = values_of(values)
+    colours = {v: tuple(palette[3 * v : 3 * v + 3]) for v in found if 0 <= 3 * v < len(palette) - 2}
+    return Facts(file, found, soft_values(values, found), colours, turned)
+
+
+def _mask(file: Path) -> tuple[np.ndarray, list[int], bool]:
+    """(values, palette, whether it is turned) of a mask."""
     with open_picture(file) as picture:
-        try:
-            if picture.format == "JPEG":
-                raise UserError(f"{file}: a JPEG changes the values of a mask; save masks as PNG.")
-            values = np.asarray(picture)
-        except (OSError, ValueError, SyntaxError):
-            raise UserError(f"{file}: the mask is damaged or cut off; download it again.") from None
+        if picture.format in ("JPEG", "MPO"):
+            raise UserError(f"{file}: a JPEG changes the values of a mask; save masks as PNG.")
+        if picture.mode not in MASK_MODES:
+            raise UserError(f"{file}: a picture in the colours {picture.mode}; expected a mask of one channel whose values are class ids.")
+        with reading(file, "mask"):
+            pages, turned = pages_of(picture), picture.getexif().get(ORIENTATION, 1) not in (0, 1)
+            if pages == 1:
+                values = np.asarray(ImageOps.exif_transpose(picture))
+                palette = (picture.getpalette("RGB") or []) if picture.mode in ("P", "PA") else []
+        if pages > 1:
+            raise UserError(f"{file}: {pages} pages of one size; a mask has one. Save each page as a file of its own, with its image "
+                            "likewise, or the stack as a volume (.nii.gz).")
     if values.ndim == 3:
-        colours = values[..., :3]
-        if values.shape[2] == 2 or (colours == colours[..., :1]).all():
-            return np.ascontiguousarray(values[..., 0])
+        values = without_alpha(values, file)
+    return whole_numbers(values, file), palette, turned
+
+
+def without_alpha(values: np.ndarray, file: Path) -> np.ndarray:
+    """(H, W) of a mask in grey with alpha, or in colours that are all grey. Raises `UserError` where transparency says more."""
+    colours = values[..., :1] if values.shape[2] == 2 else values[..., :3]
+    if not (colours == colours[..., :1]).all():
         raise UserError(f"{file}: a colour picture of shape {values.shape}; expected a mask of one channel whose values are class ids.")
-    return values.astype(np.uint8) if values.dtype == bool else values
+    grey = np.ascontiguousarray(colours[..., 0])
+    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
+    if alpha is not None and alpha.min() != alpha.max():
+        hidden = int(np.count_nonzero(grey[alpha == 0]))
+        if grey.min() == grey.max() or hidden:
+            what = "its colours are all alike" if grey.min() == grey.max() else f"{hidden} transparent pixels hold a class"
+            raise UserError(f"{file}: the mask is drawn in its transparency (alpha): {what}. Save the alpha channel itself as a grey PNG, "
+                            "or the mask without transparency.")
+    return grey
+
+
+def pages_of(picture: Image.Image) -> int:
+    """Pages, or frames, of the first one's size: smaller ones are previews and overviews."""
+    count, size, same = frames_of(picture), picture.size, 1
+    for page in range(1, count):
+        picture.seek(page)
+        same += picture.size == size
+    if count > 1:
+        picture.seek(0)
+    return same
+
+
+def frames_of(picture: Image.Image) -> int:
+    """All pages or frames; 1 where what follows the first cannot be read, which alone is wanted."""
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except (OSError, ValueError, SyntaxError, RuntimeError, TypeError, IndexError, KeyError, OverflowError, EOFError, struct.error):
+        return 1
 
 
 def picture_size(file: Path) -> tuple[int, int]:
     """(H, W) of a picture as `read_picture` turns it, from its head."""
     with open_picture(file) as picture:
-        sideways = picture.getexif().get(0x0112) in (5, 6, 7, 8)
+        # Pillow gives the size of a TIFF as turned already.
+        sideways = picture.format != "TIFF" and picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
         return (picture.width, picture.height) if sideways else (picture.height, picture.width)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the head of a picture says."""
+
+    grey: bool
+    deep: bool
+    """16-bit grey, or floats."""
+    deep_colour: bool
+    """16-bit colour, of which the upper eight bits are read."""
+    pages: int
+    turned: bool
+
+
+def look_at(file: Path) -> Look:
+    """Raises `UserError` for a file that is no picture."""
+    with open_picture(file) as picture:
+        grey, deep = picture.mode in GREY_MODES, is_deep(picture)
+        deep_colour = not deep and ";16" in str(getattr(picture, "tile", ""))
+        turned = picture.getexif().get(ORIENTATION, 1) not in (0, 1)
+        return Look(grey, deep, deep_colour, frames_of(picture), turned)
 
 
 def picture_remarks(file: Path, channels: int) -> list[str]:
     """What reading a picture with `channels` 1 (grey) or 3 (RGB) changes of it."""
-    with open_picture(file) as picture:
-        grey, deep = picture.mode in GREY_MODES, picture.mode.startswith("I") or picture.mode == "F"
-        pages, turned = getattr(picture, "n_frames", 1), picture.getexif().get(0x0112, 1) not in (0, 1)
-    remarks = ["colour, read as grey"] if channels == 1 and not grey else ["grey, read as colour"] if channels == 3 and grey else []
-    remarks += ["16 bit or float, read as 8 bit"] if deep else []
-    remarks += ["the first of several pages"] if pages > 1 else []
-    return remarks + (["turned as its EXIF says"] if turned else [])
+    look = look_at(file)
+    remarks = ["colour, read as grey"] if channels == 1 and not look.grey else []
+    remarks += ["grey, read as colour"] if channels == 3 and look.grey else []
+    remarks += ["16 bit or float, read as 8 bit"] if look.deep else ["16 bit colour, read as its upper 8 bit"] if look.deep_colour else []
+    remarks += ["the first of several pages"] if look.pages > 1 else []
+    return remarks + (["turned as its EXIF says"] if look.turned else [])

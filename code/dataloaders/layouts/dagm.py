@@ -15,8 +15,10 @@ import numpy as np
 
 from dataloaders.description import Case, DataSet, Item, Part, Parts, Source
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import natural, picture_size, what_lies_there
+from dataloaders.layouts.common import picture_size, what_lies_there
 from dataloaders.layouts.images import ImageSource
+from dataloaders.listing import entries, with_ending
+from dataloaders.listing import listing as files_in
 from dataloaders.settings import PER_IMAGE, simeps
 from dataloaders.splits.draws import by_group, in_order, stratified_order
 
@@ -115,8 +117,8 @@ class DagmSource(ImageSource):
         return cases
 
     def _class_cases(self, folder: Path, number: int, part: Part) -> tuple[int, list[Case]]:
-        images = {p.stem: p for p in sorted(folder.iterdir(), key=lambda p: natural(p.name)) if p.suffix.lower() == ".png"}
-        beside = sorted((folder / "Label").iterdir()) if (folder / "Label").is_dir() else []
+        images = files_in(folder, with_ending(".png"), deep=False).files
+        beside = entries(folder / "Label")
         masks = {p.stem.lower().removesuffix("_label"): p for p in beside if p.name.lower().endswith("_label.png")}
         listing = next((p for p in beside if p.name.lower() == "labels.txt"), None)
         problems = Problems()

@@ -5,10 +5,13 @@
     root/classes.txt         optional: the names of the classes, one a line, background first
     root/val/, root/test/    optional: the same two folders for validation and test
     root/train.txt, root/val.txt, root/test.txt, root/unlabeled.txt      optional, in place of these: names of images (`own.Lists`)
+    root/groups.csv          optional: image,group: what belongs to one patient or piece (`own.groups_of`)
+
+Intensities: pictures of 8 bits are read as they are; those of 16 bits or floats on one scale for the data set (`FolderSource.white`).
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -18,29 +21,33 @@ import numpy as np
 
 from dataloaders.description import Case, DataSet, Evaluation, Item, Part
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import GREY_MODES, PICTURES, open_picture, read_list, read_mask
-from dataloaders.layouts.images import ImageSource, pictures
-from dataloaders.layouts.own import Lists, own_parts
+from dataloaders.layouts.common import (
+    Look,
+    look_at,
+    lowest_and_greatest,
+    mask_facts,
+    open_picture,
+    read_list,
+    read_picture,
+    reading,
+    white_of,
+)
+from dataloaders.layouts.images import ImageSource, picture_stem, pictures_in
+from dataloaders.layouts.own import Lists, groups_of, own_parts
+from dataloaders.listing import composed, to_do
+from dataloaders.masks import Facts, meaning
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
 
 PIXELS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {1: ((0.449,), (0.226,)), 3: (IMAGENET_MEAN, IMAGENET_STD)}
 """Mean and deviation by number of channels: those of ImageNet, and their average for grey."""
 
 
-def values_of(mask: Path, read: Callable[[Path], np.ndarray]) -> tuple[set[int], UserError | None]:
-    """The values of a mask, and what is wrong with it if it cannot be read."""
+def facts_of(mask: Path, read: Callable[[Path], Facts]) -> tuple[Facts | None, UserError | None]:
+    """What a mask holds, or what is wrong with it if it cannot be read."""
     try:
-        values = read(mask)
-        if values.dtype.kind not in "buif" or (values.dtype.kind == "f" and not (values == np.floor(values)).all()):
-            raise UserError(f"{mask}: the mask holds {values.dtype}; expected whole numbers.")
-        low, high = int(values.min()), int(values.max())
-        if high - low < 2**16:
-            # Counting is far faster than sorting, which matters for volumes.
-            counts = np.bincount((values.ravel() - values.dtype.type(low)).astype(np.uint16), minlength=1)
-            return {int(v) + low for v in np.flatnonzero(counts)}, None
-        return {int(v) for v in np.unique(values)}, None
+        return read(mask), None
     except UserError as error:
-        return set(), error
+        return None, error
 
 
 def class_names(root: Path) -> list[str]:
@@ -54,18 +61,24 @@ class FolderSource(ImageSource):
 
     protocols: ClassVar = {"official": own_parts}
     expected = "expected the folders images and masks"
-    found_in = staticmethod(pictures)
+    found_in = staticmethod(pictures_in)
     """Lists the files of a folder by name without ending."""
     kind = "pictures"
+    looked_at = True
+    """Whether the heads of the images are looked at before any is read."""
 
     def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
         self._listed: dict[Part, list[Case]] = {}
-        self.images, self.masks = self.found_in(self.root / "images"), self.found_in(self.root / "masks")
+        self.images, self.masks = self._found("images"), self._found("masks")
         self.lists = Lists(self.root, self.images, self.name_of)
         if "train" in self.lists.files and self.lists.left:
             self.remarks.append(f"{self.root}: {len(self.lists.left)} of {len(self.images)} images stand in no list (for example "
                                 f"{self.lists.left[0]}) and are left out; names in unlabeled.txt are trained on without their masks.")
+        self.groups, said = groups_of(self.root, self.images, [name for name in self.images if name in self.masks], self.name_of,
+                                      bool(self.lists.files))
+        self.remarks += said
+        self._checked_lists()
         learned = self.cases("train") + self.cases("val")
         masks = [case.label for case in learned if case.label is not None]
         if not masks:
@@ -73,13 +86,16 @@ class FolderSource(ImageSource):
             found = f"the first mask is {mask}" if mask else f"there are no {self.kind} in it"
             raise UserError(f"{self.root / 'masks'}: no image has a mask of its name ({found}, the first image is {learned[0].name}).")
         names = list(data.classes) or class_names(self.root)
-        values = self._values(masks)
-        self.binary = 255 in values and values <= {0, 255} and len(names) in (0, 2)
-        self.data = self._described(names, values, [case.image for case in learned])
+        self.facts = self._facts(masks)
+        self.meaning = meaning(self.facts, names, self.root / "masks")
+        self.binary = self.meaning.binary
+        self.remarks += self.meaning.remarks
+        self.data = self._described(names, self._looks([case.image for case in learned]))
 
     @property
     def cache_key(self) -> str:
-        return f"binary {self.binary}, {self.data.num_classes} classes, {self.data.channels} channels"
+        white = f", white {self.data.white:g}" if self.data.white else ""
+        return f"binary {self.binary}, {self.data.num_classes} classes, {self.data.channels} channels{white}"
 
     @classmethod
     def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
@@ -92,7 +108,9 @@ class FolderSource(ImageSource):
     @staticmethod
     def name_of(file: str) -> str | None:
         """A file's name without its ending, as `found_in` has it; None for one that is no image."""
-        return str(PurePosixPath(file).with_suffix("")) if file.lower().endswith(PICTURES) else None
+        path = PurePosixPath(file)
+        stem = picture_stem(path.name)
+        return None if stem is None else composed(str(path.with_name(stem)))
 
     @classmethod
     def fits(cls, root: Path) -> bool:
@@ -108,13 +126,14 @@ class FolderSource(ImageSource):
         base = self.root / part if folder else self.root
         if folder and not base.is_dir():
             return []
-        images, masks = (self.images, self.masks) if not folder else (self.found_in(base / "images"), self.found_in(base / "masks"))
+        images, masks = (self.images, self.masks) if not folder else (self._found(f"{part}/images"), self._found(f"{part}/masks"))
         if not images:
-            raise UserError(f"{base / 'images'}: no {self.kind} in it.")
+            raise UserError(f"{base / 'images'}: no {self.kind} in it.{self._instead(base / 'images')}")
         names = list(images) if folder else self.lists.training if part == "train" else self.lists.names[part]
         unlabeled, prefix = set(self.lists.names.get("unlabeled", ())), f"{part}/" if folder else ""
-        cases = [Case(prefix + name, images[name], None if name in unlabeled else masks.get(name), prefix + name, "", part)
-                 for name in names]
+        groups = {} if folder else self.groups
+        cases = [Case(prefix + name, images[name], None if name in unlabeled else masks.get(name), groups.get(name, prefix + name), "",
+                      part) for name in names]
         without = [case.image for case in cases if case.label is None]
         if part != "train" and without:
             named = f"images of {part}/" if folder else f"images in {self.lists.files[part].name}"
@@ -124,7 +143,30 @@ class FolderSource(ImageSource):
         alone = [name for name in masks if name not in images] if folder or part == "train" else []
         if alone:
             self.remarks.append(f"{base / 'masks'}: {len(alone)} masks have no image of their name, for example {alone[0]}; not used.")
+        if part == "test":
+            self._checked_test([case.label for case in cases if case.label is not None])
         return cases
+
+    def _checked_test(self, masks: list[Path]) -> None:
+        """Raises `UserError` where the masks of the test part are written otherwise than those that were learned from."""
+        if self.binary or self.data.ignored is None:
+            return
+        union = frozenset[int]().union(*(mask.values for mask in self._facts(masks)))
+        if 255 in union and not union - {0, 255}:
+            raise UserError(f"{masks[0].parent}: the test masks hold 0 and 255 alone, and beside {', '.join(self.data.classes[1:])} 255 "
+                            "means ignored, so nothing could be scored. Write them as the masks of training are.")
+
+    def _checked_lists(self) -> None:
+        """Raises `UserError` where lists put what groups.csv holds together into two parts."""
+        stands: dict[str, tuple[str, str]] = {}
+        problems = Problems()
+        for part, names in self.lists.names.items():
+            for name in names if part != "unlabeled" else ():
+                other, first = stands.setdefault(self.groups.get(name, name), (part, name))
+                if other != part:
+                    problems.add(f"{self.lists.files[part]}: {name} belongs to {self.groups[name]}, as {first} does, which stands in "
+                                 f"{self.lists.files[other].name}; a group belongs to one part. Mend the lists or groups.csv.")
+        problems.raise_any(str(self.root))
 
     def has_part(self, part: Part) -> bool:
         return part in self.lists.files or (part != "train" and (self.root / part).is_dir())
@@ -133,51 +175,104 @@ class FolderSource(ImageSource):
         """Class ids; 255 is class 1 where all masks have 0 and 255 only, else it stays (ignored)."""
         return np.where(mask == 255, 1, mask) if self.binary else mask
 
-    def values_in(self, mask: Path) -> tuple[set[int], UserError | None]:
-        """The values of a mask, or what is wrong with it."""
-        return values_of(mask, read_mask)
+    def image(self, of: Case | Item) -> np.ndarray:
+        return read_picture(of.image, self.data.channels, self.data.white)
 
-    def channels_of(self, images: Iterable[Path]) -> int:
-        """Channels in which the images are read."""
-        return 3 if any(self._coloured(image) for image in images) else 1
+    def facts_in(self, mask: Path) -> tuple[Facts | None, UserError | None]:
+        """What a mask holds, or what is wrong with it."""
+        return facts_of(mask, mask_facts)
 
     @staticmethod
     def scale_of(channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Mean and deviation by which the images are scaled."""
         return PIXELS[channels]
 
-    def _values(self, masks: list[Path]) -> set[int]:
-        values, problems = set[int](), Problems()
+    def _found(self, folder: str) -> dict[str, Path]:
+        """The files of a folder below the root by name; what else is there becomes a remark."""
+        found = self.found_in(self.root / folder)
+        self.remarks += found.remarks(self.kind) if found.files else []
+        return found.files
+
+    def _instead(self, folder: Path) -> str:
+        """What a folder without images has, and what to do about it."""
+        others = self.found_in(folder).others
+        return f" Found: {self.found_in(folder).passed_over()}.{to_do(others)}" if others else ""
+
+    def _facts(self, masks: list[Path]) -> list[Facts]:
+        facts, problems = list[Facts](), Problems()
         with ThreadPoolExecutor(4) as pool:
-            for found, error in pool.map(self.values_in, masks):
-                values |= found
+            for found, error in pool.map(self.facts_in, masks):
+                if found is not None:
+                    facts.append(found)
                 if error is not None:
                     problems.add(error)
         problems.raise_any(f"{self.root / 'masks'}")
-        return values
+        return facts
 
-    def _described(self, names: list[str], values: set[int], images: Iterable[Path]) -> DataSet:
-        ids = sorted(values - {255}) if not self.binary else [0, 1]
-        if not names:
-            missing = sorted(set(range(max(ids, default=0) + 1)) - set(ids))
-            if ids and (missing or ids[0] < 0):
-                shown = ", ".join(map(str, sorted(values)[:8])) + (", ..." if len(values) > 8 else "")
-                raise UserError(f"{self.root / 'masks'}: the masks hold the values {shown}; expected 0, 1, 2, ... without gaps "
-                                "(255: ignored), or 0 and 255. Renumber them, or name all classes in classes.txt, one a line.")
-            if values <= {0}:
-                raise UserError(f"{self.root / 'masks'}: every mask is 0 everywhere, so there is nothing to learn.")
-            names = ["background", *(f"class {k}" for k in range(1, len(ids)))]
+    def _looks(self, images: list[Path]) -> dict[Path, Look]:
+        """The heads of the images, as far as they can be read; what is wrong with the others is told when they are."""
+        def look(image: Path) -> Look | None:
+            try:
+                return look_at(image)
+            except UserError:
+                return None
+
+        if not self.looked_at:
+            return {}
+        with ThreadPoolExecutor(4) as pool:
+            return {image: found for image, found in zip(images, pool.map(look, images)) if found is not None}
+
+    def _described(self, names: list[str], looks: dict[Path, Look]) -> DataSet:
+        names = names or ["background", *(f"class {k}" for k in range(1, len(self.meaning.ids)))]
         if len(names) < 2:
             raise UserError(f"{self.root}: {len(names)} class; expected the background and at least one more.")
-        channels = len(self.data.mean) if self.data.mean else self.channels_of(images)
+        channels = len(self.data.mean) if self.data.mean else 3 if any(not look.grey for look in looks.values()) else 1
         mean, std = (self.data.mean, self.data.std) if self.data.mean else self.scale_of(channels)
-        ignored = 255 if 255 in values and not self.binary else None
-        return replace(self.data, classes=tuple(names), channels=channels, mean=mean, std=std, ignored=ignored)
+        white = self._white(looks)
+        self._remark_looks(looks, channels, white)
+        return replace(self.data, classes=tuple(names), channels=channels, mean=mean, std=std, ignored=self.meaning.ignored, white=white)
 
-    @staticmethod
-    def _coloured(image: Path) -> bool:
-        with open_picture(image) as picture:
-            return picture.mode not in GREY_MODES
+    def _white(self, looks: dict[Path, Look]) -> float | None:
+        """The value that is read as 255 in all deep pictures: by the greatest in them (`white_of`); None where all have eight bits."""
+        deep = [image for image, look in looks.items() if look.deep]
+        with ThreadPoolExecutor(4) as pool:
+            found = [one for one in pool.map(greatest_in, deep) if one is not None]
+        if not found:
+            return None
+        tops = {floats: max(value for value, kind in found if kind == floats) for floats in {kind for _, kind in found}}
+        scales = {white_of(greatest, floats, self.root / "images") for floats, greatest in tops.items()}
+        if len(scales) > 1:
+            raise UserError(f"{self.root / 'images'}: some images hold floats up to {tops[True]:g}, others whole numbers up to "
+                            f"{tops[False]:g}; one scale is expected in a data set. Save all of them alike.")
+        return scales.pop()
+
+    def _remark_looks(self, looks: dict[Path, Look], channels: int, white: float | None) -> None:
+        """Sentences on what reading changes of the images."""
+        def those(mark: Callable[[Look], bool]) -> list[Path]:
+            return [image for image, look in looks.items() if mark(look)]
+
+        of, place = f"of {len(looks)} images", self.root / "images"
+        if deep := those(lambda look: look.deep):
+            self.remarks.append(f"{place}: {len(deep)} {of} have 16 bits or floats; 0 to {white or 255:g}, the scale of all of them, is "
+                                "read as 0 to 255 (8 bits).")
+        if colour := those(lambda look: look.deep_colour):
+            self.remarks.append(f"{place}: {len(colour)} {of} have 16 bits a colour ({colour[0].name}, ...), of which the upper 8 bits are "
+                                "read. Where values use fewer than 16 bits, save the images as 8 bits.")
+        if pages := those(lambda look: look.pages > 1):
+            self.remarks.append(f"{place}: {len(pages)} {of} have several pages ({pages[0].name}, ...); the first is taken.")
+        if turned := those(lambda look: look.turned):
+            self.remarks.append(f"{place}: {len(turned)} {of} are turned as their EXIF says ({turned[0].name}, ...); a mask without such a "
+                                "mark must have been drawn on the turned image.")
+
+
+def greatest_in(image: Path) -> tuple[float, bool] | None:
+    """The greatest value of a deep picture, and whether it holds floats; None where it cannot be read, which is told when it is."""
+    try:
+        with open_picture(image) as picture, reading(image, "picture"):
+            values = np.asarray(picture)
+        return lowest_and_greatest(values, image)[1], values.dtype.kind == "f"
+    except UserError:
+        return None
 
 
 DATA_SETS = (

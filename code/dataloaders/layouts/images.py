@@ -14,29 +14,31 @@ from dataloaders.layouts.common import (
     PICTURES,
     checked_label,
     checked_shapes,
-    natural,
     picture_remarks,
     picture_size,
     read_mask,
     read_picture,
 )
+from dataloaders.listing import Listing, entries, listing, with_ending
+
+BRIGHT = 0.1
+"""Share of white pixels from which on a new image may be on another scale than those of training."""
+picture_stem = with_ending(*PICTURES)
 
 
-def pictures(folder: Path) -> dict[str, Path]:
-    """Picture files of a folder by stem, in natural order, subfolders included ('left/001'); foreign files are passed over.
+def pictures_in(folder: Path) -> Listing:
+    """The picture files of a folder, subfolders included ('left/001'), and what else is there.
 
     Raises `UserError` where the folder is missing or two files have one stem.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; expected pictures ({', '.join(PICTURES[:3])}, ...) in it.")
-    found: dict[str, Path] = {}
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith(".") and p.is_file()]
-    for file in sorted(files, key=lambda p: natural(p.relative_to(folder).as_posix())):
-        stem = file.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise UserError(f"{found[stem]} and {file.name}: two files of one stem; keep one of them.")
-        found[stem] = file
-    return found
+    return listing(folder, picture_stem)
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """The files of `pictures_in` by stem, in natural order."""
+    return pictures_in(folder).files
 
 
 class ImageSource(Source):
@@ -55,7 +57,7 @@ class ImageSource(Source):
             raise UserError(f"{root}: there is no such folder; {self.data.name} is expected there.")
         if self.fits(root):
             return root
-        inner = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and self.fits(folder)]
+        inner = [folder for folder in entries(root) if folder.is_dir() and self.fits(folder)]
         if len(inner) != 1:
             raise UserError(f"{root}: not the layout of {self.data.name}; {self.expected}.")
         return inner[0]
@@ -80,6 +82,9 @@ class ImageSource(Source):
 
     @classmethod
     def read_new(cls, data: DataSet, files: Sequence[Path]) -> NewImage:
-        """A photograph, turned as its EXIF says, in the data set's channels."""
-        pixels = read_picture(files[0], data.channels)
-        return NewImage(pixels[:, None], pixels.shape[1:], remarks=picture_remarks(files[0], data.channels))
+        """A photograph, turned as its EXIF says, in the data set's channels and, where it has 16 bits, on the data set's scale."""
+        pixels = read_picture(files[0], data.channels, data.white)
+        remarks = picture_remarks(files[0], data.channels)
+        if data.white and (pixels == 255).mean() > BRIGHT:
+            remarks.append(f"in a tenth or more as bright as {data.white:g}, the brightest of training, or brighter: another scale?")
+        return NewImage(pixels[:, None], pixels.shape[1:], remarks=remarks)

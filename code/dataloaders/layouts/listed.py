@@ -12,8 +12,8 @@ from dataloaders.description import Case, DataSet, Item, NewImage, Part, Source
 from dataloaders.errors import UserError
 from dataloaders.geometry import reversed_axes, spacing_of
 from dataloaders.intensities import checked_pixels
-from dataloaders.layouts.common import H5, PICTURES, Entry, checked_label, checked_shapes, inside, picture_remarks, read_list, read_picture
-from dataloaders.layouts.nifti import read_volume
+from dataloaders.layouts.common import H5, PICTURES, Entry, checked_label, checked_shapes, picture_remarks, read_list, read_picture
+from dataloaders.layouts.nifti import read_header, read_volume
 
 H5_ENDINGS = (".h5", ".hdf5")
 LISTS = Path(__file__).resolve().parent.parent / "lists"
@@ -73,24 +73,24 @@ class ListedSource(Source):
         return other.where if other_part != part else None
 
     def image(self, of: Case | Item) -> np.ndarray:
-        with H5(inside(self.root, of.image)) as file:
+        with H5(of.image) as file:
             return checked_pixels(file.read("image", self._dimensions(of), self._index(of)), of.image)[None]
 
     def label(self, of: Case | Item) -> np.ndarray | None:
         if of.label is None:
             return None
         dimensions = self._dimensions(of)
-        with H5(inside(self.root, of.label)) as file:
+        with H5(of.label) as file:
             label_shape = file.dataset("label", dimensions).shape
             checked_shapes(file.dataset("image", dimensions).shape, label_shape, of.label, of.label)
             label = file.read("label", dimensions, self._index(of))
         return checked_label(label, of.label, self.data.classes, self.data.ignored)
 
     def spacing(self, case: Case) -> tuple[float, ...] | None:
-        return spacing_in(inside(self.root, case.image), self.axes)
+        return spacing_in(case.image, self.axes)
 
     def affine(self, case: Case) -> np.ndarray | None:
-        return affine_in(inside(self.root, case.image), self.axes)
+        return affine_in(case.image, self.axes)
 
     def _dimensions(self, of: Case | Item) -> tuple[int, ...]:
         return self.dimensions["volume" if isinstance(of, Case) or of.index is not None else "slice"]
@@ -134,7 +134,7 @@ class ListedSource(Source):
         pixels = scale(values if data.dimensions == 3 else values.transpose(), file)
         steps = tuple(float(step) for step in spacing_of(affine))
         return NewImage(np.ascontiguousarray(pixels)[None], pixels.shape, affine, steps if data.dimensions == 3 else steps[::-1],
-                        remarks=[f"raw: {words}"])
+                        read_header(file).stored, remarks=[f"raw: {words}"])
 
 
 def spacing_in(file: Path, axes: Sequence[str]) -> tuple[float, ...] | None:

@@ -14,8 +14,8 @@ import numpy as np
 
 from dataloaders.description import Case, DataSet, Item, Part, Parts, Source
 from dataloaders.errors import UserError
-from dataloaders.layouts.common import natural
 from dataloaders.layouts.images import ImageSource
+from dataloaders.listing import listing, with_ending
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, PER_IMAGE, simeps
 from dataloaders.splits.draws import by_group, last_first, permuted
 
@@ -83,9 +83,7 @@ class MtSource(ImageSource):
             folder = self.root / f"MT_{stratum}" / "Imgs"
             if not folder.is_dir():
                 raise UserError(f"{folder}: there is no such folder; MT has {', '.join('MT_' + s for s in self.strata)}.")
-            files = sorted(folder.iterdir(), key=lambda p: natural(p.name))
-            images = {p.stem: p for p in files if p.suffix.lower() in (".jpg", ".jpeg")}
-            masks = {p.stem: p for p in files if p.suffix.lower() == ".png"}
+            images, masks = (listing(folder, with_ending(*endings), deep=False).files for endings in ((".jpg", ".jpeg"), (".png",)))
             tile = tiles(list(images))
             for stem, image in images.items():
                 if stem not in EMPTY_MASKS:

@@ -9,7 +9,7 @@ import gzip
 import io
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +17,18 @@ import numpy as np
 
 from dataloaders.errors import UserError
 from dataloaders.geometry import affine_of, distance, is_affine, spacing_of
-from dataloaders.layouts.common import MOST_ELEMENTS, inside, leaves_folder, natural, what_lies_there
+from dataloaders.layouts.common import MOST_ELEMENTS, inside, leaves_folder, regular, unreadable, what_lies_there
+from dataloaders.listing import Listing, is_service, listing, walk, with_ending
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 PLACE_TOLERANCE = 0.1
 """A label lies where its image lies if no corner is farther off than this share of the smallest side of a voxel."""
 CHUNK = 2**20
+MOST_BEHIND = 64 * CHUNK
+"""Bytes that may follow the voxels: what is packed may unpack to any length."""
 GZIP = b"\x1f\x8b"
+MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 1e-3}
+"""mm of the unit in which a NIfTI file keeps lengths (metre, millimetre, micron), by its code; an unknown one is taken for mm."""
 
 
 @dataclass(frozen=True)
@@ -33,33 +38,31 @@ class Header:
     shape: tuple[int, int, int]
     affine: np.ndarray
     dtype: np.dtype
+    stored: Any = None
+    """The header of a NIfTI file as nibabel has it, which a prediction keeps: its unit, and its two places with their codes."""
+
+
+_stem = with_ending(*ENDINGS)
 
 
 def stem_of(name: str) -> str | None:
-    """A file's name without the ending of a volume; None for other files."""
-    return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending) and not name.startswith(".")), None)
+    """A file's name without the ending of a volume; None for other files, and for hidden ones."""
+    return None if is_service(name) else _stem(name)
 
 
-def volume_files(folder: Path) -> dict[str, Path]:
-    """Volumes of a folder by stem, in natural order, subfolders included ('left/001'); foreign files are passed over.
+def volumes_in(folder: Path) -> Listing:
+    """The volumes of a folder, subfolders included ('left/001'), and what else is there.
 
     Raises `UserError` where the folder is missing or two files have one stem.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; expected volumes ({', '.join(ENDINGS)}) in it.")
-    found: dict[str, Path] = {}
-    files = [p for p in folder.rglob("*") if stem_of(p.name) is not None and p.is_file()]
-    for file in sorted(files, key=lambda p: natural(p.relative_to(folder).as_posix())):
-        stem = file.relative_to(folder).with_name(cast(str, stem_of(file.name))).as_posix()
-        if stem in found:
-            raise UserError(f"{found[stem]} and {file.name}: two files of one stem; keep one of them.")
-        found[stem] = file
-    return found
+    return listing(folder, stem_of)
 
 
 def holds_volumes(folder: Path) -> bool:
     """Whether a folder has a volume in it, at any depth."""
-    return folder.is_dir() and any(stem_of(p.name) is not None for p in folder.rglob("*"))
+    return any(stem_of(path.name) is not None for path in walk(folder))
 
 
 def read_header(file: Path) -> Header:
@@ -85,6 +88,19 @@ def checked_place(image: Header, label: np.ndarray, image_file: Path, label_file
         raise UserError(f"{label_file}: lies elsewhere than {image_file.name}, a corner is {off:.3g} mm off by its affine; expected at "
                         f"most {allowed:.3g} mm, a tenth of a voxel. Resample it onto the image, or, if only the header is wrong, write it "
                         "again with the image's header.")
+
+
+def in_place_of(array: np.ndarray, stored: Any) -> Any:
+    """A NIfTI volume of (X, Y, Z), or (X, Y, Z, K), where the file lies from which the header `stored` is: as every program reads it."""
+    import nibabel
+
+    header = stored.copy()
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    header.set_intent("none")
+    header["cal_min"] = header["cal_max"] = 0
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    return kind(array, header.get_best_affine(), header)
 
 
 def _checked(file: Path, shape: tuple[int, ...], affine: np.ndarray, dtype: np.dtype) -> Header:
@@ -117,6 +133,7 @@ def _of_nifti(file: Path, voxels: bool) -> tuple[Header, np.ndarray]:
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
+    regular(file)
     try:
         with open(file, "rb") as raw:
             packed = raw.read(2) == GZIP
@@ -124,8 +141,8 @@ def _of_nifti(file: Path, voxels: bool) -> tuple[Header, np.ndarray]:
             return _read_nifti(file, cast(io.BufferedIOBase, stream), voxels)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise UserError(f"{file}: the file is cut off or damaged ({file.stat().st_size} bytes); download it again.") from None
-    except OSError:
-        raise UserError(f"{file}: {what_lies_there(file)}") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
     except (ImageFileError, HeaderDataError, WrapStructError, ValueError, KeyError, OverflowError) as error:
         raise UserError(f"{file}: its header is damaged ({error}); expected NIfTI. Download or export it again.") from None
 
@@ -149,7 +166,9 @@ def _read_nifti(file: Path, stream: io.BufferedIOBase, voxels: bool) -> tuple[He
     steps = np.asarray(header.get_zooms()[:3], np.float64)
     # An sform makes the spacing of the header needless; a file whose own two places disagree so is still a damaged one.
     affine = header.get_best_affine() if (steps > 0).all() else np.diag([*np.resize(steps, 3), 1.0])
-    found = _checked(file, shape, np.asarray(affine, np.float64), dtype)
+    affine = np.array(affine, np.float64)
+    affine[:3] *= MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    found = replace(_checked(file, shape, affine, dtype), stored=header)
     if not voxels:
         return found, np.empty(0)
     offset, size = int(header.get_data_offset()), int(np.prod(found.shape)) * dtype.itemsize
@@ -158,8 +177,11 @@ def _read_nifti(file: Path, stream: io.BufferedIOBase, voxels: bool) -> tuple[He
     content = stream.read(size)
     if len(content) < size:
         raise EOFError
-    while stream.read(CHUNK):
-        continue
+    behind = 0
+    while more := len(stream.read(CHUNK)):
+        behind += more
+        if behind > MOST_BEHIND:
+            raise UserError(f"{file}: more than {MOST_BEHIND // 2**20} MiB stand behind its voxels; such a file is not read.")
     values = np.ndarray(found.shape, dtype, content, order="F")
     slope, inter = header.get_slope_inter()
     return found, values if slope is None else apply_read_scaling(values, slope, inter)
@@ -168,11 +190,12 @@ def _read_nifti(file: Path, stream: io.BufferedIOBase, voxels: bool) -> tuple[He
 def _of_itk(file: Path, voxels: bool) -> tuple[Header, np.ndarray]:
     import SimpleITK  # here alone: it is large, and NIfTI does not need it
 
+    regular(file)
     try:
         with open(file, "rb") as stream:
             head = stream.read(2**16)
-    except OSError:
-        raise UserError(f"{file}: {what_lies_there(file)}") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
     if not head.startswith(b"NRRD") and b"ElementDataFile" not in head:
         raise UserError(f"{file}: {what_lies_there(file)}")
     fields = _fields(head)
@@ -237,6 +260,11 @@ def _data_file(file: Path, fields: dict[str, str]) -> Path:
 
 
 def _checked_spacing(file: Path, fields: dict[str, str]) -> None:
+    units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
+    unit = next((unit for unit in units if unit.lower() not in ("mm", "millimeter", "")), None)
+    if unit is not None:
+        raise UserError(f"{file}: its header gives lengths in {unit}; expected mm, which is what ITK takes them for. Convert it, or mend "
+                        "\"space units\" and the spacing.")
     text = fields.get("elementspacing") or fields.get("elementsize") or fields.get("spacings")
     if text is None:
         return

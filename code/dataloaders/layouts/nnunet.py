@@ -14,23 +14,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
 
 from dataloaders.description import Case, DataSet, Part
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import checked_label, leaves_folder, natural, what_lies_there
+from dataloaders.layouts.common import MOST_TEXT, checked_label, leaves_folder, regular, unreadable, what_lies_there
 from dataloaders.layouts.nifti import ENDINGS
-from dataloaders.layouts.own import OWN_SCALE, own_parts
+from dataloaders.layouts.own import OWN_SCALE, groups_of, own_parts
 from dataloaders.layouts.volume_files import VolumeFiles
+from dataloaders.listing import Listing, composed, entries, listing, state_of, to_do, with_ending
 from dataloaders.settings import BY_WINDOW, OWN_VOLUMES, SSL4MIS
 
 DESCRIPTION = "dataset.json"
-MOST_BYTES = 64 * 2**20
 SCHEMES = {"ct": "ct", "nonorm": "none"}
 """Scaling by the name of a channel, in lower case; "zscore" for every other name."""
 FOLDERS: dict[Part, tuple[tuple[str, str | None], ...]] = {
@@ -46,18 +46,27 @@ class Description:
     """The label value that means: not counted."""
     channels: tuple[str, ...]
     ending: str
+    number: int | None = None
+    """numTraining."""
+    training: tuple[tuple[str, str | None], ...] | None = None
+    """The files of images and labels that "training" (version 1) or "dataset" (version 2) lists; the folders decide, this is compared."""
+    test: tuple[str, ...] | None = None
+    """Those that "test" lists."""
+    named_files: bool = False
+    """Whether there is a "dataset", which names files anywhere."""
 
 
 def read_description(file: Path) -> Description:
     """Raises `UserError` with everything that is wrong with the file."""
     try:
-        if file.stat().st_size > MOST_BYTES:
+        regular(file)
+        if file.stat().st_size > MOST_TEXT:
             raise UserError(f"{file}: {file.stat().st_size} bytes; such a description is not read.")
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise UserError(f"{file}: not a text in UTF-8; {what_lies_there(file)}") from None
-    except OSError:
-        raise UserError(f"{file}: {what_lies_there(file)}") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
     except (ValueError, RecursionError) as error:
         start = file.read_bytes()[:512]
         told = what_lies_there(file) if not start or b"git-lfs" in start else f"no valid JSON ({error}); mend it."
@@ -68,12 +77,30 @@ def read_description(file: Path) -> Description:
     labels = found(content, ("labels",), '{"background": 0, "tumour": 1}', file, problems)
     channels = found(content, ("channel_names", "modality"), '{"0": "MRI"}', file, problems)
     ending = content.get("file_ending", ".nii.gz")
-    if ending not in ENDINGS:
+    if not isinstance(ending, str) or ending.lower() not in ENDINGS:
         problems.add(f"{file}: file_ending is {ending!r}; volumes are read from {', '.join(ENDINGS)}. Convert the files, or mend the key.")
     classes, ignored = classes_of(labels, file, problems) if labels else ((), None)
     names = channels_of(channels, file, problems) if channels else ()
     problems.raise_any(str(file))
-    return Description(classes, ignored, names, ending)
+    return Description(classes, ignored, names, ending.lower(), *listed_in(content))
+
+
+def listed_in(content: dict) -> tuple[int | None, tuple[tuple[str, str | None], ...] | None, tuple[str, ...] | None, bool]:
+    """What a description says of its cases: their number, files of training, files of test, whether files are named by case."""
+    number, training, test, dataset = (content.get(key) for key in ("numTraining", "training", "test", "dataset"))
+    pairs: list[tuple[str, str | None]] = []
+    for entry in training if isinstance(training, list) else dataset.values() if isinstance(dataset, dict) else []:
+        images = entry.get("image", entry.get("images")) if isinstance(entry, dict) else entry
+        label = entry.get("label") if isinstance(entry, dict) else None
+        if isinstance(images, list) and images and isinstance(images[0], str):
+            label = images[1] if len(images) == 2 and not isinstance(entry, dict) else label
+            images = images[0]
+        if isinstance(images, str):
+            pairs.append((images, label if isinstance(label, str) else None))
+    tested = [entry if isinstance(entry, str) else entry.get("image") if isinstance(entry, dict) else None
+              for entry in (test if isinstance(test, list) else [])]
+    return (number if isinstance(number, int) else None, tuple(pairs) if pairs else None,
+            tuple(entry for entry in tested if isinstance(entry, str)) or None, isinstance(dataset, dict))
 
 
 def found(content: dict, keys: tuple[str, ...], example: str, file: Path, problems: Problems) -> dict | None:
@@ -136,13 +163,14 @@ class NnunetSource(VolumeFiles):
 
     def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
-        told = read_description(self.root / DESCRIPTION)
+        self.told = told = read_description(self.root / DESCRIPTION)
         self.ending, self.ignored = told.ending, told.ignored
         self.data = replace(as_told(data, told), ignored=None if told.ignored is None else 255)
         self._listed: dict[Part, list[Case]] = {}
         self._files: dict[str, list[Path]] = {}
         if not any(case.label for case in self.cases("train")):
             raise UserError(f"{self.root / 'labelsTr'}: no case of imagesTr has a label; expected CASE{self.ending} for some of them.")
+        self._compare_training()
 
     @classmethod
     def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
@@ -164,13 +192,12 @@ class NnunetSource(VolumeFiles):
         states = hashlib.sha256()
         for name, files in sorted(self._files.items()):
             for file in files[1:]:
-                stat = file.stat()
-                states.update(f"{name} {stat.st_size} {stat.st_mtime_ns};".encode())
+                states.update(f"{name} {state_of(file.stat())};".encode(errors="backslashreplace"))
         return f"{self.data.scaling}, {self.data.num_classes} classes, ignored {self.ignored}, {states.hexdigest()}"
 
     def has_part(self, part: Part) -> bool:
         """Whether the folder has this part of its own: test cases, where there are labels of them."""
-        return part == "test" and (self.root / "labelsTs").is_dir() and any((self.root / "labelsTs").iterdir())
+        return part == "test" and (self.root / "labelsTs").is_dir() and bool(entries(self.root / "labelsTs"))
 
     def cases(self, part: Part) -> list[Case]:
         if part not in self._listed:
@@ -184,7 +211,11 @@ class NnunetSource(VolumeFiles):
                     problems.add(f"{case.image}: {case.name} is {known[case.name].image} too; a case belongs to one folder. Rename one.")
                 known[case.name] = case
             problems.raise_any(str(self.root))
+            if part == "train":
+                cases = self._grouped_cases(cases)
             self._listed[part] = cases
+            if part == "test":
+                self._compare_test(cases)
         return self._listed[part]
 
     def channel_files(self, case: Case) -> list[Path]:
@@ -199,9 +230,60 @@ class NnunetSource(VolumeFiles):
         ids = checked_label(values, case.label, self.data.classes, self.ignored)
         return ids if self.ignored is None else np.where(ids == self.ignored, 255, ids).astype(np.uint8)
 
+    def _grouped_cases(self, cases: list[Case]) -> list[Case]:
+        """The cases with the groups that groups.csv names."""
+        labeled = [case.name for case in cases if case.label]
+        groups, said = groups_of(self.root, [case.name for case in cases], labeled, with_ending(self.ending), False)
+        for sentence in said:
+            self._remark(sentence)
+        return [replace(case, group=groups.get(case.name, case.group)) for case in cases]
+
+    def _named(self, file: str, known: Collection[str]) -> str:
+        """The case that a file of the description means: its name without the ending, and without _0000 where no case is called so."""
+        name = composed(PurePosixPath(file.replace("\\", "/")).name)
+        stem = with_ending(self.ending, *ENDINGS)(name) or name
+        return stem if stem in known else re.sub(r"_[0-9]{4}$", "", stem)
+
+    def _compare_training(self) -> None:
+        """Refuses a description that names other labels or cases than the folders have; says where it names fewer."""
+        cases, where, problems = {case.name: case for case in self.cases("train")}, self.root / DESCRIPTION, Problems()
+        key = "dataset" if self.told.named_files else "training"
+        listed, missing = set[str](), list[str]()
+        for image, label in self.told.training or ():
+            name = self._named(image, cases)
+            listed.add(name)
+            if name not in cases:
+                missing.append(image)
+                continue
+            read = cases[name].label
+            there = (read is not None and PurePosixPath(label or "").parent.name == read.parent.name
+                     and self._named(str(label), cases) == name)
+            if label is not None and not there:
+                problems.add(f"{where}: \"{key}\" names {label} as the label of {name}, but labels are read from labelsTr by the name of "
+                             f"the case ({read.relative_to(self.root) if read else 'it has none there'}). Put the files that are meant "
+                             "there, or mend the list.")
+        problems.raise_any(str(self.root))
+        if missing:
+            self._remark(f"{where}: \"{key}\" names {len(missing)} cases that are not in imagesTr, for example {missing[0]}.")
+        in_folder = [case for case in cases.values() if case.image.parent.name == "imagesTr"]
+        others = [case.name for case in in_folder if listed and case.name not in listed]
+        if others:
+            self._remark(f"{where}: \"{key}\" names {len(listed)} of the {len(in_folder)} training cases in imagesTr ({others[0]} is not "
+                         "among them). The folder decides: all are used. Take out what is not meant.")
+        elif self.told.number is not None and self.told.number not in (len(in_folder), sum(case.label is not None for case in in_folder)):
+            self._remark(f"{where}: numTraining is {self.told.number}, and imagesTr has {len(in_folder)} training cases; all are used.")
+
+    def _compare_test(self, cases: list[Case]) -> None:
+        """Says where the description's test list and the folder differ."""
+        known = {case.name for case in cases}
+        missing = [file for file in self.told.test or () if self._named(file, known) not in known]
+        if missing:
+            self._remark(f"{self.root / DESCRIPTION}: \"test\" names {len(missing)} cases that imagesTs has not with a label, for example "
+                         f"{missing[0]}; they are not tested.")
+
     def _cases_in(self, images: str, labels: str | None, part: Part, problems: Problems) -> list[Case]:
         grouped = self._grouped(self.root / images, problems)
-        references = self._names(self.root / labels) if labels else {}
+        references = self._names(self.root / labels).files if labels else {}
         cases = []
         for name, files in grouped.items():
             label = references.pop(name, None)
@@ -216,18 +298,22 @@ class NnunetSource(VolumeFiles):
             self._remark(f"{self.root / images}: {len(grouped) - len(cases)} of {len(grouped)} test cases have no label; not used.")
         return cases
 
-    def _names(self, folder: Path) -> dict[str, Path]:
-        """Files of a folder that end as dataset.json says, by name without the ending, in natural order."""
-        files = [p for p in folder.glob(f"*{self.ending}") if not p.name.startswith(".")] if folder.is_dir() else []
-        return {file.name[: -len(self.ending)]: file for file in sorted(files, key=lambda p: natural(p.name))}
+    def _names(self, folder: Path) -> Listing:
+        """Files of a folder that end as dataset.json says, case apart, by name without the ending, in natural order."""
+        found = listing(folder, with_ending(self.ending), deep=False)
+        for sentence in found.remarks(f"{self.ending} (the file_ending of {DESCRIPTION})") if found.files else ():
+            self._remark(sentence)
+        return found
 
     def _grouped(self, folder: Path, problems: Problems) -> dict[str, list[Path]]:
         """The files of each case, one a channel."""
-        names = self._names(folder)
+        found = self._names(folder)
+        names = found.files
         if not names:
-            others = sorted(folder.iterdir()) if folder.is_dir() else []
-            other = next((p.name for p in others if not p.name.startswith(".")), "nothing")
-            problems.add(f"{folder}: no file that ends in {self.ending}, the file_ending of {DESCRIPTION}; found {other}.")
+            elsewhere = (f" {DESCRIPTION} names the files of its cases under \"dataset\", which is not followed: put these files, or links "
+                         "to them, into imagesTr and labelsTr.") if self.told.named_files else ""
+            problems.add(f"{folder}: no file that ends in {self.ending}, the file_ending of {DESCRIPTION}; found "
+                         f"{found.passed_over() or 'nothing'}.{to_do(found.others)}{elsewhere}")
         count = self.data.channels
         numbered = {name: re.fullmatch(r"(.+)_([0-9]{4})", name) for name in names}
         if count == 1 and not any(numbered.values()):

@@ -1,18 +1,25 @@
 """What the layouts of somebody's own files share: the parts that lists or folders name, and those that are drawn where none does."""
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import csv
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from os.path import commonprefix
 from pathlib import Path
 
 from dataloaders.description import Parts, Source
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import Entry, read_list
+from dataloaders.layouts.common import MOST_TEXT, Entry, read_list, regular, unreadable
+from dataloaders.listing import composed
 from dataloaders.splits.draws import by_group, in_order, stratified_order
 
 OWN_SCALE = ("Own volumes: each is scaled by its own mean and deviation, channel by channel (CT: clipped to its 0.5 and 99.5 percentiles "
              "before); the defaults are those of ACDC (2D) and BraTS 2019 (3D).")
 LISTS = ("train", "val", "test", "unlabeled")
 """What lists beside one's own images may be called, each with .txt or .list behind."""
+GROUPS = "groups.csv"
+FEWEST_FOLDERS = 5
+"""Subfolders from which on they may be patients or pieces: of fewer, a part for test would be too large a share."""
 
 
 def own_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
@@ -23,8 +30,10 @@ def own_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
     test = source.cases("test") if with_test and own_test else []
     labeled, unlabeled = [c for c in cases if c.label is not None], [c for c in cases if c.label is None]
     needed = 1 + (not own_val) + (not own_test)
-    if len(labeled) < needed:
-        raise UserError(f"{source.root}: {len(labeled)} images with a mask; at least {needed} are needed for the parts.")
+    grouped, count = any(case.group != case.name for case in cases), len({case.group for case in labeled})
+    if count < needed:
+        raise UserError(f"{source.root}: {count} {'groups of images' if grouped else 'images'} with a mask; at least {needed} are needed "
+                        "for the parts.")
     remarks = []
     if not own_test:
         test, labeled = by_group(labeled, 0.2, split_seed)
@@ -35,6 +44,15 @@ def own_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
                        "out for validation.")
     if not source.has_part("train"):
         labeled = in_order(labeled, stratified_order(labeled, split_seed))
+    if grouped:
+        held = {case.group for case in (*val, *(source.cases("test") if own_test else test))}
+        beside = [case for case in unlabeled if case.group in held]
+        unlabeled = [case for case in unlabeled if case.group not in held]
+        if beside:
+            remarks.append(f"{len(beside)} unlabelled images of a patient or piece that is tested or validated on are left out.")
+    elif not own_test or not own_val:
+        remarks.append(f"{source.root}: every image counts by itself in what is drawn. Nothing is known of copies, frames of one film or "
+                       f"images of one patient, which may stand on both sides; {GROUPS} (image,group) says what belongs together.")
     name = "official" if own_val and own_test else "drawn_val" if own_test else "drawn"
     return Parts(name, labeled + unlabeled, val, test if with_test else None, tuple(remarks))
 
@@ -54,7 +72,7 @@ class Lists:
         for part, file in self.files.items():
             self.names[part] = []
             for entry in read_list(file):
-                text = entry.name.removeprefix("images/")
+                text = composed(entry.name.removeprefix("images/"))
                 name = text if text in images else bare(text)
                 if name is None or name not in images:
                     problems.add(f"{entry.where}: there is no image {root / 'images' / text}; write the name of a file in images/, "
@@ -72,6 +90,72 @@ class Lists:
     def training(self) -> list[str]:
         """Names of the training part in order: the train list, or without one all that no other list names; then the unlabelled."""
         return [*self.names.get("train", self.left), *self.names.get("unlabeled", [])]
+
+
+def groups_of(root: Path, images: Collection[str], labeled: Sequence[str], bare: Callable[[str], str | None],
+              listed: bool) -> tuple[Mapping[str, str], list[str]]:
+    """What each image belongs to (a patient, a piece), for those of which it is known; and sentences about it.
+
+    By groups.csv, or else by subfolders where that is sure: every labelled image lies in one, there are `FEWEST_FOLDERS` or more, none has
+    more than half of the labelled images, and no lists name the parts. bare: a file's name without its ending; listed: whether there are
+    lists. Raises `UserError` with all that is wrong with groups.csv.
+    """
+    file = root / GROUPS
+    if file.exists():
+        groups = read_groups(file, images, bare)
+        alone = len(images) - len(groups)
+        return groups, [f"{file}: {len(groups)} images in {len(set(groups.values()))} groups" + (f"; {alone} images are in none, and count "
+                                                                                                "by themselves." if alone else ".")]
+    folders = subfolders(images)
+    counts = Counter(folders[name] for name in labeled if name in folders)
+    if not counts or (len(counts) == 1 and len(set(folders.values())) == 1):
+        return {}, []
+    sure = len(counts) >= FEWEST_FOLDERS and sum(counts.values()) == len(labeled) and 2 * max(counts.values()) <= len(labeled)
+    where = f"{root}: the labelled images lie in {len(counts)} subfolders"
+    if sure and not listed:
+        return folders, [f"{where}, which are taken for groups (patients, pieces): none stands on two sides of a drawn split. If they are "
+                         f"no groups, {GROUPS} (image,group) says so; with its first line alone every image counts by itself."]
+    return {}, [f"{where}, which are not taken for groups (patients, pieces); {GROUPS} (image,group) says what belongs together."]
+
+
+def subfolders(images: Collection[str]) -> dict[str, str]:
+    """The first folder of each image's name below what all names have in common, for those that lie in one."""
+    parts = {name: name.split("/")[:-1] for name in images}
+    common = len(commonprefix(list(parts.values()))) if parts else 0
+    return {name: "/".join(folders[: common + 1]) for name, folders in parts.items() if len(folders) > common}
+
+
+def read_groups(file: Path, images: Collection[str], bare: Callable[[str], str | None]) -> dict[str, str]:
+    """The group of each image that groups.csv names: a first line image,group and a line an image. Raises `UserError` with all faults."""
+    try:
+        regular(file)
+        if file.stat().st_size > MOST_TEXT:
+            raise UserError(f"{file}: {file.stat().st_size} bytes; such a table is not read.")
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a text in UTF-8; expected a line image,group and then a line an image.") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
+    mark = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
+    rows = list(csv.reader(lines, delimiter=mark))
+    if not rows or [cell.strip().lower() for cell in rows[0]] != ["image", "group"]:
+        raise UserError(f"{file}: the first line is {lines[0][:60] if lines else ''!r}; expected image,group and then a line an image.")
+    problems, groups = Problems(), dict[str, str]()
+    for number, row in enumerate(rows[1:], start=2):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        if len(cells) != 2 or not all(cells):
+            problems.add(f"{file}, line {number}: {len(cells)} cells, {mark.join(cells)[:60]!r}; expected an image and its group.")
+            continue
+        text = composed(cells[0].removeprefix("images/"))
+        name = text if text in images else bare(text)
+        if name is None or name not in images:
+            problems.add(f"{file}, line {number}: there is no image {text}; write the name of a file in images/.")
+        elif groups.setdefault(name, f"group {cells[1]}") != f"group {cells[1]}":
+            problems.add(f"{file}, line {number}: {name} is in {groups[name]} already; an image belongs to one group.")
+    problems.raise_any(str(file))
+    return groups
 
 
 def list_file(root: Path, part: str) -> Path | None:

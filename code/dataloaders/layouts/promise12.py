@@ -7,6 +7,7 @@ from typing import ClassVar
 from dataloaders.description import DataSet, official_parts
 from dataloaders.intensities import clipped
 from dataloaders.layouts.acdc import AcdcSource
+from dataloaders.listing import matching
 from dataloaders.settings import SSL4MIS
 
 
@@ -19,7 +20,7 @@ class PromiseSource(AcdcSource):
 
     @classmethod
     def fits(cls, root: Path) -> bool:
-        return super().fits(root) and any((root / "data").glob("Case[0-9][0-9].h5"))
+        return super().fits(root) and bool(matching(root / "data", "Case[0-9][0-9].h5"))
 
     def stratum_of(self, group: str) -> str:
         return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dataloaders.description import Case, DataSet, Item, NewImage, Source
 from dataloaders.errors import UserError
 from dataloaders.geometry import reversed_axes, spacing_of
 from dataloaders.intensities import checked_pixels, scaled
-from dataloaders.layouts.common import checked_label, checked_shapes, inside
+from dataloaders.layouts.common import checked_label, checked_shapes
 from dataloaders.layouts.nifti import ENDINGS, checked_place, read_header, read_volume
 
 
@@ -39,7 +39,7 @@ class VolumeFiles(Source):
         if self.data.dimensions == 3:
             return [Item(case.name, case, case.image, case.label) for case in cases]
         return [Item(f"{case.name}_slice_{index + 1}", case, case.image, case.label, index)
-                for case in cases for index in range(read_header(inside(self.root, case.image)).shape[2])]
+                for case in cases for index in range(read_header(case.image).shape[2])]
 
     def image(self, of: Case | Item) -> np.ndarray:
         volume = self._kept("image", of)
@@ -52,11 +52,14 @@ class VolumeFiles(Source):
 
     def affine(self, case: Case) -> np.ndarray:
         """(4, 4) float64: index in the array's own axis order to mm (RAS+)."""
-        affine = read_header(inside(self.root, case.image)).affine
+        affine = read_header(case.image).affine
         return affine if self.data.dimensions == 3 else reversed_axes(affine)
 
     def spacing(self, case: Case) -> tuple[float, ...]:
         return tuple(float(step) for step in spacing_of(self.affine(case)))
+
+    def header(self, case: Case) -> Any:
+        return read_header(case.image).stored
 
     def _kept(self, kind: str, of: Case | Item) -> np.ndarray | None:
         case = of if isinstance(of, Case) else of.case
@@ -72,15 +75,17 @@ class VolumeFiles(Source):
         return volume
 
     def _image(self, case: Case) -> np.ndarray:
-        return read_channels([inside(self.root, file) for file in self.channel_files(case)], self.data)
+        return read_channels(self.channel_files(case), self.data)
 
     def _label(self, case: Case) -> np.ndarray | None:
         if case.label is None:
             return None
-        image = read_header(inside(self.root, case.image))
-        values, affine = read_volume(inside(self.root, case.label))
+        image = read_header(case.image)
+        values, affine = read_volume(case.label)
         checked_shapes(image.shape, values.shape, case.image, case.label)
         checked_place(image, affine, case.image, case.label)
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values), equal_nan=True):
+            self.rounded.add(case.label)
         return in_axes_of(self.data, self.checked_ids(values, case))
 
     @classmethod
@@ -88,9 +93,9 @@ class VolumeFiles(Source):
         if len(files) != data.channels:
             raise UserError(f"{files[0]}: {len(files)} of the {data.channels} channels that the run takes; expected "
                             f"CASE_0000 to CASE_{data.channels - 1:04d} beside each other.")
-        pixels, affine = read_channels(files, data), read_header(files[0]).affine
-        steps = tuple(float(step) for step in spacing_of(affine))
-        return NewImage(pixels, pixels.shape[1:], affine, steps if data.dimensions == 3 else steps[::-1])
+        pixels, header = read_channels(files, data), read_header(files[0])
+        steps = tuple(float(step) for step in spacing_of(header.affine))
+        return NewImage(pixels, pixels.shape[1:], header.affine, steps if data.dimensions == 3 else steps[::-1], header.stored)
 
 
 def read_channels(files: Sequence[Path], data: DataSet) -> np.ndarray:

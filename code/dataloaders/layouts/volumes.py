@@ -13,6 +13,7 @@ from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import read_list
 from dataloaders.layouts.listed import H5_ENDINGS, LISTS, ListedSource
 from dataloaders.layouts.nifti import ENDINGS
+from dataloaders.listing import composed, matching
 from dataloaders.splits.draws import check_fold
 
 SHOWN = 3
@@ -37,7 +38,7 @@ class VolumeSource(ListedSource):
         """The volumes of a folder by case; the file in the first of `folders` wins."""
         found: dict[str, Path] = {}
         for folder in cls.folders:
-            for file in sorted((root / folder).glob(cls.pattern)):
+            for file in matching(root / folder, cls.pattern):
                 found.setdefault(cls.case_of(file.relative_to(root / folder).as_posix()), file)
         return found
 
@@ -50,7 +51,8 @@ class VolumeSource(ListedSource):
     def case_of(cls, text: str) -> str:
         """The case that a line of a list or a file means: with or without the folders before it and the end of the file's name."""
         before, after = cls.pattern.split("*")
-        path = text.strip().replace("\\", "/").removesuffix(after)
+        path = composed(text.strip().replace("\\", "/"))
+        path = path[: -len(after)] if path.lower().endswith(after) else path
         return PurePosixPath(path).name.removeprefix(before) if path else text
 
     def name_of(self, text: str) -> str:
