@@ -18,6 +18,7 @@ import signal
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # python -P does not
 from dataloaders.catalog import DATA_SETS, named, resolve
 from dataloaders.errors import UserError
 from dataloaders.layouts.phantom import PhantomSource
@@ -28,6 +29,8 @@ from preparation.la import convert_la
 from preparation.organs import convert_amos, convert_synapse
 from preparation.promise12 import convert_promise12
 from preparation.voc import convert_voc
+from system.signals import heeded
+from system.streams import lasting
 
 CONVERSIONS = {
     "acdc": ("ACDC", convert_acdc, "the ACDC challenge's NIfTI files to h5 slices and volumes",
@@ -172,8 +175,14 @@ def interrupted(*_: object) -> None:
 
 
 def main() -> int:
-    given = arguments()
-    signal.signal(signal.SIGTERM, interrupted)
+    with lasting():
+        return finished(arguments())
+
+
+def finished(given: argparse.Namespace) -> int:
+    """Does what was asked; returns the exit code."""
+    for number in heeded("SIGTERM", "SIGHUP"):
+        signal.signal(number, interrupted)
     try:
         if given.check is not None:
             return check(given.check, given.dataset, given.workers)

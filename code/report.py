@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+sys.path.insert(0, str(Path(__file__).parent))  # python -P does not
 from dataloaders.errors import UserError
 from reporting.build import build
 from reporting.printing.figures import write_figures
@@ -55,12 +56,12 @@ def main(options: Report) -> None:
                         f"first: python code/train_simEps.py --labeled_num 7, then python code/test_2D.py.{listed}")
     folder = options.output or (places[0] if places[0].is_dir() else places[0].parent) / "report"
     report = build(records, skipped, f"Results of {', '.join(place.name for place in places)}")
-    print(screen(report))
-    for one in skipped:
-        print(f"Not counted: {one.path}: {one.reason}")
     written = [path.name for path in write_tables(report, folder)]
     figures = write_figures(report, folder / "figures")
     written += [write_page(report, folder).name, f"figures/ ({len(figures)} PDF)"]
+    print(screen(report))
+    for one in skipped:
+        print(f"Not counted: {one.path}: {one.reason}")
     print(f"\nWritten to {os.path.relpath(folder)}: {', '.join(written)}")
 
 

@@ -13,11 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import path
+from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
+sys.path.insert(0, str(Path(__file__).parent))  # python -P does not
+from dataloaders.errors import shown
 from evaluation import results
 from evaluation.testing import Opened, Outcome, TestOptions, extremes, open_run, tested
 from pictures.volumes import surface, three_planes
@@ -60,7 +63,7 @@ def draw(opened: Opened, outcomes: Sequence[Outcome]) -> None:
     """Of the best, the median and the worst case: three planes and the surfaces, beside the result file."""
     file = result_path(opened.run.folder)
     for word, one, labels, dice in extremes(opened, outcomes):
-        title = f"{word}: {one.case.name}, Dice {dice:.3f}"
+        title = f"{word}: {shown(one.case.name)}, Dice {dice:.3f}"
         planes, surfaces = (file.with_name(f"{file.stem}_{word}_{kind}.png") for kind in ("planes", "surface"))
         three_planes(planes, one.pixels, one.reference, labels, one.spacing, opened.data.classes, title, one.affine)
         surface(surfaces, one.reference, labels, one.spacing, opened.data.classes, title, one.affine)

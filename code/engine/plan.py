@@ -67,8 +67,8 @@ def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[
 def _finished_otherwise(folder: Path, options: Options) -> list[str]:
     """The options in which a finished run in this folder differs: those that have no place in the folder's name."""
     try:
-        old = json.loads((folder / "config.json").read_text())["options"]
-        if json.loads((folder / "status.json").read_text())["state"] != "done":
+        old = json.loads((folder / "config.json").read_text(encoding="utf-8"))["options"]
+        if json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"] != "done":
             return []  # the script itself compares, and knows --accept_changes
     except (OSError, ValueError, KeyError):
         return []

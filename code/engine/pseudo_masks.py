@@ -66,7 +66,7 @@ def _begin(folder: Path, made_by: Mapping[str, object]) -> None:
     """Makes the folder; masks of other weights that lie there are removed first."""
     record = folder / "made_by.json"
     folder.mkdir(parents=True, exist_ok=True)
-    if record.exists() and json.loads(record.read_text()) == made_by:
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) == made_by:
         return
     record.unlink(missing_ok=True)
     for file in folder.iterdir():
@@ -78,7 +78,7 @@ def _files(folder: Path, item: Item, maps: Maps, dimensions: int) -> dict[str, P
     """By map, "" for the mask: where it lies. Names that differ in odd letters alone are told apart by a digest."""
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", item.name)
     if stem != item.name:
-        stem += "-" + hashlib.sha256(item.name.encode()).hexdigest()[:8]
+        stem += "-" + hashlib.sha256(item.name.encode(errors="backslashreplace")).hexdigest()[:8]
     return {"": folder / f"{stem}.{'png' if dimensions == 2 else 'npy'}", **{key: folder / f"{stem}.{key}.npy" for key in maps}}
 
 

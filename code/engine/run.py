@@ -142,10 +142,11 @@ class Run(Stage):
     def checkpoint(self) -> Path:
         return self._current().file("last")
 
-    def ended(self, state: str, reason: str) -> None:
+    def ended(self, state: str, reason: str, trace: str = "") -> None:
         """The run did not finish: status.json says how, and the folder is given back."""
         try:
             self.monitor.book.status(state, self._current().steps_done, reason=reason)
+            self.monitor.book.note(trace + reason)
             self.monitor.book.close()
         finally:
             self.session.release()

@@ -186,7 +186,7 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
 def claim(folder: Path, digest: str) -> None:
     """Makes the folder; raises `UserError` where a run of other weights lies there."""
     try:
-        old = json.loads((folder / "config.json").read_text())
+        old = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except OSError:
         old = {"weights": {"sha256": digest}}
     except ValueError:

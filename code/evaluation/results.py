@@ -58,7 +58,8 @@ class Wanted(Protocol):
 
 def _read(folder: Path) -> TestedRun | None:
     try:
-        return TestedRun(folder, json.loads((folder / "config.json").read_text()), json.loads((folder / "status.json").read_text()))
+        config, status = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("config.json", "status.json"))
+        return TestedRun(folder, config, status)
     except (OSError, ValueError):
         return None
 

@@ -19,7 +19,7 @@ def read_curves(metrics: Path) -> tuple[Series, Series, dict[str, int]]:
     scores: Series = {}
     ends: dict[str, int] = {}
     stage, begin, last = "", 0, 0
-    for line in metrics.read_text().splitlines():
+    for line in metrics.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         if entry.get("stage", "") != stage:
             if stage:

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from dataloaders.errors import shown
 from dataloaders.reading import EvaluationCase, informative_slice
 from pictures.flat import colour_of, grey, overlay
 
@@ -24,10 +25,10 @@ def case_sheet(path: Path, cases: Sequence[tuple[str, EvaluationCase, np.ndarray
         wrong = np.where((reference != labels) & (reference != 255), np.where(labels == 0, reference, labels), 0)
         panels = (grey(image), overlay(image, reference), overlay(image, labels), overlay(image, wrong, 0.8))
         where = f", slice {k + 1}" if len(one.reference) > 1 else ""
-        names = (f"{title}: {one.case.name}{where}", "reference", f"prediction, Dice {dice:.3f}", "differences")
+        names = (f"{title}: {shown(one.case.name)}{where}", "reference", f"prediction, Dice {dice:.3f}", "differences")
         for axis, panel, name in zip(row, panels, names):
             axis.imshow(panel, interpolation="nearest")
-            axis.set_title(name, fontsize=8)
+            axis.set_title(name, fontsize=8, parse_math=False)
             axis.axis("off")
     legend(figure, classes)
     save_figure(figure, path)
@@ -36,7 +37,9 @@ def case_sheet(path: Path, cases: Sequence[tuple[str, EvaluationCase, np.ndarray
 def legend(figure: Any, classes: Sequence[str]) -> None:
     """The classes' colours below a figure."""
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour_of(c) / 255) for c in range(1, len(classes))]
-    figure.legend(handles, classes[1:], loc="lower center", ncols=min(len(handles), 6), frameon=False, fontsize=8)
+    names = [shown(name) for name in classes[1:]]
+    for text in figure.legend(handles, names, loc="lower center", ncols=min(len(handles), 6), frameon=False, fontsize=8).get_texts():
+        text.set_parse_math(False)
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -87,7 +87,7 @@ def three_planes(path: Path | BinaryIO, image: np.ndarray, reference: np.ndarray
                 axis.text(x, y, letter, transform=axis.transAxes, color="#e8c34a", fontsize=8,
                           ha={0.02: "left", 0.98: "right"}.get(x, "center"), va={0.02: "bottom", 0.98: "top"}.get(y, "center"))
             where = f"{plane} {place[across_axis] + 1} of {pixels.shape[across_axis]}"
-            axis.set_title(f"{where}: {name}" if plane == "axial" else where, fontsize=9, color="white", pad=3)
+            axis.set_title(f"{where}: {name}" if plane == "axial" else where, fontsize=9, color="white", pad=3, parse_math=False)
             axis.set_axis_off()
     lines = [plt.Line2D([], [], color="white", linewidth=2) for _ in names]
     lines += [plt.Line2D([], [], color=tuple(colour_of(c) / 255), linewidth=2) for c in range(1, len(classes))]
@@ -158,11 +158,11 @@ def surface(path: Path, reference: np.ndarray, prediction: np.ndarray, spacing: 
     for number, (which, name, paint) in enumerate(panels):
         axis = figure.add_axes((0.005 + 0.31 * number, 0.05, 0.31, 0.84), projection="3d")
         _render(axis, meshes[which], paint, [(k.stop - k.start) * step for k, step in zip(box, steps)])
-        axis.set_title(name if paint else f"{name}: empty", fontsize=10, y=0.98)
+        axis.set_title(name if paint else f"{name}: empty", fontsize=10, y=0.98, parse_math=False)
     bar = figure.colorbar(plt.cm.ScalarMappable(plt.Normalize(0, largest), map_of), cax=figure.add_axes((0.945, 0.2, 0.012, 0.55)))
     bar.ax.tick_params(labelsize=8)
     legend(figure, classes)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

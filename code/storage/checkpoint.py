@@ -61,8 +61,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`value` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    """`value` as indented JSON, atomically. Of a name that is no UTF-8 the odd bytes become JSON's own escapes, which give it back."""
+    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
 
 def sidecar(path: Path) -> Path:
@@ -71,7 +71,7 @@ def sidecar(path: Path) -> Path:
 
 def _digests(path: Path) -> list[str]:
     try:
-        known = json.loads(sidecar(path).read_text())
+        known = json.loads(sidecar(path).read_text(encoding="utf-8"))
         return [str(known[key]) for key in ("new", "old") if known.get(key)]
     except (OSError, ValueError, AttributeError):
         return []
@@ -170,6 +170,8 @@ def load_known(path: Path, again: str = "Start anew with --fresh.") -> tuple[dic
     return state, found
 
 
+MOST_PICKLE = 2**28
+"""Bytes of a pickle that is looked at: what is packed may unpack to any length."""
 HARMLESS_MODULES = ("torch", "torch._utils", "torch.storage", "torch.nn.parameter", "torch._tensor", "torch.serialization", "collections")
 
 
@@ -178,7 +180,8 @@ def _carries_code(content: bytes) -> bool:
     streams = [content]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            streams = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+            small = [entry for entry in archive.infolist() if entry.filename.endswith(".pkl") and entry.file_size < MOST_PICKLE]
+            streams = [archive.read(entry) for entry in small]
     except (zipfile.BadZipFile, OSError, RuntimeError, zlib.error):
         if content.startswith(b"PK"):  # a damaged archive
             return False

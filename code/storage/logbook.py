@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from dataloaders.errors import UserError
+from dataloaders.errors import LOCKED, NOT_PERMITTED, TOO_MANY, UserError
 from dataloaders.progress import Progress, say
 from storage.checkpoint import write_json
 
@@ -29,19 +30,24 @@ class Lock:
         """`elsewhere`: the option with which the user can choose another place."""
         self.path = folder / "lock"
         try:
-            self.file: IO[str] = open(self.path, "a+")  # noqa: SIM115 - held as long as the process lives
+            self.file: IO[str] = open(self.path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 - held as long as the process lives
         except OSError as error:
-            sentence = f"{folder}: cannot be written ({error.strerror}). Mend its permissions, or choose another place by {elsewhere}."
-            raise UserError(sentence) from error
+            why = f"not permitted, {error.strerror}" if error.errno in NOT_PERMITTED else error.strerror
+            more = " Raise the limit of open files: ulimit -n 4096." if error.errno in TOO_MANY else ""
+            raise UserError(f"{folder}: cannot be written ({why}). Mend its permissions, or choose another place by {elsewhere}.{more}"
+                            ) from error
         if fcntl is None:
             return
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self.file.seek(0)
-            owner = self.file.read().strip() or "another process"
-            self.file.close()
-            raise UserError(f"{folder}: in use by {owner}. Wait for it, stop it, or choose another place by {elsewhere}.") from error
+            if error.errno in LOCKED or error.errno == errno.EACCES:
+                self.file.seek(0)
+                owner = self.file.read().strip() or "another process"
+                self.file.close()
+                raise UserError(f"{folder}: in use by {owner}. Wait for it, stop it, or choose another place by {elsewhere}.") from error
+            # A file system without locks is no reason not to work: who starts two processes there is not told.
+            say(f"{folder}: cannot be locked ({error.strerror}); it goes on without, and would not notice a second process in this folder.")
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         self.file.flush()
@@ -56,7 +62,7 @@ class Logbook:
     def __init__(self, folder: Path, total: int):
         self.folder, self.total = folder, total
         self.metrics = folder / "metrics.jsonl"
-        self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._text = open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed by close()
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
         self._stage = ""
@@ -64,8 +70,12 @@ class Logbook:
         self._started = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A line on the screen and in log.txt."""
+        """A line in log.txt and on the screen."""
+        self.note(text)
         say(text)
+
+    def note(self, text: str) -> None:
+        """A line in log.txt alone."""
         self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._text.flush()
 

@@ -87,7 +87,7 @@ def listed(cases: Sequence[Case]) -> dict[str, Any]:
 
 def digest(names: Sequence[str]) -> str:
     """That of a run's config.json: the first 16 digits of SHA-256 of the names, a line each."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(names).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def sorted_splits(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """One run of a sweep from beginning to end: trained, tested, tried again. Runs wherever it is sent, without torch and without Ray."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from dataloaders.errors import LOCKED
 
 try:
     import fcntl
@@ -52,7 +55,7 @@ class Outcome:
 def read_json(path: Path) -> dict[str, Any]:
     """{} where there is none, or one that is half written."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -75,12 +78,12 @@ def in_use(job: Job) -> bool:
     if fcntl is None:
         return False
     try:
-        with open(Path(job.folder) / "lock", "a+") as file:
+        with open(Path(job.folder) / "lock", "a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno in LOCKED or error.errno == errno.EACCES  # else the file system knows no locks
     return False
 
 
@@ -126,7 +129,7 @@ def run(words: Sequence[str], job: Job, environment: Mapping[str, str], place: s
     KeyboardInterrupt is passed on as SIGTERM, on which scripts save and leave, and raised when it has left; a second one kills.
     """
     with open(Path(job.folder) / SCREEN, "ab") as screen:
-        screen.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode())
+        screen.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode(errors="backslashreplace"))
         screen.flush()
         bound = [sys.executable, str(Path(__file__).with_name("child.py")), str(os.getpid())] if sys.platform == "linux" else []
         process = subprocess.Popen(

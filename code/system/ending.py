@@ -24,6 +24,7 @@ from losses.ranks import ProcessLost
 from system import distributed
 from system.devices import peak_memory
 from system.signals import as_interrupts
+from system.streams import lasting
 
 OUT_OF_ROOM = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
@@ -49,8 +50,8 @@ class Running(Protocol):
     def checkpoint(self) -> Path:
         """Where the last checkpoint lies, if there is one."""
 
-    def ended(self, state: str, reason: str) -> None:
-        """Writes status.json, closes the logbook and gives the folder back. Raises OSError where it cannot."""
+    def ended(self, state: str, reason: str, trace: str = "") -> None:
+        """Writes status.json and log.txt (`trace`: a traceback), closes the logbook, gives the folder back. May raise OSError."""
 
 
 class Ending:
@@ -61,7 +62,11 @@ class Ending:
 
 def finish_with(action: Callable[[], None], ending: Ending | None = None) -> int:
     """Calls `action`; gives the exit code, with a sentence on the screen for what went wrong."""
-    ending = ending or Ending()
+    with lasting():
+        return _finished(action, ending or Ending())
+
+
+def _finished(action: Callable[[], None], ending: Ending) -> int:
     try:
         with as_interrupts():
             action()
@@ -80,14 +85,12 @@ def finish_with(action: Callable[[], None], ending: Ending | None = None) -> int
     except (OSError, RuntimeError, MemoryError) as error:
         sentence = _known(error, ending.run)
         if sentence is None:
-            traceback.print_exc()
-            return _leave(f"Failed: {error}", 3, ending)
+            return _leave(f"Failed: {error}", 3, ending, trace=traceback.format_exc())
         # Before the first step a machine that is not fit is the user's to mend, like bad arguments.
         early = isinstance(error, OSError) and not (ending.run and ending.run.began)
         return _leave(sentence, 2 if early else 3, ending)
     except Exception as error:
-        traceback.print_exc()
-        return _leave(f"Failed: {error}", 3, ending)
+        return _leave(f"Failed: {error}", 3, ending, trace=traceback.format_exc())
 
 
 def _known(error: Exception, run: Running | None) -> str | None:
@@ -106,19 +109,24 @@ def _known(error: Exception, run: Running | None) -> str | None:
     return None
 
 
-def _leave(sentence: str, code: int, ending: Ending, state: str = "failed") -> int:
-    return _end(distributed.report(sentence, code, state), ending)
+def _leave(sentence: str, code: int, ending: Ending, state: str = "failed", trace: str = "") -> int:
+    return _end(distributed.report(sentence, code, state), ending, trace)
 
 
-def _end(end: distributed.Report, ending: Ending) -> int:
-    """Says how the program ends, on the screen and in status.json; gives the exit code."""
-    if end.mine:
-        print(end.sentence, file=sys.stderr if end.code else sys.stdout, flush=True)
+def _end(end: distributed.Report, ending: Ending, trace: str = "") -> int:
+    """Says how the program ends, in status.json and then on the screen; gives the exit code."""
+    unwritten = ""
     if ending.run is not None:
         try:
-            ending.run.ended(end.state, end.sentence)
-        except OSError:
-            print("(status.json could not be written)", file=sys.stderr)
+            ending.run.ended(end.state, end.sentence, trace)
+        except OSError as error:
+            unwritten = f"(status.json could not be written: {error.strerror or error})"
         ending.run = None
+    if trace:
+        print(trace, end="", file=sys.stderr, flush=True)
+    if end.mine:
+        print(end.sentence, file=sys.stderr if end.code else sys.stdout, flush=True)
+    if unwritten:
+        print(unwritten, file=sys.stderr, flush=True)
     distributed.leave(end.code)
     return end.code

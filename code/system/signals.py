@@ -1,4 +1,7 @@
-"""SIGTERM, SIGINT and, where there is one, SIGUSR1: in the loop noted and acted on at the border of a step."""
+"""SIGTERM, SIGINT and, where there are such, SIGUSR1 and SIGHUP: in the loop noted and acted on at the border of a step.
+
+SIGHUP comes when a terminal is closed; where it is ignored (nohup, disown) it stays so.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -13,10 +16,14 @@ from typing import Any
 from losses.ranks import world
 
 
+def heeded(*names: str) -> list[int]:
+    """The numbers of these signals, as far as the system has them, without a SIGHUP that whoever started the program has it ignore."""
+    numbers = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN]
+
+
 class Signals:
     """While open, the first signal sets `wanted`; a second SIGINT leaves at once with code 130 (the last checkpoint is whole)."""
-
-    names = ("SIGTERM", "SIGINT", "SIGUSR1")
 
     def __init__(self) -> None:
         self.wanted = False
@@ -29,9 +36,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for name in self.names:
-                if hasattr(signal, name):
-                    self._old[getattr(signal, name)] = signal.signal(getattr(signal, name), self._note)
+            for number in heeded("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
+                self._old[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,16 +51,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def as_interrupts() -> Iterator[None]:
-    """While open, SIGTERM and SIGUSR1 raise KeyboardInterrupt, as SIGINT does: for what comes before and after the loop.
+    """While open, SIGTERM, SIGUSR1 and SIGHUP raise KeyboardInterrupt, as SIGINT does: for what comes before and after the loop.
 
     Where an exception ends one of several processes, it heeds no signal from then on: torchrun terminates all once one has left, and
     status.json must be written all the same.
     """
     old: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name):
-                old[getattr(signal, name)] = signal.signal(getattr(signal, name), _interrupt)
+        for number in heeded("SIGTERM", "SIGUSR1", "SIGHUP"):
+            old[number] = signal.signal(number, _interrupt)
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ def write_page(report: Report, folder: Path) -> Path:
     """folder/report.html. The same report (and the same runs beside it) gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    write_atomically(path, render(report).encode())
+    write_atomically(path, render(report).encode(errors="backslashreplace"))
     return path
 
 

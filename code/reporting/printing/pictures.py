@@ -155,7 +155,7 @@ def _read(path: Path, upright: bool) -> tuple[np.ndarray, float]:
     """(slices, H, W), a photograph (1, H, W) or (1, H, W, 3); and the width of a pixel by its height. Volumes of 3D data sets are turned
     to the way in which a radiologist sees axial slices, where their place in the patient is known."""
     if path.suffix == ".png":
-        with Image.open(path) as opened:
+        with Image.open(path, formats=("PNG",)) as opened:
             return np.asarray(opened)[None], 1.0
     import SimpleITK  # here alone: it is large, and photographs do not need it
 

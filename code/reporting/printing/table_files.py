@@ -24,7 +24,7 @@ def write_tables(report: Report, folder: Path) -> list[Path]:
              "runs.csv": table_of(runs(report)), "report.tex": latex(report)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        write_atomically(folder / name, text.encode())
+        write_atomically(folder / name, text.encode(errors="backslashreplace"))
     return [folder / name for name in texts]
 
 
