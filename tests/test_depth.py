@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataloaders.catalog import named, open_source, resolve
-from dataloaders.description import Source
+from dataloaders.description import Case, Source
 from dataloaders.errors import UserError
 from dataloaders.layouts.common import picture_remarks, picture_size, read_mask, read_picture, to_eight_bits, white_of
 from engine.claim import differences
@@ -130,6 +130,13 @@ def test_training_and_check_say_what_predict_says(tmp_path: Path) -> None:
     picture.save(tmp_path / "images/film.gif", save_all=True, append_images=[picture.rotate(90), picture.rotate(180)], duration=40)
     said = "\n".join(open_source(source.data, tmp_path).remarks)
     assert "1 of 5 images are turned as their EXIF says (turned.jpg" in said and "1 of 5 images have several pages (film.gif" in said
+
+
+def test_check_doubts_stored_values_on_two_scales() -> None:
+    cases = [Case(name, Path(name), None, name) for name in ("a", "b", "c")]
+    for greatest, doubted in (((1.0, 255.0, 240.0), True), ((3.0, 90.0, 40.0), False), ((0.0, 1.0, 2.0), False)):
+        said = oddities(named("LA"), list(cases), [Reading(greatest=value) for value in greatest])
+        assert any("two scales?" in remark for remark in said) == doubted
 
 
 def test_check_says_that_images_are_black_or_on_another_scale(tmp_path: Path) -> None:

@@ -12,9 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 from dataloaders.errors import LOCKED, NO_LOCKS, NOT_PERMITTED, TOO_MANY, UserError, shown, trouble
+from dataloaders.layouts.common import H5, open_picture, read_list
+from dataloaders.layouts.nifti import read_header
 from storage.checkpoint import write_json
 from storage.logbook import Lock, Logbook
 from system.ending import Ending, finish_with
@@ -164,6 +168,44 @@ def test_each_kind_of_trouble_has_a_sentence(numbers: set[int], words: str) -> N
         said = trouble(OSError(number, os.strerror(number)))
         assert words in said and "download" not in said.lower()
     assert trouble(OSError("truncated file")) == trouble(OSError(errno.ENOENT, "no")) == ""
+
+
+@pytest.mark.parametrize("number, words", [("EAGAIN", "another process has it locked"), ("EMFILE", "too many files"),
+                                           ("EACCES", "not permitted"), ("ENOLCK", None), ("ENOSYS", None)])
+def test_an_h5_file_that_is_not_at_fault_is_not_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str,
+                                                        words: str | None) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = np.ones((2, 3, 4), np.float32)
+    true = h5py.File
+
+    def opened(file: Path, mode: str, locking: bool | None = None) -> Any:
+        if locking is False:
+            return true(file, mode, locking=False)
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+
+    monkeypatch.setattr(h5py, "File", opened)
+    if words is None:
+        with H5(tmp_path / "a.h5") as found:
+            assert found.read("image", (3,)).shape == (2, 3, 4), "who only reads can do without a lock"
+    else:
+        with pytest.raises(UserError, match=words) as caught:
+            H5(tmp_path / "a.h5")
+        assert "download" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read, name", [(open_picture, "a.png"), (read_header, "a.nii.gz"), (read_header, "a.mha"), (read_list, "a.list")])
+def test_a_full_table_of_files_blames_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    for place in ("builtins.open", "PIL.Image.open", "pathlib.Path.read_text"):
+        monkeypatch.setattr(place, fails)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / name)
+    monkeypatch.undo()
+    assert "too many files are open" in str(caught.value)
 
 
 @pytest.mark.parametrize("number, goes_on", [

@@ -29,6 +29,8 @@ PATIENCE_S = 300.0
 """A file that takes longer to read is given up."""
 LEAST_MM, MOST_MM = 5e-3, 50.0
 """Sides of a voxel beyond which a wrong unit is likely."""
+APART = 50
+"""Stored values: how much greater the greatest of one image may be than that of another."""
 DARK = 16
 """Of 255: pictures none of which has a brighter pixel are remarked on."""
 
@@ -141,6 +143,10 @@ def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading])
         remarks.append(f"{rounded[0]}: floats that nearly are whole numbers, as {len(rounded)} labels have; they are rounded. Labels are "
                        "better saved as uint8 with scl_slope 1.")
     bright = [reading.greatest for reading in readings if not reading.problem]
+    positive = sorted((reading.greatest, target.image) for target, reading in zip(targets, readings) if reading.greatest > 0)
+    if data.intensities == "stored" and positive and positive[-1][0] > APART * positive[0][0]:
+        (least, dark), (most, light) = positive[0], positive[-1]
+        remarks.append(f"{light}: values up to {most:g}, but only up to {least:g} in {dark.name}: two scales? They are used as stored.")
     if data.intensities == "8-bit" and bright and max(bright) < DARK:
         remarks.append(f"The brightest pixel of all images is {max(bright):g} of 255: nearly black. Class ids, or another scale?")
     return remarks
