@@ -8,9 +8,11 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/.ready
 
+# The last line has Python look for modules in code/ where it does not look beside a script: -P, -I, PYTHONSAFEPATH.
 $(VENV)/.ready: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	echo "$(CURDIR)/code" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/semisegbench.pth"
 	touch $@
 
 demo: setup

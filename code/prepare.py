@@ -18,7 +18,6 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # python -P does not
 from dataloaders.catalog import DATA_SETS, named, resolve
 from dataloaders.errors import UserError
 from dataloaders.layouts.phantom import PhantomSource

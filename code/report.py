@@ -14,7 +14,6 @@ from pathlib import Path
 
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parent))  # python -P does not
 from dataloaders.errors import UserError
 from reporting.build import build
 from reporting.printing.figures import write_figures

@@ -13,13 +13,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import path
-from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parent))  # python -P does not
 from dataloaders.errors import shown
 from evaluation import results
 from evaluation.testing import Opened, Outcome, TestOptions, extremes, open_run, tested

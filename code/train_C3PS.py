@@ -13,7 +13,6 @@ From a share of the training on, classes are drawn in proportion to 1 - Dice_c o
 
 Page: docs/methods/c3ps.md      python code/train_C3PS.py --dataset ACDC
 """
-__import__("sys").path.insert(0, __file__.rpartition("train_")[0])  # python -P does not
 from dataclasses import dataclass
 from typing import Annotated
 

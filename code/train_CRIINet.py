@@ -13,7 +13,6 @@ images, on the others argmax p' where max p' >= tau.
 
 Page: docs/methods/crii_net.md      python code/train_CRIINet.py --dataset ACDC --labeled_num 3
 """
-__import__("sys").path.insert(0, __file__.rpartition("train_")[0])  # python -P does not
 from dataclasses import dataclass
 
 import torch

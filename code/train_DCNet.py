@@ -13,7 +13,6 @@ the label.
 
 Page: docs/methods/dc_net.md      python code/train_DCNet.py --dataset LA
 """
-__import__("sys").path.insert(0, __file__.rpartition("train_")[0])  # python -P does not
 from dataclasses import dataclass
 from typing import Literal
 

@@ -12,7 +12,6 @@ p = mean_j softmax f_j(x_u), S = (CE + Dice) / 2. In the first rounds sites with
 
 Page: docs/methods/fssl_pld.md      python code/train_FSSLPLD.py --dataset PROMISE12 --labeled_num 7
 """
-__import__("sys").path.insert(0, __file__.rpartition("train_")[0])  # python -P does not
 from dataclasses import dataclass
 
 import torch

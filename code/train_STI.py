@@ -11,7 +11,6 @@ labels the rest and makes F for all. In the first stage s itself learns [y = c],
 
 Page: docs/methods/sti.md      python code/train_STI.py --dataset VOC2012
 """
-__import__("sys").path.insert(0, __file__.rpartition("train_")[0])  # python -P does not
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -67,6 +66,7 @@ def losses(student, teacher, batch, strong_u, pseudo_u, pairs, options):
     logits_l, logits_u = logits_of(student, batch.labeled, strong_u, options.passes)
     with torch.no_grad():
         similar = similar_to_partners(teacher, strong_u, pairs, options.pooling)
+
     supervised = supervised_loss(logits_l, batch.labels, options.dice)
     unsupervised = weighted_loss(logits_u, pseudo_u, pairs.own, similar)
     return {"total": supervised + unsupervised, "supervised": supervised,

@@ -11,7 +11,6 @@ other half, and a third network learns from all. ST (--variant st) learns from a
 
 Page: docs/methods/st_plus_plus.md      python code/train_STPlusPlus.py --dataset VOC2012
 """
-__import__("sys").path.insert(0, __file__.rpartition("train_")[0])  # python -P does not
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
