@@ -256,7 +256,7 @@ def small_files(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-@pytest.mark.parametrize("limit", [100, 2**18], ids=["at once", "at the first checkpoint"])
+@pytest.mark.parametrize("limit", [1000, 2**18], ids=["at once", "at the first checkpoint"])
 def test_full_disk_before_the_first_step(bench: Bench, limit: int) -> None:
     """Nothing can be written; or small files can, and the first checkpoint cannot."""
     end = bench.train("Supervised", before=partial(small_files, limit))

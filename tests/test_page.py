@@ -217,7 +217,7 @@ def test_cases_are_chosen_and_cut_from_predictions(results: Path, tmp_path: Path
                 predicted = np.roll(reference, 2 * place, 2)
                 predicted[2, :3 + place, :3] = 2
                 loaded = SimpleNamespace(case=SimpleNamespace(name=case), pixels=np.ones((1, *reference.shape), np.float32), affine=None,
-                                         reference=reference, spacing=(5.0, 1.0, 2.0))
+                                         header=None, reference=reference, spacing=(5.0, 1.0, 2.0))
                 write_prediction(run / "predictions", loaded, predicted, data)  # type: ignore[arg-type]
     broken = next(tmp_path.rglob("*_pred.nii.gz"))
     broken.write_bytes(broken.read_bytes()[:30])

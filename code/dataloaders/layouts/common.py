@@ -435,7 +435,7 @@ def frames_of(picture: Image.Image) -> int:
 
 def picture_size(file: Path) -> tuple[int, int]:
     """(H, W) of a picture as `read_picture` turns it, from its head."""
-    with open_picture(file) as picture:
+    with open_picture(file) as picture, reading(file, "picture"):  # of a PNG the orientation may stand behind the pixels
         # Pillow gives the size of a TIFF as turned already.
         sideways = picture.format != "TIFF" and picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
         return (picture.width, picture.height) if sideways else (picture.height, picture.width)
@@ -455,8 +455,8 @@ class Look:
 
 
 def look_at(file: Path) -> Look:
-    """Raises `UserError` for a file that is no picture."""
-    with open_picture(file) as picture:
+    """Raises `UserError` for a file that is no picture, or a damaged one."""
+    with open_picture(file) as picture, reading(file, "picture"):
         grey, deep = picture.mode in GREY_MODES, is_deep(picture)
         deep_colour = not deep and ";16" in str(getattr(picture, "tile", ""))
         turned = picture.getexif().get(ORIENTATION, 1) not in (0, 1)
