@@ -45,7 +45,7 @@ def main(options: Test) -> None:
             print(f"Best, median and worst case: {path.relpath(sheet)}")
     if data.evaluation.scored == "matrix":
         print(results.matrix_table(table, cases, config))
-    elif data.evaluation.detection:
+    elif data.evaluation.detection or data.evaluation.objects:
         print(results.overlap_table(table, cases, config))
     else:
         print(results.table(table, spaced, cases, config))

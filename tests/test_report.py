@@ -347,3 +347,27 @@ def test_what_reproduce_made_is_no_row(tmp_path: Path):
     records, skipped = read([tmp_path])
     assert {record.path for record in records} == set(made) and not skipped
     assert [record.path for record in read([tmp_path / "reproduce"])[0]] == [twin], "asked for by its own name it is read"
+
+
+def test_scores_of_objects_stand_beside_those_of_pixels(tmp_path: Path):
+    paths = make_results(tmp_path / "Phantom", methods=("MeanTeacher", "simEps"), budgets=("7",), folds=None, seeds=(0, 1), upper=False)
+    names = ("object_f1", "object_dice", "object_hausdorff", "aji", "pq")
+
+    def add(value: dict[str, Any]) -> None:
+        for case in value["cases"]:
+            case |= dict.fromkeys(names, case["dice"] if case["class"] == "right ventricle" else None)
+        for of, summary in value["summary"].items():
+            summary |= dict.fromkeys(names, value["summary"]["right ventricle"]["dice"] if of in ("right ventricle", "mean") else None)
+
+    for path in paths:
+        change(path, add)
+    table = table_of(tmp_path / "Phantom")
+    row = row_of(table, "MeanTeacher")
+    assert set(names) < set(table.metrics)
+    assert row.stats["right ventricle", "aji"] == row.stats["right ventricle", "dice"] and row.stats["myocardium", "aji"].mean is None
+    assert row.stats["mean", "pq"].mean == row.stats["right ventricle", "dice"].mean
+    page = markdown(report_of(tmp_path / "Phantom"))
+    assert "object F1 (%)" in page and "object Hausdorff (pixels)" in page and "PQ (%)" in page
+    first = table.best["mean", "aji"][0]
+    assert first == max(table.rows, key=lambda one: one.stats["mean", "aji"].mean or 0).key
+    assert table.best["mean", "object_hausdorff"][0] != first, "less is better"

@@ -21,6 +21,20 @@ Resizing = Literal["corner", "floor"]
 
 
 @dataclass(frozen=True)
+class Objects:
+    """How objects are told apart in a predicted label map, where testers score them one by one (`Source.instances` has the reference)."""
+
+    classes: tuple[int, ...] = (1,)
+    """Labels whose connected regions are objects."""
+    least: int = 1
+    """Pixels: smaller regions are dropped."""
+    grow: int = 0
+    """Radius of a disk by which regions grow; where a label is the inside of an object alone, its contour belongs to it too."""
+    apart: tuple[str, ...] = ()
+    """What the names of cases begin with of which the figures of the whole set stand apart too (two official test parts)."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How cases are predicted and scored, in validation and in tests alike."""
 
@@ -33,6 +47,8 @@ class Evaluation:
     """The mean that chooses the best step."""
     detection: bool = False
     """Whether testers also tell what defect papers do: overlap per image and over the whole set, images found, false alarms."""
+    objects: Objects | None = None
+    """How objects are found in predictions, for their own scores in tests; None where nothing is told apart."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +242,11 @@ class Source(ABC):
     @abstractmethod
     def label(self, of: Case | Item) -> np.ndarray | None:
         """(*spatial) uint8 class ids, values checked; None where there is no label."""
+
+    def instances(self, case: Case, label: int) -> np.ndarray:
+        """(H, W) whole numbers: the objects of a class, each with a number of its own, 0 elsewhere; of data sets that have objects
+        (`Evaluation.objects`)."""
+        raise NotImplementedError(f"{type(self).__name__} tells no objects apart")
 
     def spacing(self, case: Case) -> tuple[float, ...] | None:
         """mm per voxel in the array's axis order, None where unknown."""

@@ -145,9 +145,10 @@ def trained(run: TestedRun, which: str, device: torch.device) -> Trained:
 
 
 def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by: str, summary: Mapping[str, Any],
-           extra: Mapping[str, Any], cases: Sequence[Case], classes: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]],
+           further: Mapping[str, Any], cases: Sequence[Case], classes: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]],
            cost: Mapping[str, Any]) -> str:
-    """Writes the result of one predictor; gives its path. The method's own predictor has no suffix."""
+    """Writes the result of one predictor; gives its path. The method's own predictor has no suffix. further: figures of the whole set that
+    only some data sets have, by their name in the file."""
     config = run.config
     by_validation = all(score is not None for _, score in found.chosen.values()) and options.checkpoint == "best"
     by_test = by_validation and config["split"].get("selection") == "test"
@@ -167,7 +168,7 @@ def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by
                      "metrics": options.metric_backend, **cost},
         },
         "summary": summary,
-        **({"images": extra} if extra else {}),
+        **further,
         "cases": [{"name": case.name, "group": case.group, "class": of, **score}
                   for case, scores in zip(cases, rows) for of, score in zip(classes, scores)],
     }
@@ -254,3 +255,19 @@ def defect_lines(images: Mapping[str, Any]) -> str:
             f"accuracy {_number(one['accuracy'], 4)};  whole set: IoU {_number(whole['iou'], 4)}, Dice {_number(whole['dice'], 4)};  "
             f"images found {_number(any_defect['recall'], 3)}, false alarms {_number(any_defect['false_alarms'], 3)}")
     return "\n".join(lines)
+
+
+def object_lines(summary: Mapping[str, Mapping[str, Any]], objects: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The scores of objects, a line a class, over images and over all objects of the set, and of what stands apart."""
+    lines = []
+    for of in objects["data_set"]:
+        lines.append(_objects(of, "mean of images", summary[of]))
+        lines += [_objects(of, "all objects" if part == "data_set" else part, figures[of]) for part, figures in objects.items()]
+    return "\n".join(lines)
+
+
+def _objects(of: str, over: str, row: Mapping[str, Any]) -> str:
+    counts = f"; {row['reference']} objects, {row['predicted']} predicted" if "reference" in row else ""
+    return (f"  {of}, {over}: object F1 {_number(row['object_f1'], 4)}, Dice {_number(row['object_dice'], 4)}, "
+            f"Hausdorff {_number(row['object_hausdorff'], 2)} px;  AJI {_number(row['aji'], 4)};  "
+            f"PQ {_number(row['pq'], 4)} (SQ {_number(row['sq'], 4)}, RQ {_number(row['rq'], 4)}){counts}")

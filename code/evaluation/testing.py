@@ -19,12 +19,14 @@ from dataloaders.splits.split import SplitRequest, check_unseen, test_cases
 from evaluation import results
 from evaluation.detection import Found, figures_of, found_in
 from evaluation.export import read_prediction, write_prediction
+from evaluation.objects import objects_in, of_set, with_scores
 from inference import Cases, Inference, inference_of, predicted
 from inference.cases import Ready
 from inference.scoring import Row, case_scores, counts_of, of_matrix
 from inference.threads import WORKERS, in_threads
 from inference.windows import window_stride
 from metrics import largest_component, score_counts, summarize
+from metrics.objects import ObjectSums
 from pictures.curves import learning_curves
 from storage.folders import REPOSITORY
 from system.devices import choose_device, peak_memory
@@ -118,6 +120,8 @@ class Outcome:
     """(K, K) pixel counts, where one matrix scores the set."""
     images: dict[str, Found]
     """By size, where the data set has such figures (`Evaluation.detection`)."""
+    objects: dict[int, ObjectSums]
+    """By label, where the data set has objects (`Evaluation.objects`)."""
     spaced: bool
     """Whether its spacing is known."""
     guessed: bool
@@ -149,13 +153,17 @@ def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] 
         for of, found in of_matrix(np.sum([outcome.counts for outcome in outcomes], 0), opened.data.classes).items():
             summary[of] |= {**found, "jaccard": found["miou"]} if of == "mean" else {"dice": found["dice"], "jaccard": found["iou"]}
     images = figures_of([outcome.images for outcome in outcomes], opened.data) if opened.data.evaluation.detection else {}
-    file = results.record(opened.run, opened.trained, name, opened.options, opened.data.evaluation.best_by, summary, images,
+    objects = of_set([outcome.objects for outcome in outcomes], opened.cases.cases, opened.data) if opened.data.evaluation.objects else {}
+    further = {key: figures for key, figures in (("images", images), ("objects", objects)) if figures}
+    file = results.record(opened.run, opened.trained, name, opened.options, opened.data.evaluation.best_by, summary, further,
                           opened.cases.cases, opened.classes, rows, cost)
     print(f"Scores of {name}: {file}")
     if write:
         _tell_predictions(opened, folder, sum(outcome.guessed for outcome in outcomes))
     if images:
         print(results.defect_lines(images))
+    if objects:
+        print(results.object_lines(summary, objects))
     return outcomes, summary
 
 
@@ -170,7 +178,8 @@ def _outcome(opened: Opened, ready: Ready, maps: np.ndarray, nms: bool, folder: 
     scores = score_counts(np.array(counts)) if counts else case_scores(labels, loaded, data, options.empty, options.metric_backend, mm=True)
     sizes = {"native": labels, **({"training_size": maps} if opened.inference.how == "resized" else {})}
     images = {size: found_in(of, loaded.reference, data) for size, of in sizes.items()} if data.evaluation.detection else {}
-    return Outcome(scores, counts, images, loaded.spacing is not None, guessed)
+    objects = objects_in(labels[0], opened.cases.source, loaded.case) if data.evaluation.objects else {}
+    return Outcome(with_scores(scores, objects, opened.classes, data), counts, images, objects, loaded.spacing is not None, guessed)
 
 
 def _tell_predictions(opened: Opened, folder: Path, guessed: int) -> None:

@@ -14,13 +14,11 @@ import numpy as np
 
 from reporting import comparison, remarks, statistics
 from reporting.published import Figure, find
-from reporting.records import METRICS, Record, Skipped
+from reporting.records import FURTHER, METRICS, Record, Skipped
 from reporting.rows import BASELINE, Draft, draw_key, rows_of
 from reporting.scores import Cases, Scores, gather, intervals, side_by_side
 from reporting.summary import Pair, Report, Row, Stat, Table
 from storage import provenance
-
-MILLIMETRES = ("hd95_mm", "asd_mm")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _size(budget: str) -> tuple[int, float, str]:
 
 def _table(data_set: str, budget: str, protocol: str, classes: tuple[str, ...], drafts: Sequence[Draft], place: int) -> Table:
     records = [record for draft in drafts for record in draft.records]
-    known = [metric for metric in MILLIMETRES if all(record.summary["mean"].get(metric) is not None for record in records)]
+    known = [metric for metric in FURTHER if all(record.summary["mean"].get(metric) is not None for record in records)]
     metrics = (*METRICS, *known)
     cases, scores = gather(drafts, classes, metrics)
     sheet = _Sheet(budget, classes, metrics, cases, scores, comparison.pairs_of(drafts, scores, cases))

@@ -13,7 +13,7 @@ from reporting.scores import Cases, Scores, filled, side_by_side
 from reporting.summary import Pair, Ranks, Stat
 
 LEVEL = 0.05
-RISING = ("dice", "jaccard")
+RISING = ("dice", "jaccard", "object_f1", "object_dice", "aji", "pq")
 """Metrics of which more is better."""
 
 

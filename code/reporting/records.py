@@ -11,7 +11,9 @@ from typing import Any
 from evaluation.results import SCHEMA
 
 METRICS = ("dice", "jaccard", "hd95_vox", "asd_vox")
-"""Every result has them; hd95_mm and asd_mm where the spacing is known."""
+"""Every result has them."""
+FURTHER = ("hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff", "aji", "pq")
+"""Some have them: where the spacing is known, and where objects are told apart."""
 
 DRAWN = ("seed", "labeled_choice", "labeled_seed", "fold", "folds", "split_seed", "labeled_num", "protocol")
 """Options by which runs of one row of a table differ, or tables; all others make a row of their own."""
@@ -127,7 +129,7 @@ RUN = {"method": WORD, "data_set": WORD, "dimensions": WHOLE, "split": MAPPING, 
        "test": MAPPING, "command": WORD, "versions": MAPPING, "machine": MAPPING, "remarks": LIST, "code": WORD}
 OPTIONS = {"model": WORD, "labeled_num": (str, int), "labeled_choice": WORD, "protocol": WORD, "fold": (int, type(None)),
            "folds": WHOLE, "seed": WHOLE, "labeled_seed": WHOLE, "split_seed": WHOLE}
-SUMMED = (*METRICS, "hd95_mm", "asd_mm", "missed", "both_empty", "n")
+SUMMED = (*METRICS, *FURTHER, "missed", "both_empty", "n")
 """Numbers of a summary, or None."""
 
 
@@ -167,7 +169,7 @@ def _wrong_cases(cases: Any, classes: Sequence[str]) -> str:
         if (name, of) in there:
             return f"case {name}, {of}: it stands twice"
         there.add((name, of))
-        for metric in (*METRICS, "hd95_mm", "asd_mm"):
+        for metric in (*METRICS, *FURTHER):
             if not _number(case[metric] if metric in METRICS else case.get(metric)):
                 return f"case {name}: {metric} is {case[metric]!r}"
     if not there:

@@ -39,7 +39,7 @@ class Row:
     others: Mapping[str, tuple[Record, ...]]
     """Further predictors by name."""
     stats: Mapping[tuple[str, str], Stat]
-    """By (class or "mean", metric); metrics dice, jaccard, hd95_vox, asd_vox, hd95_mm, asd_mm (where known), missed."""
+    """By (class or "mean", metric); metrics dice, jaccard, hd95_vox, asd_vox, those of `records.FURTHER` that all have, missed."""
     seconds: Stat
     """Training time of a run."""
     peak_memory: Stat

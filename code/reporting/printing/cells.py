@@ -32,6 +32,11 @@ METRIC: Mapping[str, Metric] = {
     "asd_vox": Metric("ASD", "voxels"),
     "hd95_mm": Metric("HD95", "mm"),
     "asd_mm": Metric("ASD", "mm"),
+    "object_f1": Metric("object F1", "%", 100, rises=True),
+    "object_dice": Metric("object Dice", "%", 100, rises=True),
+    "object_hausdorff": Metric("object Hausdorff", "pixels"),
+    "aji": Metric("AJI", "%", 100, rises=True),
+    "pq": Metric("PQ", "%", 100, rises=True),
     "missed": Metric("missed", "", digits=1),
 }
 

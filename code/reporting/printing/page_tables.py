@@ -22,6 +22,11 @@ MEANING = {
     "asd_vox": "mean distance from the predicted surface to the reference; less is better",
     "hd95_mm": "95th percentile of the distances between both surfaces; less is better",
     "asd_mm": "mean distance from the predicted surface to the reference; less is better",
+    "object_f1": "objects found, by the gland challenge's F1; more is better",
+    "object_dice": "Dice of objects with their partners, weighed by area; more is better",
+    "object_hausdorff": "Hausdorff distance of objects to their partners, weighed by area; less is better",
+    "aji": "Jaccard index aggregated over objects; more is better",
+    "pq": "panoptic quality; more is better",
     "missed": "classes of cases that only one of prediction and reference has, a run; less is better",
 }
 

@@ -15,7 +15,7 @@ from reporting.records import Record
 from reporting.summary import Report, Row, Stat, Table
 from storage.checkpoint import write_atomically
 
-PERCENT = ("dice", "jaccard")
+PERCENT = ("dice", "jaccard", "object_f1", "object_dice", "aji", "pq")
 
 
 def write_tables(report: Report, folder: Path) -> list[Path]:
