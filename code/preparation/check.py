@@ -23,6 +23,7 @@ from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
 from dataloaders.masks import Facts, two_ways
 from dataloaders.progress import Progress
+from preparation.copies import Print, copies, print_of
 
 PARTS = get_args(Part)
 PATIENCE_S = 300.0
@@ -59,6 +60,8 @@ class Reading:
     spacing: tuple[float, ...] | None = None
     rounded: bool = False
     """Whether the label holds floats that are no whole numbers to the last digit."""
+    print: Print | None = None
+    """Of a picture, by which its copies are found; volumes have none."""
 
 
 @dataclass
@@ -96,6 +99,8 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
         readings = list(Progress(children.map(targets), "reading", len(targets), unit="file"))
     problems += [reading.problem for reading in readings if reading.problem]
     remarks += oddities(described, targets, readings) + outside(root, targets)
+    seen = [(target, reading.print) for target, reading in zip(targets, readings) if isinstance(target, Case) and reading.print]
+    remarks += [f"{root}: {said}" for said in copies([case for case, _ in seen], [one for _, one in seen])]
     problems += [] if problems else judged(described, root, targets, readings)
     sizes = {part: len(listings[part].cases) for part in PARTS} | ({"slices": len(slices)} if data.dimensions == 2 else {})
     if not problems and not targets:
@@ -303,5 +308,6 @@ def read(source: Source, target: Case | Item) -> Reading:
     except Exception as error:  # whatever a library raises of a foreign file is no reason to stop
         return Reading(f"{target.image}: cannot be read ({type(error).__name__}: {error}).")
     counts = None if label is None else {int(v): int(n) for v, n in zip(*np.unique(label, return_counts=True))}
+    flat = isinstance(target, Case) and image.ndim == 3 and source.data.dimensions == 2
     return Reading(constant=bool(image.min() == image.max()), counts=counts, greatest=float(image.max()), spacing=steps,
-                   rounded=target.label in source.rounded)
+                   rounded=target.label in source.rounded, print=print_of(image, label) if flat else None)
