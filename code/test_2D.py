@@ -18,6 +18,7 @@ import torch
 import tyro
 
 from evaluation import results
+from evaluation.objects import objects_of
 from evaluation.testing import TestOptions, extremes, open_run, tested
 from pictures.sheets import case_sheet
 from system.ending import finish_with
@@ -29,15 +30,19 @@ class Test(TestOptions):
     """Slices predicted at once."""
     mirror: bool = False
     """Mean over the four mirrored versions of each slice (published: no)."""
+    grow: int | None = None
+    """Data sets of objects: radius in pixels of the disk by which predicted objects grow, in place of the published one."""
 
 
 def main(options: Test) -> None:
     opened = open_run(options, dimensions=2, batch=options.batch, mirror=options.mirror)
     data, cases, config = opened.data, len(opened.cases), opened.run.config
+    objects = objects_of(data, options.grow)
+    how = ({"mirror": True} if options.mirror else {}) | ({} if options.grow is None else {"grow": options.grow})
     table: dict[str, Any] = {}
     spaced = []
     for name in opened.trained.predictors:
-        outcomes, table[name] = tested(opened, name, how={"mirror": True} if options.mirror else {})
+        outcomes, table[name] = tested(opened, name, how=how, objects=objects)
         if len(table) == 1:
             spaced = [outcome.spaced for outcome in outcomes]
             sheet = opened.run.folder / "best_median_worst.png"
@@ -45,7 +50,7 @@ def main(options: Test) -> None:
             print(f"Best, median and worst case: {path.relpath(sheet)}")
     if data.evaluation.scored == "matrix":
         print(results.matrix_table(table, cases, config))
-    elif data.evaluation.detection or data.evaluation.objects:
+    elif data.evaluation.detection or objects:
         print(results.overlap_table(table, cases, config))
     else:
         print(results.table(table, spaced, cases, config))

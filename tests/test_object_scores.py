@@ -8,7 +8,8 @@ import pytest
 
 from dataloaders.catalog import DATA_SETS
 from dataloaders.description import Case, Objects
-from evaluation.objects import objects_in, of_set, with_scores
+from dataloaders.errors import UserError
+from evaluation.objects import objects_in, objects_of, of_set, with_scores
 from evaluation.results import object_lines
 from metrics import summarize
 
@@ -39,13 +40,14 @@ def tested():
     cases = [Case(name, None, None, name, "", "test") for name in names]  # type: ignore[arg-type]
     source = Defects({"testA_1": square(1, 8), "testB_1": square(3, 6)})
     predictions = [square(1, 8), square(3, 1) + square(1, 1)[::-1]]
-    return cases, source, [objects_in(labels, source, case) for labels, case in zip(predictions, cases)]  # type: ignore[arg-type]
+    how = source.data.evaluation.objects
+    return cases, source, [objects_in(labels, how, source, case) for labels, case in zip(predictions, cases)]  # type: ignore[arg-type]
 
 
 def test_classes_are_scored_apart_and_small_regions_are_none(tested):
     cases, source, found = tested
     assert [(sums[1].predicted, sums[1].reference, sums[3].predicted, sums[3].reference) for sums in found] == [(1, 1, 0, 0), (0, 0, 0, 1)]
-    figures = of_set(found, cases, source.data)
+    figures = of_set(found, cases, source.data.evaluation.objects, source.data)
     assert set(figures) == {"data_set", "testA"}, "a part without an image has no figures"
     assert figures["data_set"]["scratch"]["object_f1"] == 1 and figures["data_set"]["inclusion"]["object_f1"] == 0
     assert figures["data_set"]["inclusion"]["object_hausdorff"] == 50 and figures["data_set"]["inclusion"]["reference"] == 1
@@ -61,7 +63,16 @@ def test_they_stand_in_the_rows_of_the_images_and_on_the_screen(tested):
     assert rows[0][1]["object_f1"] is None and rows[0][0]["object_f1"] == 1, "spots are told apart by nobody here"
     summary = summarize(rows, classes)
     assert summary["scratch"]["aji"] == 1 and summary["inclusion"]["aji"] == 0 and summary["mean"]["aji"] == 0.5
-    lines = object_lines(summary, of_set(found, cases, source.data)).splitlines()
+    lines = object_lines(summary, of_set(found, cases, source.data.evaluation.objects, source.data)).splitlines()
     assert len(lines) == 6
     assert lines[0].startswith("  scratch, mean of images: object F1 1.0000, Dice 1.0000, Hausdorff 0.00 px;  AJI 1.0000")
     assert lines[1].endswith("; 1 objects, 1 predicted") and lines[2].startswith("  scratch, testA: ") and "PQ -" in lines[5]
+
+
+def test_the_radius_may_be_another_than_the_published_one():
+    glands = DATA_SETS["GlaS"]
+    assert objects_of(glands, None) == glands.evaluation.objects and objects_of(glands, 1).grow == 1
+    assert objects_of(glands, 1).least == glands.evaluation.objects.least and objects_of(DATA_SETS["ACDC"], None) is None
+    for data, grow, said in ((glands, -1, "0 or more"), (DATA_SETS["ACDC"], 1, "ACDC has no objects")):
+        with pytest.raises(UserError, match=said):
+            objects_of(data, grow)

@@ -2,20 +2,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dataloaders.description import Case, DataSet, Source
+from dataloaders.description import Case, DataSet, Objects, Source
+from dataloaders.errors import UserError
 from inference.scoring import Row
 from metrics.instances import instances_of
 from metrics.objects import ObjectSums, object_scores, object_sums, total
 
 
-def objects_in(labels: np.ndarray, source: Source, case: Case) -> dict[int, ObjectSums]:
-    """Of a label map (H, W) of native size, by label, as the data set finds its objects."""
-    how = source.data.evaluation.objects
-    assert how is not None
+def objects_of(data: DataSet, grow: int | None) -> Objects | None:
+    """How the objects of a data set are found in predictions, which grow by another radius than its own where one is given; None where it
+    has none. Raises `UserError`."""
+    how = data.evaluation.objects
+    if grow is None:
+        return how
+    if how is None or grow < 0:
+        raise UserError(f"--grow {grow}: " + (f"{data.name} has no objects that are told apart. Leave it out." if how is None else
+                                              "a radius in pixels is needed, 0 or more."))
+    return replace(how, grow=grow)
+
+
+def objects_in(labels: np.ndarray, how: Objects, source: Source, case: Case) -> dict[int, ObjectSums]:
+    """Of a label map (H, W) of native size, by label."""
     return {label: object_sums(instances_of(labels == label, how.least, how.grow), source.instances(case, label)) for label in how.classes}
 
 
@@ -28,10 +40,9 @@ def with_scores(scores: Row, objects: Mapping[int, ObjectSums], classes: Sequenc
     return [{**score, **found.get(name, none)} for name, score in zip(classes, scores)]
 
 
-def of_set(images: Sequence[Mapping[int, ObjectSums]], cases: Sequence[Case], data: DataSet) -> dict[str, dict[str, dict[str, Any]]]:
+def of_set(images: Sequence[Mapping[int, ObjectSums]], cases: Sequence[Case], how: Objects,
+           data: DataSet) -> dict[str, dict[str, dict[str, Any]]]:
     """The figures of all objects of a set together, under "data_set" and each part that stands apart, by class name."""
-    how = data.evaluation.objects
-    assert how is not None
     figures = {}
     for part in ("data_set", *how.apart):
         mine = [found for found, case in zip(images, cases) if part == "data_set" or case.name.startswith(part)]

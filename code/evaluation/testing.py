@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dataloaders import catalog
-from dataloaders.description import DataSet
+from dataloaders.description import DataSet, Objects
 from dataloaders.errors import UserError
 from dataloaders.progress import Progress
 from dataloaders.reading import EvaluationCase
@@ -121,18 +121,20 @@ class Outcome:
     images: dict[str, Found]
     """By size, where the data set has such figures (`Evaluation.detection`)."""
     objects: dict[int, ObjectSums]
-    """By label, where the data set has objects (`Evaluation.objects`)."""
+    """By label, where objects are told apart."""
     spaced: bool
     """Whether its spacing is known."""
     guessed: bool
     """Whether its files had to be written without."""
 
 
-def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] | None = None) -> tuple[list[Outcome], dict[str, Any]]:
+def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] | None = None,
+           objects: Objects | None = None) -> tuple[list[Outcome], dict[str, Any]]:
     """Predicts and scores every test case with the predictor `name`, and writes its result file; the run's own predictor's label maps
     too, each when it is there. Gives what was found case by case, and the summary.
 
-    nms: only the largest component of each class is kept. how: in which way cases were predicted, for the result file.
+    nms: only the largest component of each class is kept. how: in which way cases were predicted, for the result file. objects: how they
+    are told apart, where they are scored too.
     """
     folder = opened.run.folder / "predictions"
     write = name == opened.trained.quoted
@@ -140,7 +142,7 @@ def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] 
         folder.mkdir(exist_ok=True)
 
     def finish(case: tuple[Ready, np.ndarray]) -> Outcome:
-        return _outcome(opened, *case, nms, folder if write else None)
+        return _outcome(opened, *case, nms, folder if write else None, objects)
 
     began = time.perf_counter()
     stream = predicted(opened.trained.predictors[name], opened.cases, opened.inference)
@@ -153,8 +155,9 @@ def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] 
         for of, found in of_matrix(np.sum([outcome.counts for outcome in outcomes], 0), opened.data.classes).items():
             summary[of] |= {**found, "jaccard": found["miou"]} if of == "mean" else {"dice": found["dice"], "jaccard": found["iou"]}
     images = figures_of([outcome.images for outcome in outcomes], opened.data) if opened.data.evaluation.detection else {}
-    objects = of_set([outcome.objects for outcome in outcomes], opened.cases.cases, opened.data) if opened.data.evaluation.objects else {}
-    further = {key: figures for key, figures in (("images", images), ("objects", objects)) if figures}
+    found = [outcome.objects for outcome in outcomes]
+    of_objects = of_set(found, opened.cases.cases, objects, opened.data) if objects else {}
+    further = {key: figures for key, figures in (("images", images), ("objects", of_objects)) if figures}
     file = results.record(opened.run, opened.trained, name, opened.options, opened.data.evaluation.best_by, summary, further,
                           opened.cases.cases, opened.classes, rows, cost)
     print(f"Scores of {name}: {file}")
@@ -162,12 +165,12 @@ def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] 
         _tell_predictions(opened, folder, sum(outcome.guessed for outcome in outcomes))
     if images:
         print(results.defect_lines(images))
-    if objects:
-        print(results.object_lines(summary, objects))
+    if of_objects:
+        print(results.object_lines(summary, of_objects))
     return outcomes, summary
 
 
-def _outcome(opened: Opened, ready: Ready, maps: np.ndarray, nms: bool, folder: Path | None) -> Outcome:
+def _outcome(opened: Opened, ready: Ready, maps: np.ndarray, nms: bool, folder: Path | None, objects: Objects | None) -> Outcome:
     """Of a case whose label maps are there, at the size that the network saw."""
     data, loaded, options = opened.data, ready.loaded, opened.options
     labels = opened.inference.native(maps, loaded.reference.shape)
@@ -178,8 +181,8 @@ def _outcome(opened: Opened, ready: Ready, maps: np.ndarray, nms: bool, folder: 
     scores = score_counts(np.array(counts)) if counts else case_scores(labels, loaded, data, options.empty, options.metric_backend, mm=True)
     sizes = {"native": labels, **({"training_size": maps} if opened.inference.how == "resized" else {})}
     images = {size: found_in(of, loaded.reference, data) for size, of in sizes.items()} if data.evaluation.detection else {}
-    objects = objects_in(labels[0], opened.cases.source, loaded.case) if data.evaluation.objects else {}
-    return Outcome(with_scores(scores, objects, opened.classes, data), counts, images, objects, loaded.spacing is not None, guessed)
+    found = objects_in(labels[0], objects, opened.cases.source, loaded.case) if objects else {}
+    return Outcome(with_scores(scores, found, opened.classes, data), counts, images, found, loaded.spacing is not None, guessed)
 
 
 def _tell_predictions(opened: Opened, folder: Path, guessed: int) -> None:
