@@ -2,7 +2,7 @@
 picture of the views that methods with weak and strong augmentation train on.
 
     python code/prepare.py acdc --raw DOWNLOAD --out data/ACDC
-    python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12, synapse, amos, voc (SBD's masks)
+    python code/prepare.py la --raw DOWNLOAD --out data/LA            likewise brats, promise12, monuseg, synapse, amos, voc (SBD's masks)
     python code/prepare.py --check data/ACDC
     python code/prepare.py weights FILE --model unet --dataset ACDC
     python code/prepare.py views data/ACDC data/NEU-Seg --out views.png
@@ -25,6 +25,7 @@ from preparation.acdc import convert_acdc
 from preparation.brats import convert_brats
 from preparation.check import check_folder
 from preparation.la import convert_la
+from preparation.monuseg import convert_monuseg
 from preparation.organs import convert_amos, convert_synapse
 from preparation.promise12 import convert_promise12
 from preparation.voc import convert_voc
@@ -46,6 +47,8 @@ CONVERSIONS = {
                 "the unpacked download: img/img0001.nii.gz and label/label0001.nii.gz, ... in it or in its RawData/Training/"),
     "amos": ("AMOS", convert_amos, "the NIfTI files of AMOS 2022 to h5 volumes of 160x160x80 voxels, as DHC did",
              "the unpacked download: imagesTr/, labelsTr/, imagesVa/ and labelsVa/, in it or in its amos22/"),
+    "monuseg": ("MoNuSeg", convert_monuseg, "the TIFF and XML files of MoNuSeg to PNG, a number a nucleus, with patches of training images",
+                "the unpacked downloads: MoNuSeg 2018 Training Data/ and MoNuSegTestData/"),
 }
 """By command: the data set, what converts it, from what to what, and what --raw holds."""
 REPOSITORY = Path(__file__).resolve().parent.parent

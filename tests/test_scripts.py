@@ -97,6 +97,7 @@ VOLUMES = dict(model="vnet", batch_size=4, labeled_bs=2, max_iterations=6000, op
 LIKE_BRATS = VOLUMES | dict(model="unet_3D", patch_size=(96, 96, 96), max_iterations=30000, schedule="poly", val_every=200)
 UNIMATCH = dict(model="deeplabv3plus_resnet50", batch_size=16, labeled_bs=8, optimizer="sgd", schedule="poly", dice="none")
 ORGANS = VOLUMES | dict(model="vnet_32", patch_size=(128, 128, 64), schedule="poly")
+HISTOLOGY = SSL4MIS | dict(batch_size=16, labeled_bs=8, labeled_num="10%", protocol="official", target="contour")
 PROTOCOL = {
     "Synapse": ORGANS | dict(labeled_num="20%", max_iterations=2400, val_every=80),
     "AMOS": ORGANS | dict(labeled_num="5%", max_iterations=30900, val_every=1030),
@@ -122,6 +123,12 @@ PROTOCOL = {
     "CamVid": UNIMATCH | dict(labeled_num="10%", patch_size=(321, 321), base_lr=5e-3, head_rate=1.0, max_iterations=10000, val_every=200),
     "PhantomScenes": UNIMATCH | dict(labeled_num="16", model="deeplabv3plus_resnet18", patch_size=(97, 97), batch_size=8, labeled_bs=4,
                                      base_lr=0.02, max_iterations=600, val_every=100),
+    "GlaS": HISTOLOGY,
+    "CRAG": HISTOLOGY | dict(patch_size=(480, 480), batch_size=8, labeled_bs=4),
+    "MoNuSeg": HISTOLOGY | dict(patch_size=(128, 128), batch_size=32, labeled_bs=16),
+    "DSB2018": HISTOLOGY,
+    "CrackForest": HISTOLOGY,
+    "PhantomDefect": SSL4MIS | dict(labeled_num="20", patch_size=(96, 96), batch_size=8, labeled_bs=4, max_iterations=400, val_every=50),
 }
 AUTHORS_OF_SIMEPS = dict(max_iterations=35341, patience=40)
 """On NEU-Seg, of the methods that they ran beside their own: 599 epochs, and less patience."""

@@ -67,10 +67,10 @@ class Options:
     labeled_seed: Annotated[Seed, LABELS] = 0
     """Seed of the random draw of labelled cases."""
     protocol: Annotated[str, SPLIT] = "official"
-    """Split: official (as published), clean (no copy of a piece on two sides; NEU-Seg and MT), ctct (as cross teaching's paper tests:
+    """Split: official (as published), clean (no piece or patient on two sides; NEU-Seg, MT, GlaS), ctct (as cross teaching's paper tests:
     the last step, on the validation and test patients; ACDC), challenge (ISIC 2018's own three parts), classic, blended, u2pl (VOC2012:
-    whose lists of labelled images), standin (a small part of VOC2012), or cross_val_dev (with --fold:
-    the folds and settings of SSL4MIS's branch of that name, selected on test and one diagnosis a fold; ACDC)."""
+    whose lists of labelled images), standin (a small part of VOC2012), kumar (MoNuSeg: the split of 2017), or cross_val_dev (with
+    --fold: the folds and settings of SSL4MIS's branch of that name, selected on test and one diagnosis a fold; ACDC)."""
     fold: Annotated[Steps | None, SPLIT] = None
     """Cross-validation: which of the --folds parts is tested, from 0. Without it: the split of --protocol."""
     folds: Annotated[int, Within(2), SPLIT] = 5
@@ -83,6 +83,9 @@ class Options:
     """MT and DAGM: take the defect-free images too (published: no)."""
     dagm_classes: Annotated[tuple[int, ...], TESTED] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     """DAGM: which of its ten classes to use."""
+    target: Annotated[Literal["contour", "foreground"], TESTED] = "contour"
+    """Data sets of objects (GlaS, CRAG, MoNuSeg, DSB2018): what is learned, the inside and the contour of objects as two classes, or
+    foreground alone."""
     max_iterations: Count = 30000
     """Training steps."""
     batch_size: Count = 24

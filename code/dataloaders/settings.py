@@ -11,6 +11,9 @@ SSL4MIS: dict[str, object] = {
 }
 """Common protocol of SSL4MIS in 2D (github.com/HiLab-git/SSL4MIS)."""
 
+HISTOLOGY = SSL4MIS | {"batch_size": 16, "labeled_bs": 8}
+"""Crops of photographs of tissue and cells."""
+
 VOLUMES: dict[str, object] = {
     "model": "vnet", "batch_size": 4, "labeled_bs": 2, "max_iterations": 6000, "optimizer": "sgd", "base_lr": 0.01, "schedule": "step",
     "val_every": 1000,

@@ -42,8 +42,10 @@ RECIPES = {
     "scale_crop": Recipe(scale=(0.5, 2.0), h_flip=0.5, photographic=True),
     "scale_crop_400": Recipe(scale=(0.5, 2.0), long_side=400, h_flip=0.5, photographic=True),
     "scale_crop_2048": Recipe(scale=(0.5, 2.0), long_side=2048, h_flip=0.5, photographic=True),
+    "histology": Recipe(scale=(0.8, 1.2), h_flip=0.5, photographic=True),
 }
 """'scale_crop': UniMatch and DSSN on photographs; with 400 (VOC) and 2048 (Cityscapes) ST++, CISC-R and STI.
+'histology': the range of scales of PG-FANet's pipeline, without its shear and rotation.
 'rot_flip': SSL4MIS's RandomGenerator (2D) and RandomRotFlip + RandomCrop (3D); 'turn_flip': the weak view of its FixMatch.
 'simeps_*': the input pipelines of simEps (Albumentations 0.4.6 defaults where the code gives none), in its order: resize,
 flips, brightness and contrast, blur, quarter turns, noise."""

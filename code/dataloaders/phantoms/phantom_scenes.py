@@ -9,6 +9,8 @@ import colorsys
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from dataloaders.contours import borders
+
 VERSION = 1
 CLASSES = ("background", "ball", "box", "tree", "star", "ring")
 HUES = ((0.00, 0.14), (0.50, 0.68), (0.22, 0.40), (0.08, 0.22), (0.62, 0.80))
@@ -81,13 +83,3 @@ def corners(centre: tuple[float, float], radius: float, turn: float, count: int)
     """Of a regular polygon."""
     angles = turn + 2 * np.pi * np.arange(count) / count
     return [(centre[0] + radius * float(np.cos(a)), centre[1] + radius * float(np.sin(a))) for a in angles]
-
-
-def borders(things: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels of which a neighbour above, below, left or right belongs to another thing."""
-    found = np.zeros(things.shape, bool)
-    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        differ = things[here] != things[there]
-        found[here] |= differ
-        found[there] |= differ
-    return found
