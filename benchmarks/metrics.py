@@ -12,8 +12,8 @@ two cases at a time. Peers define some distances
 otherwise (MONAI: the larger of two percentiles; surface-distance: areas), so only medpy's numbers are compared. The floor is the
 time to read both label maps once (they lie in the cache). A peer or data set that is missing gets a line.
 
-For objects no package has all of these scores; the peer is what papers on glands and nuclei run, a mask for every object and every pair
-(the challenge's Matlab, and the Python that is passed around of AJI and PQ), written here with NumPy and scipy's k-d tree.
+For objects no package has all of these scores; the peer is what papers on glands and nuclei run, a mask for every object (the challenge's
+Matlab, and the Python that is passed around of AJI and PQ), written here with NumPy and scipy's k-d tree.
 """
 from __future__ import annotations
 
@@ -238,7 +238,12 @@ def instances_of(dataset: str) -> list[np.ndarray]:
 def mask_by_mask(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """All scores of objects as they are usually computed."""
     predicted, true = ([ids == i for i in np.unique(ids) if i] for ids in (prediction, reference))
-    both = np.array([[np.logical_and(p, r).sum() for r in true] for p in predicted])
+    place = {int(i): k for k, i in enumerate(np.unique(reference[reference > 0]))}
+    both = np.zeros((len(predicted), len(true)), int)
+    for k, mask in enumerate(predicted):
+        for i, count in zip(*np.unique(reference[mask], return_counts=True)):
+            if i:
+                both[k, place[int(i)]] = count
     area_p, area_r = np.array([p.sum() for p in predicted]), np.array([r.sum() for r in true])
     iou = both / (area_p[:, None] + area_r - both)
 

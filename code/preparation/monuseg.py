@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
-from skimage.draw import polygon
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import read_picture
@@ -91,6 +90,8 @@ def corners(side: int) -> list[int]:
 
 def instances_in(file: Path, shape: tuple[int, int]) -> np.ndarray:
     """(H, W) uint16 of an annotation: a number a nucleus, 0 elsewhere. Raises `UserError`."""
+    from skimage.draw import polygon  # here alone: it takes a second to load, and no other command needs it
+
     try:
         regions = ElementTree.parse(file).getroot().findall("./Annotation/Regions/Region")
         outlines = [[(float(vertex.attrib["Y"]), float(vertex.attrib["X"])) for vertex in region.iter("Vertex")] for region in regions]
