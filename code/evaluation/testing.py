@@ -155,8 +155,7 @@ def tested(opened: Opened, name: str, nms: bool = False, how: Mapping[str, Any] 
         for of, found in of_matrix(np.sum([outcome.counts for outcome in outcomes], 0), opened.data.classes).items():
             summary[of] |= {**found, "jaccard": found["miou"]} if of == "mean" else {"dice": found["dice"], "jaccard": found["iou"]}
     images = figures_of([outcome.images for outcome in outcomes], opened.data) if opened.data.evaluation.detection else {}
-    found = [outcome.objects for outcome in outcomes]
-    of_objects = of_set(found, opened.cases.cases, objects, opened.data) if objects else {}
+    of_objects = of_set([outcome.objects for outcome in outcomes], opened.cases.cases, objects, opened.data) if objects else {}
     further = {key: figures for key, figures in (("images", images), ("objects", of_objects)) if figures}
     file = results.record(opened.run, opened.trained, name, opened.options, opened.data.evaluation.best_by, summary, further,
                           opened.cases.cases, opened.classes, rows, cost)

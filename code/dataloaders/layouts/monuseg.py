@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 from dataloaders.description import Case, DataSet, Item, Part, Parts, Source
 from dataloaders.errors import UserError
-from dataloaders.layouts.common import natural, read_list
+from dataloaders.layouts.common import read_list
 from dataloaders.layouts.instances import InstanceSource, one_by_one
+from dataloaders.listing import natural
 from dataloaders.settings import HISTOLOGY, IMAGENET_MEAN, IMAGENET_STD
 from dataloaders.splits.draws import by_group
 

@@ -47,7 +47,7 @@ def clean_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
     val, rest = by_group(train, 0.15, split_seed)
     test = [case for case in source.cases("test") if case.group not in seen] if with_test else None
     return Parts("clean", rest, val, test, (
-        "Clean split: tested on the images of which training has no rotated copy (270 of the 840 published ones); "
+        "Clean split: tested on the images of which the numbering knows no copy in training (270 of the 840 published ones); "
         "--protocol official is the published split, where 570 test images have copies in training.",))
 
 
