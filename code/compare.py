@@ -37,9 +37,12 @@ from system.jobs import run_all
 CODE = Path(__file__).resolve().parent
 ORDER = ("MeanTeacher", "UAMT", "ACMT", "URPC", "CPS", "CCT", "ICT", "CrossTeaching", "FixMatch", "FixMatchStandardAugs", "FixMatchCTA",
          "UniMatch", "DSSN", "SemSim", "BCP", "ABD", "ABDCrossTeaching", "MCF", "DHC", "ADMT", "CrossMatch", "SCPNet", "CAML", "CoBioNet",
-         "C3PS", "DCNet", "CRIINet", "FSSLPLD", "EntMin", "DAN", "DCT", "RDrop", "ReCo", "UCC", "UAPS", "CDMA", "IIU", "HCE", "simEps")
+         "C3PS", "DCNet", "CRIINet", "FSSLPLD", "MLBSeg", "PatchCL",
+         "EntMin", "DAN", "DCT", "RDrop", "ReCo", "UCC", "UAPS", "CDMA", "IIU", "HCE", "simEps")
 OF_SIMEPS = ("MeanTeacher", "CPS", "CCT", "DAN", "DCT", "ICT", "ReCo", "UCC", "UAPS", "simEps")
 """What simEps's authors compare, beside a supervised network."""
+OF_VOLUMES = ("DeSCO",)
+"""Scripts that take no images, and have no row here."""
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 
@@ -163,7 +166,7 @@ def rows_of(options: Compare) -> list[Row]:
     for name in options.methods:
         if name not in there:
             raise catalog.UserError(f"--methods {name}: there is no code/train_{name}.py; there are {', '.join(there)}.")
-    methods = [name for name in table.methods or (*ORDER, *there) if name in there and name != "Supervised"]
+    methods = [name for name in table.methods or (*ORDER, *there) if name in there and name not in ("Supervised", *OF_VOLUMES)]
     rows = [SUPERVISED] if table.methods else [*BASELINES]
     for name in dict.fromkeys(methods):
         rows += [Row(f"{name} (a reconstruction)" if name in RECONSTRUCTIONS else name, name), *RELATIVES.get(name, ())]

@@ -18,9 +18,9 @@ from typing import Annotated, Literal
 import torch
 
 from engine import NotNegative, Options, Presets, Run, Share, Within, launch
-from engine.schedules import sigmoid_rampup
-from losses import batch_sums, entropy_map, softmax_mse, supervised_loss
-from networks import ema_update, frozen_copy, logits_of, noisy
+from engine.schedules import admitted_entropy
+from losses import batch_sums, softmax_mse, supervised_loss
+from networks import ema_update, entropy_over_passes, frozen_copy, logits_of, noisy
 
 
 @dataclass
@@ -48,18 +48,10 @@ PRESETS: Presets = {
 }
 
 
-@torch.no_grad()
-def uncertainty(teacher, images, options):
-    """Entropy of the mean of `teacher_passes` predictions, two of them a call; (B, 1, *sides)."""
-    twice, calls = torch.cat([images, images]), options.teacher_passes // 2
-    summed = sum(teacher(noisy(twice, options.noise)).softmax(1) for _ in range(calls))
-    return entropy_map((summed[: len(images)] + summed[len(images) :]) / options.teacher_passes)
-
-
 def admitted(step, options, num_classes):
     """H(t), the entropy below which the teacher counts as sure."""
     largest = log(2) if options.uncertainty_max == "ln2" else log(num_classes)
-    return (0.75 + 0.25 * sigmoid_rampup(step, options.max_iterations)) * largest
+    return admitted_entropy(step, options.max_iterations, largest)
 
 
 def losses(student, teacher, batch, weight, threshold, options):
@@ -70,7 +62,8 @@ def losses(student, teacher, batch, weight, threshold, options):
         target = teacher(noisy(images, options.noise))
     logits_l, logits_u = logits_of(student, batch.labeled, batch.unlabeled, options.passes)
     logits = torch.cat([logits_l, logits_u]) if everywhere else logits_u
-    sure = uncertainty(teacher, images, options) < threshold
+    unsure = entropy_over_passes(teacher, images, options.teacher_passes, options.noise)
+    sure = unsure < threshold
 
     supervised = supervised_loss(logits_l, batch.labels, options.dice)
     squares, count = batch_sums((sure * softmax_mse(logits, target)).sum(), sure.sum())

@@ -32,7 +32,8 @@ Made by `python docs/helpers.py` from the code itself.
 
 SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Learning from labels", "losses", "", [
-        "supervised_loss", "labels_loss", "cross_entropy", "ohem_cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class"]),
+        "supervised_loss", "labels_loss", "cross_entropy", "ohem_cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class",
+        "pixel_weighted_cross_entropy", "pixel_weighted_dice"]),
     ("Mixtures of two images", "losses.mixtures", "", ["halves", "mixture_loss", "labeled_mixture_loss"]),
     ("Agreement of two predictions", "losses", "The first seven are element-wise, since methods weigh and mask them: take `.mean()`.", [
         "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "eased_mse", "sharpened", "softmax_dice",
@@ -55,6 +56,10 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "regions", "mean_of_class", "likeness", "one_of", "drawn", "regional_contrast"]),
     ("Remembered features", "losses.correlation", "The first is a class, to be kept by `run.keep` (CAML).", [
         "Memory", "surest", "correlation"]),
+    ("Weights by a step that is tried out", "losses.supervised", "They need second derivatives (MLB-Seg).", [
+        "label_costs", "meta_gradient", "helpful"]),
+    ("Contrast of patches", "losses.correlation", "The first is a class, to be kept by `run.keep` (PatchCL).", [
+        "Queues", "gaussian_contrast", "nearest"]),
     ("Prototypes of whole images", "losses.prototypes", "Each image has one for each class (SCP-Net).", [
         "mean_features", "cosines_to", "by_own_and_by_others", "agreement_of_votes"]),
     ("Evidence", "losses.evidential", "Classifiers that give a Dirichlet distribution at each position (DC-Net).", [
@@ -68,7 +73,9 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
         "anchor_errors"]),
     ("Passes through a network", "networks",
      "Every network also has `encode(images)`, which gives maps, the finest first, `decode(maps)` and `head(features)`; calling it is "
-     "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "feature_channels", "noisy", "grouped"]),
+     "their composition.", ["logits_of", "logits_and_features", "logits_with_dropped_channels", "feature_channels", "deepest",
+                            "deepest_width", "with_parameters", "noisy", "entropy_over_passes", "grouped"]),
+    ("Passes beside the batch", "networks.passes", "", ["statistics_kept"]),
     ("Labels over several scales", "networks.scales", "For `run.predict_unlabeled`.", ["AtScales"]),
     ("Perturbations of feature maps", "networks.perturbations", "", ["feature_noise", "feature_dropout", "without_channels"]),
     ("Teachers", "networks", "The moving average with warm-up is SSL4MIS's; many published methods have none.", [
@@ -87,14 +94,18 @@ SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Lists for self-training", "dataloaders.splits.self_training", "", [
         "supervised_list", "retraining_list", "thirds", "by_score", "lower_half"]),
     ("Boxes for copy-paste", "dataloaders.augmentation.copy_paste", "", ["paste_box", "half_box", "half_boxes", "cut_in"]),
+    ("Patches of one class", "dataloaders.augmentation.patches", "", ["patch_sides", "patch_draws", "class_patches"]),
+    ("Views that can be taken back", "dataloaders.augmentation.reversible", "", ["five_views", "viewed", "viewed_labels", "said_together"]),
     ("Patches that change places", "dataloaders.augmentation.displacement", "", [
         "check_grid", "sureness", "sure_into_unsure", "unsure_into_sure", "displaced", "cut", "joined"]),
     ("Strong views of volumes", "dataloaders.augmentation.strong_volumes", "Give `batch.rng`.", [
         "contrast_view", "field_view", "view_with_boxes"]),
     ("nnU-Net's augmentation of a batch", "dataloaders.augmentation.nnunet", "", ["augment"]),
     ("A learned augmentation", "dataloaders.augmentation.ctaugment", "", ["CTAugment"]),
+    ("A stage of labels alone", "engine.first_stage", "", ["supervised_stage"]),
+    ("Two annotated slices", "dataloaders.propagation", "Arrays in and out, for `run.make_maps` (DeSCO).", ["propagated"]),
     ("Ramps", "engine.schedules", "`run.ramp`, below, is the one that heeds `--ramp`.", [
-        "sigmoid_rampup", "linear_rampup", "cosine_rampdown", "epoch_before"]),
+        "sigmoid_rampup", "linear_rampup", "cosine_rampdown", "epoch_before", "admitted_entropy"]),
     ("Metrics", "metrics", "NumPy arrays in, numbers out. Validation and tests call them; a method seldom does.", [
         "dice", "jaccard", "binary_metrics", "score_case", "summarize", "largest_component"]),
 ]
@@ -111,7 +122,7 @@ The labelled rows stand first.
 |---|---|
 """
 OF_A_RUN = ["network", "keep", "optimizer", "compiled", "evaluates", "batches", "ramp", "update", "after_step", "finish", "say", "refuse",
-            "stage", "best", "items", "label", "class_counts", "predict_unlabeled", "augmented", "as_tested", "once"]
+            "stage", "best", "items", "label", "class_counts", "predict_unlabeled", "make_maps", "augmented", "as_tested", "once"]
 OF_A_BATCH = ["images", "labels", "labeled", "unlabeled", "n_labeled", "rng", "shared_rng", "step", "epoch", "last_of_epoch", "cases",
               "maps", "views", "mates", "strong"]
 

@@ -186,10 +186,10 @@ class ScriptedRun:
     ramp = Stage.ramp
 
     def __init__(self, options: Any, networks: Mapping[str, nn.Module], batches: Sequence[Batch], kept: Mapping[str, Any], rate: float,
-                 after: Any):
+                 after: Any, data: str = "ACDC"):
         self.options, self.iterations = options, options.max_iterations
         self.networks, self.golden_batches, self.kept, self.rate, self.after = networks, batches, dict(kept), rate, after
-        self.data, self.world = DATA_SETS["ACDC"], 1
+        self.data, self.world = DATA_SETS[data], 1
         self.steps: list[Step] = []
         self.arguments: dict[str, Any] = {}
         self.evaluated: dict[str, Any] = {}
@@ -225,6 +225,12 @@ class ScriptedRun:
     def evaluates(self, **predictors: Any) -> None:
         self.evaluated = predictors
 
+    def items(self, labeled: bool) -> list[Any]:
+        return []
+
+    def make_maps(self, *arguments: Any) -> list[Any]:
+        return []
+
     def batches(self, **fed: Any) -> Iterator[tuple[int, Batch]]:
         for batch in self.golden_batches:
             torch.manual_seed(batch.step)
@@ -250,9 +256,10 @@ class ScriptedRun:
 
 
 def drive(script: ModuleType, options: Any, networks: Mapping[str, nn.Module], batches: Sequence[Batch],
-          kept: Mapping[str, Any] | None = None, rate: float = 0.0, after: Callable[[int], None] | None = None) -> ScriptedRun:
+          kept: Mapping[str, Any] | None = None, rate: float = 0.0, after: Callable[[int], None] | None = None,
+          data: str = "ACDC") -> ScriptedRun:
     """Runs a training script's own `main` over `batches`; weights and flags of a step are the ones that it makes from `batch.step`."""
-    run = ScriptedRun(options, networks, batches, kept or {}, rate, after)
+    run = ScriptedRun(options, networks, batches, kept or {}, rate, after, data)
     with mock.patch.object(script, "Run", lambda given: run):
         script.main(options)
     assert run.finished

@@ -15,13 +15,14 @@ HELPERS = runpy.run_path(str(DOCS / "helpers.py"))
 INSIDE = {"one_hot", "sample_dice_loss", "flat_dice_loss", "halved_dice_loss", "plain_foreground_dice", "world", "rows_count", "total",
           "without_rows",
           "with_brightness", "with_contrast", "with_saturation", "with_hue", "grey", "denormalised", "normalised", "limits", "send", "on",
-          "rounded", "of_all", "direction", "groups_of", "salience", "present", "sum_and_count"}
+          "rounded", "of_all", "gathered", "direction", "groups_of", "salience", "present", "sum_and_count"}
 """What shared modules use among themselves."""
-SHARED = ("dataloaders.augmentation.copy_paste", "dataloaders.augmentation.displacement", "dataloaders.augmentation.strong_views",
-          "dataloaders.augmentation.strong_volumes", "dataloaders.splits.sites", "losses.ambiguity", "losses.class_similarity",
-          "losses.class_weights", "losses.consistency", "losses.contrast", "losses.correlation", "losses.evidential", "losses.mixtures",
-          "losses.overlap", "losses.prototypes", "losses.pseudo_labels", "losses.ranks", "losses.semantic", "losses.similarity",
-          "losses.supervised", "losses.uncertainty", "networks.averaging", "networks.initial", "networks.passes", "networks.perturbations")
+SHARED = ("dataloaders.augmentation.copy_paste", "dataloaders.augmentation.displacement", "dataloaders.augmentation.patches",
+          "dataloaders.augmentation.reversible", "dataloaders.augmentation.strong_views", "dataloaders.augmentation.strong_volumes",
+          "dataloaders.splits.sites", "losses.ambiguity", "losses.class_similarity", "losses.class_weights", "losses.consistency",
+          "losses.contrast", "losses.correlation", "losses.evidential", "losses.mixtures", "losses.overlap", "losses.prototypes",
+          "losses.pseudo_labels", "losses.ranks", "losses.semantic", "losses.similarity", "losses.supervised", "losses.uncertainty",
+          "networks.averaging", "networks.initial", "networks.passes", "networks.perturbations")
 
 
 def test_the_page_is_what_the_code_says():

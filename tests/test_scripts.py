@@ -260,6 +260,18 @@ OWN = {
                    correlation_weight=0.05, temperature=0.1, correlation_temperature=0.1, memory_per_class=256,
                    positions_per_class=12800, max_iterations=15000, schedule="constant"),
     },
+    "train_MLBSeg": {
+        "PROMISE12": dict(patch_size=(144, 144), batch_size=3, labeled_bs=2, optimizer="sgd", base_lr=0.005, schedule="inverse",
+                          weight_decay=5e-4, clip=0.2, noise=0.02, ema_decay=0.99, labeled_num="2"),
+    },
+    "train_DeSCO": {
+        "LA": dict(labeled_num="5", consistency=0.1, consistency_rampup=40.0, further_passes=8, decay=0.95, decay_every=1000,
+                   decay_length=40, schedule2="constant", annotation="orthogonal"),
+    },
+    "train_PatchCL": {
+        "ACDC": dict(base_lr=0.007, pre_lr=1e-3, consistency=4.0, contrast_weight=0.5, temperature=0.2, spread=4.0, keys=4096,
+                     ema_decay=0.999, least=0.25),
+    },
     "train_CoBioNet": {
         "LA": CO_BIONET | dict(supervised_weight=0.7, threshold=0.4),
         "Pancreas-CT": CO_BIONET | dict(supervised_weight=1.0, threshold=0.2),

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from command_line.declarations import option_names
 
 GROUPS = {
-    "Data and labels": ("dataset", "root_path", "labeled_num", "labeled_choice", "labeled_seed", "protocol", "fold", "folds", "split_seed",
+    "Data and labels": ("dataset", "root_path", "labeled_num", "labeled_choice", "labeled_seed", "annotation",
+                        "annotated_slices", "protocol", "fold", "folds", "split_seed",
                         "mask_threshold", "include_free", "dagm_classes", "target"),
     "Network": ("model", "pretrained", "dropout"),
     "Training": ("max_iterations", "batch_size", "labeled_bs", "patch_size", "optimizer", "base_lr", "head_rate", "schedule", "patience",

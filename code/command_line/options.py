@@ -66,6 +66,11 @@ class Options:
     """The labelled ones are the first in the published order, or drawn by --labeled_seed."""
     labeled_seed: Annotated[Seed, LABELS] = 0
     """Seed of the random draw of labelled cases."""
+    annotation: Literal["full", "orthogonal"] = "full"
+    """Volumes: a labelled one is annotated wholly, or on two slices at right angles, the rest being ignored."""
+    annotated_slices: Literal["largest", "published"] = "largest"
+    """Which two slices: those with the largest cross-section, or where they were published (LA: slice 43 of the third axis, the middle of
+    the second)."""
     protocol: Annotated[str, SPLIT] = "official"
     """Split: official (as published), clean (no piece or patient on two sides; NEU-Seg, MT, GlaS), ctct (as cross teaching's paper tests:
     the last step, on the validation and test patients; ACDC), challenge (ISIC 2018's own three parts), classic, blended, u2pl (VOC2012:
@@ -111,10 +116,10 @@ class Options:
     """Networks with a backbone (deeplabv3plus): by what the rate of all that is not backbone is multiplied."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """sgd: momentum 0.9, weight decay 1e-4; adam: no weight decay; adamw: decoupled weight decay 1e-2."""
-    schedule: Literal["poly", "poly_next", "poly_epochs", "poly_warm", "step", "step_late", "quarters", "cosine", "plateau",
+    schedule: Literal["poly", "poly_next", "poly_epochs", "poly_warm", "step", "step_late", "quarters", "inverse", "cosine", "plateau",
                       "constant"] = "poly"
     """Learning rate: poly decay (two published orders, in 300 stairs, or behind a linear rise), a tenth each 2500 steps (two orders), a
-    tenth after each quarter, half a cosine, a tenth when validation stalls, or constant."""
+    tenth after each quarter, down to a seventh as 1 / t (in 120 stairs), half a cosine, a tenth when validation stalls, or constant."""
     patience: Steps = 50
     """With --schedule plateau: validations without a rise before the rate falls."""
     steps_per_epoch: Count | None = None
@@ -279,6 +284,10 @@ def check(options: Options, data: DataSet) -> None:
         given, default = getattr(options, name), getattr(Options, name)
         need(data.name in owners or given == default,
              f"--{name}: an option of {' and '.join(owners)}; it means nothing for {data.name}. Leave it out.")
+    need(options.annotation == "full" or data.dimensions == 3,
+         f"--annotation {options.annotation}: two slices are annotated of volumes, and {data.name} has images.")
+    need(options.annotated_slices == "largest" or bool(data.annotated),
+         f"--annotated_slices {options.annotated_slices}: nobody has published slices of {data.name}; leave it out.")
     if options.fold is not None:
         need(options.fold < options.folds, f"--fold {options.fold}: folds are counted from 0 to {options.folds - 1}.")
     if wrong:

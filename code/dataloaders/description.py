@@ -89,6 +89,8 @@ class DataSet:
     synthetic: bool = False
     own: bool = False
     """Somebody's own files, of which two folders are two data sets."""
+    annotated: Mapping[int, int | None] = field(default_factory=dict)
+    """By axis: which slice a publication annotates of each labelled volume, None for the middle one; empty where there is none."""
     special: bool = False
     """Lies on disk as another data set does, and is meant where both fit."""
     options: tuple[str, ...] = ()
@@ -134,6 +136,8 @@ class Item:
     index: int | None = None
     written: Path | None = None
     """A label that an earlier stage wrote (a pseudo mask), trained on in place of `label`: .png or .npy, (*spatial) uint8 class ids."""
+    annotated: tuple[tuple[int, int], ...] = ()
+    """Of a volume: (axis, index) of the slices whose labels are known, the rest being ignored; empty: all is known."""
     maps: Mapping[str, Path] = field(default_factory=dict)
     """Named per-pixel maps that an earlier stage wrote (weights, confidence): .png or .npy, (*spatial) uint8 or float32."""
 

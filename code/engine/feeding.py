@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from command_line.options import Options
+from dataloaders.annotation import largest_slices, published_slices
 from dataloaders.augmentation.frame import Fill
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import Store, build_store
@@ -62,8 +63,18 @@ class Training:
     def items(self, labeled: bool) -> list[Item]:
         """The labelled, or the unlabelled, training images in published order. Raises `UserError`."""
         if labeled not in self._items:
-            self._items[labeled] = self.source.items(list(self.split.labeled if labeled else self.split.unlabeled))
+            items = self.source.items(list(self.split.labeled if labeled else self.split.unlabeled))
+            self._items[labeled] = [self._annotated(item) for item in items] if labeled else items
         return self._items[labeled]
+
+    def _annotated(self, item: Item) -> Item:
+        """The item with the slices of which --annotation says that they are known."""
+        label = None if self.options.annotation == "full" else self.source.label(item)
+        if label is None:
+            return item
+        if self.options.annotated_slices == "published":
+            return replace(item, annotated=published_slices(label, self.source.data.annotated, item.name))
+        return replace(item, annotated=largest_slices(label))
 
     def store(self, fed: Fed, say: Say) -> tuple[Store, Places]:
         """All images that a stage is fed, each once, and where its labelled and its unlabelled ones are; all problems are raised together.

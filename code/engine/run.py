@@ -52,7 +52,7 @@ class Run(Stage):
 
     def class_counts(self) -> np.ndarray:
         """How many pixels of each class the labelled training images have, as stored; (classes,) int64."""
-        labels = (self.session.training.source.label(item) for item in self.items(True))
+        labels = (label_of(self.session.source, item) for item in self.items(True))
         counts = [np.bincount(label.ravel(), minlength=256) for label in labels if label is not None]
         return np.sum(counts, 0)[: self.data.num_classes]
 
@@ -96,6 +96,19 @@ class Run(Stage):
         """
         return pseudo_masks.write(self.session, name, network, self.predictor(network), self.items(False) if items is None else items,
                                   maps or {}, mirror, self.monitor)
+
+    def make_maps(self, name: str, items: Sequence[Item], kinds: Sequence[str], make: pseudo_masks.Make) -> list[Item]:
+        """Per-pixel maps that are computed once of each image and its label, as items for `batches`.
+
+        Args:
+            name: a word for them; their files lie in the run's folder, below `pseudo_masks/<name>/`.
+            kinds: names of the maps.
+            make: of an item, its image (C, *spatial) and the label that is trained on (None: it has none), all maps by name: (*spatial)
+                float32 or uint8. Called in several threads.
+
+        A file that is there already and was made by the same code is not made again, so that a kill costs a few images.
+        """
+        return pseudo_masks.compute(self.session, name, items, kinds, make, self.monitor)
 
     def label(self, item: Item) -> np.ndarray:
         """(*spatial) uint8: what a training image is learned from, at its own size; its mask where a stage wrote one.

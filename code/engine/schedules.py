@@ -36,6 +36,11 @@ def ramp(step: int, length: float, unit: int = 150, whole: int | None = None) ->
     return sigmoid_rampup(step // unit if whole is None else step * length // whole, length)
 
 
+def admitted_entropy(step: int, total: int, largest: float = math.log(2)) -> float:
+    """(3/4 + 1/4 exp(-5 (1 - t / T)^2)) h: the entropy below which a prediction counts as sure, h = ln 2 in the end (UA-MT, DeSCO)."""
+    return (0.75 + 0.25 * sigmoid_rampup(step, total)) * largest
+
+
 def poly(base: float, t: float, total: float) -> float:
     """base * (1 - t / total)^0.9."""
     return base * (1.0 - t / total) ** 0.9
@@ -77,6 +82,10 @@ def _quarters(step: int, base: float, total: float) -> float:
     return base * 0.1 ** sum(step * epochs // total >= epoch for epoch in falls)
 
 
+def _inverse(step: int, base: float, total: float) -> float:
+    return base * 20 / (20 + int(step * 120 // total))
+
+
 def _cosine(step: int, base: float, total: float) -> float:
     return base * (1 + math.cos(math.pi * step / total)) / 2
 
@@ -94,6 +103,7 @@ SCHEDULES: dict[str, Callable[[int, float, float], float]] = {
     "step": _step,  # a tenth after every 2500 steps (UA-MT on LA)
     "step_late": _step_delayed,  # the same, one step later (MCF)
     "quarters": _quarters,  # a tenth after each quarter (CDMA)
+    "inverse": _inverse,  # 20 / (20 + e) in epoch e of 120 (MLB-Seg)
     "cosine": _cosine,  # half a wave (Co-BioNet)
     "constant": _constant,
     "plateau": _constant,  # lowered by `Plateau`, which sees the validation score
@@ -168,6 +178,29 @@ class ScheduledOptimizer:
         for group, factor in zip(self.optimizer.param_groups, self.factors):
             group["lr"] = rate * factor
         return rate
+
+    @property
+    def rate(self) -> float:
+        """Of the first parameters, in force."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @torch.no_grad()
+    def ahead(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What the parameters would be after a step of plain SGD (with momentum) along these gradients, of which the norm is not cut.
+
+        Neither they nor the momentum change. Raises TypeError for another kind of optimizer.
+        """
+        if not isinstance(self.optimizer, torch.optim.SGD):
+            raise TypeError(f"{type(self.optimizer).__name__}: a step ahead is made of SGD alone")
+        groups = [group for group in self.optimizer.param_groups for _ in group["params"]]
+        found = []
+        for parameter, group, gradient in zip(self.parameters, groups, gradients):
+            move = gradient + group["weight_decay"] * parameter
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                move = move + group["momentum"] * momentum
+            found.append(parameter - group["lr"] * move)
+        return found
 
     def step(self) -> None:
         """One step along the gradients that lie there, cut to the norm `clip` where there is one."""

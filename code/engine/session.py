@@ -47,6 +47,9 @@ class Session:
         self.data = self.source.data
         self.split = make_split(self.source, SplitRequest.of(vars(options)))
         remarks = [*self.source.remarks, *self.split.remarks]
+        if options.annotation == "orthogonal":
+            remarks.append("Of each labelled volume two slices at right angles are annotated "
+                           f"({options.annotated_slices}), no other voxel.")
         for remark in remarks:
             print(remark, flush=True)
         self.remarks = [*([resolved.data.note] if resolved.data.note else []), *remarks]

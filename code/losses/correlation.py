@@ -1,14 +1,20 @@
-"""How like the features of a position are to remembered features of labelled ones (CAML; Gao et al., MICCAI 2023)."""
+"""How like features are to remembered ones: of positions (CAML; Gao et al., MICCAI 2023), and of patches, each class of which is a Gaussian
+(PatchCL; Basak and Yin, CVPR 2023)."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import ceil, log
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from losses.ranks import of_all
+from losses.ranks import batch_sums, gathered, of_all
+
+RIDGE, FLOOR = 1e-3, 1e-6
+"""Share of the mean variance, and variance, that are added to every variance before a covariance is inverted: of few embeddings it has no
+inverse."""
 
 
 class Memory:
@@ -70,3 +76,81 @@ def surest(classes: Tensor, sureness: Tensor, number: int) -> Tensor:
 def correlation(vectors: Tensor, memory: Tensor, temperature: float) -> Tensor:
     """softmax of z M / T over the remembered vectors: (n, D) and (m, D) -> (n, m). No vector is normalised."""
     return (vectors @ memory.T / temperature).softmax(1)
+
+
+class Queues:
+    """The newest embeddings of each class, those of all processes, first in first out.
+
+    Args:
+        classes: number of classes.
+        longest: most embeddings that are kept of a class.
+    """
+
+    def __init__(self, classes: int, longest: int):
+        self.longest = longest
+        self.keys: list[Tensor] = [torch.zeros(0) for _ in range(classes)]
+
+    @torch.no_grad()
+    def take(self, keys: Tensor, classes: Tensor) -> list[int]:
+        """Takes embeddings (n, D) of the classes (n,) from every process, as many from each; gives the classes that were among them.
+
+        255 is no class.
+        """
+        keys, classes = gathered(keys.float()), gathered(classes)
+        present = [c for c in classes.unique().tolist() if c < len(self.keys)]
+        for c in present:
+            # An empty tensor, of whatever shape, adds nothing.
+            self.keys[c] = torch.cat([self.keys[c].to(keys.device), keys[classes == c]])[-self.longest :]
+        return present
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {str(c): keys for c, keys in enumerate(self.keys)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.keys = [state[str(c)] for c in range(len(self.keys))]
+
+
+def gaussian_contrast(vectors: Tensor, classes: Tensor, queues: Sequence[Tensor], present: Sequence[int], temperature: float,
+                      spread: float, keys: int, hard: float = 1.0) -> Tensor:
+    """Mean over embeddings v of classes c of ln[e^(E_c) + (k / K) sum_j e^(E_j)] - v m_c / T, j the other K - 1 of the `present` classes.
+
+    E_j = v m_j / T + s v^T S_j v / (2 T^2), m_j and S_j the mean and the covariance (divisor n) of `queues[j]`; with s = 1 it is ln of the
+    mean of e^(v x / T) over a normal distribution, as if k negatives had been drawn. T `temperature`, s `spread`, k `keys`.
+    Of the other classes the `hard` share alone counts that is `nearest` to class c. vectors (n, D), classes (n,): rows of classes that are
+    not present do not count; with one class alone there is nothing to tell apart, and the loss is 0.
+    """
+    vectors = vectors.float()
+    total, counted = 0 * vectors.sum(), torch.zeros((), device=vectors.device)
+    for c in present if len(present) > 1 else ():
+        rows = vectors[classes == c]
+        exponents = [_exponent(rows, queues[c], temperature, spread)]
+        for other in present:
+            if other != c:
+                among = nearest(queues[other], queues[c], hard)
+                exponents.append(_exponent(rows, among, temperature, spread) + log(keys / len(present)))
+        positive = (rows @ queues[c].T).mean(1) / temperature
+        total = total + (torch.stack(exponents).logsumexp(0) - positive).sum()
+        counted = counted + len(rows)
+    total, counted = batch_sums(total, counted)
+    return total / counted.clamp(min=1)
+
+
+def _exponent(rows: Tensor, keys: Tensor, temperature: float, spread: float) -> Tensor:
+    """E of each row: mean and variance of its products with the keys are v m and v^T S v."""
+    products = rows @ keys.T
+    mean = products.mean(1)
+    return mean / temperature + spread / (2 * temperature**2) * (products - mean[:, None]).square().mean(1)
+
+
+@torch.no_grad()
+def nearest(keys: Tensor, towards: Tensor, share: float) -> Tensor:
+    """The share of the keys (m, D) that is nearest to the Gaussian of other ones (n, D) by Mahalanobis' distance; at least one."""
+    number = max(ceil(share * len(keys)), 1)
+    if number >= len(keys):
+        return keys
+    mean = towards.mean(0)
+    covariance = torch.cov(towards.T, correction=0)
+    ridge = (RIDGE * covariance.diagonal().mean() + FLOOR) * torch.eye(len(mean), device=keys.device)
+    factor = torch.linalg.cholesky(covariance + ridge)
+    distances = torch.linalg.solve_triangular(factor, (keys - mean).T, upper=False).square().sum(0)
+    return keys[distances.topk(number, largest=False).indices.sort().values]

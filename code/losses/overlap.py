@@ -51,6 +51,29 @@ def masked_dice(probabilities: Tensor, target: Tensor, mask: Tensor, smooth: flo
     return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
 
+def pixel_weighted_dice(logits: Tensor, labels: Tensor, weights: Tensor, smooth: float = 1e-5) -> Tensor:
+    """1 - (2 sum q p y + s) / (sum q p^2 + sum q y^2 + s) of each foreground class, sums over batch and space; mean over them (DeSCO).
+
+    logits (B, C, *spatial), labels (B, *spatial), weights q (B, *spatial).
+    """
+    target, counted = one_hot(labels, logits.shape[1])
+    p, q = logits.softmax(1), weights.unsqueeze(1) * counted
+    space = [0, *range(2, p.dim())]
+    overlap, total = batch_sums((q * p * target).sum(space), (q * (p**2 + target)).sum(space))
+    return (1 - (2 * overlap + smooth) / (total + smooth))[1:].mean()
+
+
+def pixel_weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, smooth: float = 1e-5) -> Tensor:
+    """(2 sum -q log softmax(z)[y] + s) / (2 sum q + s) of each sample, mean over samples (DeSCO); 1 where a sample has no weight.
+
+    logits (B, C, *spatial), labels (B, *spatial), weights q (B, *spatial); ignored pixels weigh nothing.
+    """
+    errors = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    q = weights * (labels != IGNORED)
+    summed, mass = (x.flatten(1).sum(1) for x in (q * errors, q))
+    return ((2 * summed + smooth) / (2 * mass + smooth)).mean()
+
+
 def plain_dice(first: Tensor, second: Tensor, smooth: float = 1e-5) -> Tensor:
     """1 - (2 sum pq + s) / (sum p + sum q + s) of two maps of equal shape, over all their elements; a scalar."""
     overlap, total = batch_sums((first * second).sum(), first.sum() + second.sum())

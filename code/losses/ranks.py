@@ -60,6 +60,18 @@ def batch_sums(*sums: Tensor) -> Sequence[Tensor]:
     return [part.view(x.shape) for part, x in zip(whole.split([x.numel() for x in sums]), sums)]
 
 
+def gathered(x: Tensor) -> Tensor:
+    """The rows (n, ...) of all processes, as many of each, in the order of their ranks, without gradient. Raises `ProcessLost`."""
+    if world() == 1:
+        return x.detach()
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
+    try:
+        dist.all_gather(parts, x.detach().contiguous())
+    except RuntimeError as error:
+        raise ProcessLost(str(error)) from error
+    return torch.cat(parts)
+
+
 def of_all(mine: dict[str, Any]) -> dict[str, Any]:
     """What all processes have by name, tensors and plain values; of a name that several have the last one's. Raises `ProcessLost`."""
     if world() == 1:

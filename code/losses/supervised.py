@@ -1,15 +1,17 @@
-"""The supervised term that nearly all methods share."""
+"""The supervised term that nearly all methods share; and weights of labels by what a step of training that counts them would do for clean
+ones (MLB-Seg; Wei et al., MICCAI 2023)."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import grad
 
 from losses.overlap import IGNORED, cross_entropy, dice_loss, flat_dice_loss, halved_dice_loss, sample_dice_loss, unsquared_dice_loss
-from losses.ranks import batch_sum, batch_sums, world
+from losses.ranks import batch_mean, batch_sum, batch_sums, world
 
 DICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared": dice_loss, "foreground": partial(dice_loss, foreground_only=True), "linear": unsquared_dice_loss,
@@ -53,3 +55,32 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, min_kept: int = 100000, t
 def labels_loss(logits: Tensor, labels: Tensor, dice: str = "squared", min_kept: int = 0) -> Tensor:
     """`supervised_loss`, or, where a least number of pixels is given, `ohem_cross_entropy` of so many in the batch of all processes."""
     return ohem_cross_entropy(logits, labels, min_kept // world()) if min_kept else supervised_loss(logits, labels, dice)
+
+
+def label_costs(logits: Tensor, *kinds: Tensor) -> Tensor:
+    """-ln p of several kinds of labels (B, *spatial) at each position: (B, kinds, *spatial); 0 where a label is ignored."""
+    return torch.stack([F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none") for labels in kinds], 1)
+
+
+def meta_gradient(cost: Tensor, others: Tensor, parameters: Sequence[Tensor], step: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+                  rate: float, clean_loss: Callable[[Sequence[Tensor]], Tensor]) -> tuple[Tensor, Tensor]:
+    """d clean_loss / d e at e = 0 after one step of SGD along the gradient of sum e * cost + others: as `cost`; and clean_loss there.
+
+    cost (any shape), others (a scalar) and their graph, which is kept; step: gradients -> the parameters after a step of this `rate`. A
+    change of e moves these by -rate times the gradient of its cost, so the result is -rate times the derivative of cost along the gradient
+    of clean_loss: a second derivative of the network, in memory of one pass, and the same for several processes as for one.
+    """
+    slopes = grad(others, parameters, retain_graph=True, materialize_grads=True)
+    with torch.no_grad():
+        ahead = [parameter.detach().requires_grad_() for parameter in step([batch_mean(slope) for slope in slopes])]
+    loss = clean_loss(ahead)
+    along = [batch_mean(slope) for slope in grad(loss, ahead, materialize_grads=True)]
+    shares = torch.zeros_like(cost, requires_grad=True)
+    pulled = grad(cost, parameters, shares, create_graph=True, materialize_grads=True)
+    return -rate * grad(pulled, shares, along, retain_graph=True)[0], loss.detach()
+
+
+def helpful(gradient: Tensor) -> Tensor:
+    """max(-g, 0) / (sum max(-g, 0) + 1e-10), the sum over the costs of all processes: together 1, or 0 where no cost helps."""
+    weights = (-gradient).clamp(min=0)
+    return weights / (batch_sum(weights.sum()) + 1e-10)

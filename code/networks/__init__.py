@@ -19,10 +19,21 @@ from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
 from networks.nnunet import NNUNet2D, NNUNet3D
-from networks.passes import feature_channels, grouped, logits_and_features, logits_of, logits_with_dropped_channels
+from networks.passes import (
+    deepest,
+    deepest_width,
+    entropy_over_passes,
+    feature_channels,
+    grouped,
+    logits_and_features,
+    logits_of,
+    logits_with_dropped_channels,
+    with_parameters,
+)
 from networks.perturbations import noisy
 from networks.pg_fanet import PGFANet
 from networks.pnet import PNet
+from networks.projection import ProjectionHead
 from networks.resvnet import ResVNet2D, ResVNet3D
 from networks.sfm import SFM
 from networks.swin_unet import SwinUNet
@@ -82,13 +93,15 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "point_critic_3D": partial(PointCritic, 3),
     "caml_heads": CorrelationHeads,
     "conditional": conditional,
+    "patch_projection": ProjectionHead,
     "two_classifiers": two_classifiers,
     "sfm": SFM,
     "projection": nn.Linear,
 }
 
-__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "ema_update", "feature_channels", "frozen_copy", "grouped",
-           "logits_and_features", "logits_of", "logits_with_dropped_channels", "names", "noisy", "risen_decay", "weighted_mean"]
+__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "deepest", "deepest_width", "ema_update", "entropy_over_passes",
+           "feature_channels", "frozen_copy", "grouped", "logits_and_features", "logits_of", "logits_with_dropped_channels", "names",
+           "noisy", "risen_decay", "weighted_mean", "with_parameters"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

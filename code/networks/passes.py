@@ -2,14 +2,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from networks.perturbations import without_channels
+from losses.uncertainty import entropy_map
+from networks.perturbations import noisy, without_channels
 
 
 def logits_and_features(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,3 +69,52 @@ def logits_with_dropped_channels(network: Any, images: Tensor, share: float, tim
     dropped = [without_channels(maps, share) for _ in range(times)]
     logits = network.head(network.decode([torch.cat(each) for each in zip(maps, *dropped)]))
     return logits.split(len(images))
+
+
+@torch.no_grad()
+def entropy_over_passes(network: Callable[[Tensor], Tensor], images: Tensor, passes: int, deviation: float) -> Tensor:
+    """Entropy of the mean of an even number of predictions for `noisy` images, two of them a call: (B, 1, *sides) (UA-MT, DeSCO)."""
+    twice, calls = torch.cat([images, images]), passes // 2
+    summed: Any = sum(network(noisy(twice, deviation)).softmax(1) for _ in range(calls))
+    return entropy_map((summed[: len(images)] + summed[len(images) :]) / passes)
+
+
+def deepest(network: Any, images: Tensor) -> Tensor:
+    """The mean over positions of the encoder's coarsest map, (B, D) float32."""
+    return network.encode(images)[-1].float().flatten(2).mean(2)
+
+
+def deepest_width(network: Any, channels: int, sides: Sequence[int]) -> int:
+    """D of `deepest` for images of these channels and sides; nothing is computed."""
+    outline = copy.deepcopy(network).to("meta").eval()
+    return deepest(outline, torch.empty((1, channels, *sides), device="meta")).shape[1]
+
+
+def with_parameters(network: nn.Module, parameters: Sequence[Tensor], images: Tensor) -> Any:
+    """What the network would say with other parameters, in the order of its own, with gradients to these; its statistics stay."""
+    state = dict(zip((name for name, _ in network.named_parameters()), parameters))
+    return functional_call(network, (state, {name: buffer.clone() for name, buffer in network.named_buffers()}), (images,))
+
+
+@contextmanager
+def statistics_kept(*networks: Any) -> Iterator[None]:
+    """While open, passes leave the running statistics of batch norm as they are: for inputs unlike those that a test shows (patches).
+
+    In train mode the passes themselves are the same.
+    """
+    norms = [module for network in networks for module in _unwrapped(network).modules() if isinstance(module, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, before):
+            norm.momentum = momentum
+
+
+def _unwrapped(network: Any) -> nn.Module:
+    """The network itself of what calls it compiled or in mixed precision."""
+    while not isinstance(network, nn.Module):
+        network = network.network
+    return network

@@ -11,7 +11,7 @@ from reporting.records import Record
 from reporting.rows import draw_key
 from reporting.scores import Key
 
-PLACED = ("dataset", "labeled_num", "labeled_choice", "labeled_seed", "fold", "folds", "seed", "exp", "fresh",
+PLACED = ("dataset", "labeled_num", "labeled_choice", "labeled_seed", "annotation", "fold", "folds", "seed", "exp", "fresh",
           "accept_changes", "save_every", "log_every")
 """Options that are given anew in such a command, or change no result."""
 
@@ -29,7 +29,8 @@ def command_for(like: Record, method: str, budget: str, keys: Sequence[Key]) -> 
     folds = [] if like.fold is None else ["--folds", str(like.options["folds"])]
     draws = {key[1] for key in keys} - {-1}
     counted = len(keys) > 1 and draws in (set(), set(range(len(draws)))) and not (draws and any(key[1] < 0 for key in keys))
-    base = ["--dataset", like.data_set]
+    annotation = like.options.get("annotation", "full")  # of a run made before there was the option
+    base = ["--dataset", like.data_set, *(["--annotation", annotation] if annotation != "full" else [])]
     if counted and exp.endswith(f"/{like.method}"):
         words = ["python", "code/cross_validate.py", "--methods", method, "--labeled_num", budget, *folds]
         words += ["--draws", str(len(draws))] if draws else []

@@ -66,11 +66,14 @@ class Record:
 
     @property
     def protocol(self) -> str:
-        """What tables keep apart: official, clean, drawn, ..., or `5 folds` (with `split seed 1` where it is not 0)."""
+        """What tables keep apart: official, clean, drawn, ..., or `5 folds` (with `split seed 1` where it is not 0), and how volumes are
+        annotated."""
         of = self.options
         name = self.run["split"].get("name", of["protocol"]) if of["fold"] is None else f"{of['folds']} folds"
         if of["fold"] is not None and of["protocol"] not in ("official", "clean"):
             name += f" ({of['protocol']})"
+        if of.get("annotation", "full") != "full":
+            name += f", {of['annotation']} annotation"
         return name + (f", split seed {of['split_seed']}" if of["split_seed"] else "")
 
     @property

@@ -16,6 +16,7 @@ RECONSTRUCTIONS = {
     **{name: f"a reconstruction from the paper's abstract, since neither code nor text could be had (docs/methods/{page}.md)"
        for name, page in (("C3PS", "c3ps"), ("DCNet", "dc_net"), ("CRIINet", "crii_net"), ("FSSLPLD", "fssl_pld"))},
     "HCE": "a reconstruction from the abstract and the authors' later work, since there is no public code (docs/methods/hce.md)",
+    "PatchCL": "a re-implementation, since its training was never released (docs/methods/patchcl.md)",
 }
 """Methods whose script is none that its authors could compare with theirs."""
 

@@ -11,6 +11,7 @@ from parity_cases import (
     copy_paste,
     cross_match,
     cross_teaching,
+    desco,
     dhc,
     dssn,
     evaluation,
@@ -18,7 +19,9 @@ from parity_cases import (
     industry,
     inference,
     mcf,
+    meta,
     methods,
+    patch_contrast,
     photographs,
     prototypes,
     pyramid,
@@ -34,7 +37,8 @@ BUILT = {
     **shared.FILES, **methods.FILES, **simeps.FILES, **evaluation.FILES, **inference.FILES, **pyramid.FILES, **two_networks.FILES,
     **baselines.FILES, **cross_teaching.FILES, **fixmatch.FILES, **copy_paste.FILES, **mcf.FILES, **dhc.FILES, **ambiguity.FILES,
     **alternate_teachers.FILES, **cross_match.FILES, **prototypes.FILES, **co_bionet.FILES, **caml.FILES, **unimatch.FILES, **dssn.FILES,
-    **photographs.FILES, **self_training.FILES, **industry.FILES, **uncertainty.FILES,
+    **photographs.FILES, **self_training.FILES, **industry.FILES, **uncertainty.FILES, **desco.FILES, **meta.FILES,
+    **patch_contrast.FILES,
 }
 
 LATER = {

@@ -9,6 +9,7 @@ from parity_tools import Computed, Golden, Parity, ScriptedRun, Stub, drive, gol
 from torch import Tensor
 
 from dataloaders.catalog import DATA_SETS
+from networks import entropy_over_passes
 
 
 def mean_teacher(golden: Golden, dimensions: str) -> Computed:
@@ -45,7 +46,8 @@ def uamt(golden: Golden, preset: str) -> Computed:
     steps = golden["par_iters"].tolist()
     run, student = uamt_terms(golden, options, "in_", steps)
     teacher = Stub(*(golden.tensor("in_noisy_teacher_logits")[k : k + 2].flatten(0, 1) for k in range(0, 8, 2)))
-    out: Computed = {"out_uncertainty": train_UAMT.uncertainty(teacher, golden.tensor("in_teacher_logits"), options)}
+    passes = entropy_over_passes(teacher, golden.tensor("in_teacher_logits"), options.teacher_passes, options.noise)
+    out: Computed = {"out_uncertainty": passes}
     for step in run.steps:
         terms = {"supervised": step.terms["supervised"], "unsupervised": step.terms["consistency"], "total": step.terms["total"]}
         out |= {f"out_{name}_{step.step}": value for name, value in terms.items()}

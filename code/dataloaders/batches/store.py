@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dataloaders.annotation import annotated
 from dataloaders.batches.cache import Values, cache_folder, identity, one_type, read_cache, write_cache
 from dataloaders.description import Item, Source
 from dataloaders.errors import Problems, UserError
@@ -107,7 +108,7 @@ def build_store(
     problems = Problems()
     said = lru_cache(remark)
     images = _values(source, "pixels", items, [item.image for item in items], source.image, cache, progress, problems, said)
-    kept: Cache = "ram" if any(item.written for item in wanted) else cache
+    kept: Cache = "ram" if any(item.written or item.annotated for item in wanted) else cache
     files = [item.written or item.label for item in wanted]
     masks = _values(source, "labels", wanted, files, partial(label_of, source), kept, progress, problems, said)
     shapes = np.array([shape[1:] for shape in images.shapes] if not problems.messages else [], np.int64)
@@ -134,9 +135,10 @@ def build_store(
 
 
 def label_of(source: Source, item: Item) -> np.ndarray | None:
-    """The label that an item is trained on: the one that a stage wrote for it, else the source's."""
+    """The label that an item is trained on: the one that a stage wrote for it, else the source's, of which what is annotated is known."""
     if item.written is None:
-        return source.label(item)
+        label = source.label(item)
+        return annotated(label, item.annotated) if item.annotated and label is not None else label
     label = read_written(item.written)
     if label.dtype != np.uint8:
         raise UserError(f"{item.written}: {label.dtype} values; a label that a stage writes holds class ids, uint8.")

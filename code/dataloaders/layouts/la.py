@@ -31,5 +31,6 @@ DATA_SETS = (
     DataSet("LA", LaSource, ("background", "atrium"), dimensions=3, protocols=("official", "mcf"), evaluation=BY_WINDOW,
             defaults=VOLUMES | {"labeled_num": "8", "patch_size": (112, 112, 80), "stride": (18, 18, 4), "dice": "foreground",
                                 "consistency_rampup": 40.0},
+            annotated={2: 43, 1: None},
             note="LA: the published preparation crops every volume around its reference label, test volumes too."),
 )
