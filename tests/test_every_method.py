@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +17,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from harness import SHORT, Bench, check_equal, keep_states, kind_of, leave_copies, outcome, train_ranks
+from harness import Bench, check_equal, keep_states, kind_of, leave_copies, outcome, train_ranks
 
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.stem.removeprefix("train_") for path in (ROOT / "code").glob("train_*.py"))
@@ -123,32 +118,3 @@ def test_its_losses_are_tested(method: str) -> None:
     named = re.compile(rf"^(import train_{method}$|from train_{method} import )", re.MULTILINE)
     tests = ROOT / "tests"
     assert any(named.search(file.read_text(encoding="utf-8")) for file in [*tests.glob("parity_cases/*.py"), *tests.glob("test_*.py")])
-
-
-def test_by_its_commands(tmp_path: Path, tiny_acdc: Path) -> None:
-    """Trained, interrupted with Ctrl-C, resumed by the same command, tested."""
-    method, tested = "CPS", ["ensemble", "model1", "model2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMISEG_MODEL": str(tmp_path / "model"),
-                   "SEMISEG_RESULTS": str(tmp_path / "results"), "SEMISEG_CACHE": str(tmp_path / "cache")}
-    words = [sys.executable, str(ROOT / "code" / f"train_{method}.py"), "--root_path", str(tiny_acdc), *SHORT, "--max_iterations", "30",
-             "--val_every", "30", "--save_every", "30", "--log_every", "1"]
-
-    def start(command: list[str]) -> subprocess.Popen:
-        return subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    first = start(words)
-    limit = time.monotonic() + 120
-    while not any(file.stat().st_size for file in tmp_path.glob("model/**/metrics.jsonl")):
-        assert first.poll() is None and time.monotonic() < limit, first.communicate()[0]
-        time.sleep(0.02)
-    first.send_signal(signal.SIGINT)
-    said = first.communicate(timeout=60)[0]
-    assert first.returncode == 75 and "same command again" in said, said
-    second = start(words)
-    said = second.communicate(timeout=240)[0]
-    assert second.returncode == 0 and "resumed at step" in said, said
-    test = start([sys.executable, str(ROOT / "code" / "test_2D.py")])
-    said = test.communicate(timeout=120)[0]
-    assert test.returncode == 0 and "Best, median and worst case" in said, said
-    found = [json.loads(file.read_text())["run"] for file in (tmp_path / "results").rglob("*.json")]
-    assert sorted(run["predictor"] for run in found) == tested and {run["method"] for run in found} == {method}

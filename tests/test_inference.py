@@ -80,6 +80,9 @@ class Pictures:
     def affine(self, case: Case) -> None:
         return None
 
+    def header(self, case: Case) -> None:
+        return None
+
 
 def validator(data: DataSet, count: int = 6, keep: int = 2**29, **how) -> tuple[Validator, Pictures]:
     source = Pictures(data)

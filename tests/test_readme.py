@@ -4,8 +4,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -91,6 +93,7 @@ def words_of(line: list[str]) -> list[str]:
 
 
 def test_example_trains_and_is_tested(tmp_path: Path, tiny_acdc: Path) -> None:
+    """By its command, interrupted with Ctrl-C, and by the same command again."""
     name, text = example()
     assert name not in documented(), "the example must not be a method of the suite"
     (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
@@ -99,8 +102,16 @@ def test_example_trains_and_is_tested(tmp_path: Path, tiny_acdc: Path) -> None:
 
     words = [sys.executable, f"{name}.py", "--root_path", str(tiny_acdc), *SMALL, "--max_iterations", "60", "--val_every", "30",
              "--log_every", "10", "--threshold", "0.5"]
+    first = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    limit = time.monotonic() + 120
+    while not any(file.stat().st_size for file in tmp_path.glob("model/**/metrics.jsonl")):
+        assert first.poll() is None and time.monotonic() < limit, first.communicate()[0]
+        time.sleep(0.02)
+    first.send_signal(signal.SIGINT)
+    said = first.communicate(timeout=60)[0]
+    assert first.returncode == 75 and "same command again" in said, said
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0 and "resumed at step" in done.stdout, done.stdout + done.stderr
     bench = Bench(tmp_path, tiny_acdc)
     folder = bench.run_folder()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -332,8 +332,10 @@ def test_defaults_are_the_published_ones(name, data, tmp_path):
 
 
 def test_defaults_resolve_for_every_data_set(script, tmp_path):
-    """What a preset does not change is the data set's protocol."""
-    for data in DATA_SETS:
+    """What a preset does not change is the data set's protocol. Of data sets of one kind that no preset of the script names, one."""
+    named = [data for data in DATA_SETS if data in script.PRESETS or script.__name__ == "train_Supervised"]
+    kinds = {(found.dimensions, found.family, name.startswith("Phantom")): name for name, found in DATA_SETS.items()}
+    for data in dict.fromkeys([*named, *kinds.values()]):
         options = defaults(script, data, tmp_path)
         keys = (f"{DATA_SETS[data].dimensions}D", DATA_SETS[data].family, "Phantom" * data.startswith("Phantom"), data)
         preset = {name for key in keys for name in script.PRESETS.get(key, {})}

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.voc import CLASSES, MASKS, NAME, PLACES, holds
@@ -46,6 +44,9 @@ def convert_voc(raw: Path, out: Path, workers: int) -> list[str]:
 
 def convert_mask(job: Job, folder: Path) -> None:
     """Writes the mask of an image, palette PNG. Raises `UserError` where the file holds none."""
+    from scipy.io import loadmat  # here alone: no other conversion has such files
+    from scipy.io.matlab import MatReadError
+
     try:
         mask = np.asarray(loadmat(job.label, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError, MatReadError) as error:

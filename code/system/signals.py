@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from losses.ranks import world
-
 
 def heeded(*names: str) -> list[int]:
     """The numbers of these signals, as far as the system has them, without a SIGHUP that whoever started the program has it ignore."""
@@ -56,6 +54,8 @@ def as_interrupts() -> Iterator[None]:
     Where an exception ends one of several processes, it heeds no signal from then on: torchrun terminates all once one has left, and
     status.json must be written all the same.
     """
+    from losses.ranks import world  # brings torch, of which a converter of files has no need
+
     old: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in heeded("SIGTERM", "SIGUSR1", "SIGHUP"):
