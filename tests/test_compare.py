@@ -1,11 +1,14 @@
 """The table of all methods: made from runs of the scripts, made again without training, hand-written text kept."""
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import compare
 import pytest
 from harness import Commands
+from test_every_method import rows
 
 from dataloaders.errors import UserError
 
@@ -23,7 +26,7 @@ def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypa
     (tmp_path / "results").mkdir(exist_ok=True)
     page = tmp_path / "results" / "phantom.md"
     page.write_text(f"old\n{compare.MARKER}\nWritten by hand.\n")
-    asked = compare.Compare(methods=("Supervised", "CPS"), root_path=tiny_acdc)
+    asked = compare.Compare(methods=("Supervised", "CPS"), seeds=(1,), root_path=tiny_acdc)
     compare.main(asked)
     text = page.read_text()
     assert "Written by hand." in text and "old" not in text
@@ -34,9 +37,34 @@ def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypa
     capfd.readouterr()
     before = {path: path.stat().st_mtime for path in (tmp_path / "results").rglob("*.json")}
     compare.main(asked)
-    again = capfd.readouterr().out
-    assert page.read_text() == text and "is finished" in again
+    assert page.read_text() == text and not starts(capfd.readouterr().out), "nothing is trained again"
     assert {path: path.stat().st_mtime for path in before} == before, "nothing is tested again"
+    shutil.rmtree(compare.model_folder())
+    compare.main(asked)
+    assert page.read_text() == text and not starts(capfd.readouterr().out), "results are enough for the page"
+    other = dataclasses.replace(table, words=tuple(word.replace("32", "48") for word in words))
+    assert not compare.scores(compare.SUPERVISED, 1, other, "phantom"), "another schedule is another row"
+
+
+def starts(said: str) -> list[str]:
+    """The folders of the runs that were begun."""
+    return [line for line in said.splitlines() if "Folder:" in line]
+
+
+def test_the_best_on_validation_cases_have_further_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+    monkeypatch.setattr(compare, "train", lambda rows, *_: trained.append([(row.key, seed) for row, seed in rows]) or [])
+    monkeypatch.setattr(compare, "write", lambda *_: None)
+    monkeypatch.setattr(compare.catalog, "open_source", lambda *_: None)
+    monkeypatch.setattr(compare.catalog, "resolve", lambda *_: ())
+    good = {"CPS": 0.9, "ICT": 0.8, "URPC": 0.7, "DAN": 0.6, "DCT": 0.5}
+    result = {"run": {"selected": {"a": {"validation_dice": None}}}}
+    monkeypatch.setattr(compare, "scores", lambda row, *_: {"a": result, "b": {"run": {"selected": {"b": {
+        "validation_dice": good.get(row.key, 0.1)}}}}})
+    compare.main(compare.Compare())
+    first, further = trained
+    assert {seed for _, seed in first} == {1} and len(first) > 40
+    assert {key for key, _ in further} == {*good, "Supervised", "Supervised_augment_strong"} and {seed for _, seed in further} == {2, 3}
 
 
 def test_a_method_that_is_not_there() -> None:
@@ -49,6 +77,29 @@ def test_a_reconstruction_is_called_one_and_stands_beside_its_relative() -> None
     assert titles == ["CPS", "SemSim (a reconstruction)", "DCNet (a reconstruction)", "CPS on two heads", "HCE (a reconstruction)"]
     both = compare.rows_of(compare.Compare(methods=("DCNet",)))
     assert [row.key for row in both] == ["DCNet", "DCNet_second_plain"], "runs of the two do not meet"
+
+
+def test_scripts_without_volumes_or_without_images_have_no_row_there() -> None:
+    """As the rows of the README say."""
+    in_3d = {row.script for row in compare.rows_of(compare.Compare("phantom3d"))}
+    in_2d = {row.script for row in compare.rows_of(compare.Compare("phantom"))}
+    uses = {method: use for method, (_, use) in rows().items()}
+    assert in_3d == {method for method, use in uses.items() if use != "images"}
+    assert in_2d == {method for method, use in uses.items() if use != "volumes"}
+
+
+def test_scores_beside_those_of_another_program() -> None:
+    table = compare.TABLES["originals"]
+
+    def of(*dice: float) -> dict:
+        names = ("ensemble", "model1", "model2")[-len(dice):] if len(dice) > 1 else ("network",)
+        return {name: {"summary": {"mean": {"dice": value, "hd95_vox": 1.0}}} for name, value in zip(names, dice)}
+
+    assert compare.put_beside("one", {1: [0.6], 2: [0.62]}, {1: of(0.61), 2: of(0.63)}, table) == (
+        "| one | 0.600, 0.620 | 0.610, 0.630 | +0.010 | 0.028 | within |")
+    assert compare.put_beside("two", {1: [0.5, 0.7], 2: [0.6, 0.62]}, {1: of(0.9, 0.5, 0.5)}, table) == (
+        "| two | 0.600, 0.610 | 0.500 | -0.105 | 0.017 | outside |")
+    assert compare.put_beside("one", {1: [0.6]}, {1: of(0.61)}, table).endswith("| +0.010 | | one run each |")
 
 
 def words_of(row: str, table: str) -> list[str]:
@@ -78,6 +129,6 @@ def rows_of_words(words: list[str]) -> dict[str, str]:
 def test_a_line_has_the_scores_of_its_table() -> None:
     defects = compare.TABLES["neu_seg"]
     results = [{"images": {"training_size": {"per_image": {"miou": iou, "mdice": 0.8}}}} for iou in (0.5, 0.6)]
-    line = compare.line("a method", [compare.mean_of(one, defects) for one in results], "ensemble", defects)
+    line = compare.line("a method", {seed: compare.mean_of(one, defects) for seed, one in enumerate(results)}, "ensemble", defects)
     assert line == "| a method | 0.550 ± 0.071 | 0.500, 0.600 | 0.800 ± 0.000 | ensemble |"
-    assert compare.line("a method", [], "", defects) == "| a method | not run | | | |"
+    assert compare.line("a method", {}, "", defects) == "| a method | not run | | | |"
