@@ -19,6 +19,8 @@ BELOW: dict[str, set[str]] = {
     "prediction": {"evaluation", "inference", "pictures", "storage", "networks", "metrics", "dataloaders"},
     "reporting": {"evaluation", "command_line", "pictures", "storage", "dataloaders"},
     "sweeps": {"command_line", "storage", "system", "dataloaders"},
+    "advice": {"sweeps", "reporting", "evaluation", "prediction", "inference", "preparation", "pictures", "networks", "storage", "system",
+               "dataloaders"},
     "train": {"engine", "losses", "networks", "dataloaders"},
 }
 """Which folder of code/ may import which others; the commands (test_2D.py, predict.py, ...) may import all, and nothing imports them."""

@@ -29,8 +29,8 @@ FOREIGN = {"array", "block", "cpus", "depth", "gpus", "gres", "head", "help", "j
            "max_restarts", "mem", "nnodes", "node_rank", "nodes", "nproc_per_node", "ntasks", "open", "output", "partition", "port",
            "rdzv_backend", "rdzv_endpoint", "rdzv_id", "requeue", "signal", "standalone", "time", "wait"}
 """What every script has, and options of tensorboard, git, SLURM, torchrun and Ray."""
-KINDS = {"test_2D": "Test", "test_3D": "Test", "compare": "Compare", "cross_validate": "CrossValidate", "report": "Report",
-         "predict": "Predict", "reproduce": "Reproduce"}
+KINDS = {"advise": "Advise", "test_2D": "Test", "test_3D": "Test", "compare": "Compare", "cross_validate": "CrossValidate",
+         "report": "Report", "predict": "Predict", "reproduce": "Reproduce"}
 SMALL = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--device", "cpu")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

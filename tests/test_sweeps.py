@@ -81,7 +81,7 @@ def test_a_script_says_what_it_would_do(monkeypatch, capsys, tiny_acdc, tmp_path
     assert about["unknown"] == ["augment"] and "ema_decay" in about["options"]
     folder = tmp_path / "model/ACDC/MeanTeacher_2_labeled/unet/official_seed1337_max_iterations=20_consistency=0.3"
     asked_of_the_split = {"protocol": "official", "fold": None, "folds": 5, "split_seed": 0, "labeled_num": "2",
-                          "labeled_choice": "first", "labeled_seed": 0, "hold_out": False}
+                          "labeled_choice": "first", "labeled_seed": 0, "split_file": None, "hold_out": False}
     assert runs[0] == {"words": [*data, "2", "--consistency", "0.3", "--max_iterations=20"], "folder": str(folder), "dimensions": 2,
                        "steps": 20, "device": "auto", "split": asked_of_the_split, "reader": {}}
     for run, said in zip(runs[1:], ("asked 2000", "--fold 7", "seed", "--cfg has no meaning here")):

@@ -13,7 +13,7 @@ from command_line.declarations import option_names
 
 GROUPS = {
     "Data and labels": ("dataset", "root_path", "labeled_num", "labeled_choice", "labeled_seed", "annotation",
-                        "annotated_slices", "protocol", "fold", "folds", "split_seed",
+                        "annotated_slices", "protocol", "fold", "folds", "split_seed", "split_file",
                         "mask_threshold", "include_free", "dagm_classes", "target"),
     "Network": ("model", "pretrained", "dropout"),
     "Training": ("max_iterations", "batch_size", "labeled_bs", "patch_size", "optimizer", "base_lr", "head_rate", "schedule", "patience",

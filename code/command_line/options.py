@@ -82,6 +82,8 @@ class Options:
     """Number of folds."""
     split_seed: Annotated[Seed, SPLIT] = 0
     """Seed of folds and of splits that are drawn."""
+    split_file: Annotated[Path | None, SPLIT] = None
+    """In place of the split of --protocol: a JSON file that names the labelled, validated and tested cases (data/README.md)."""
     mask_threshold: Annotated[int, Within(0, 254), TESTED] = 0
     """MT: grey level of a mask above which a pixel is defect, 0 to 254 (published: 0)."""
     include_free: Annotated[bool, TESTED] = False
@@ -233,6 +235,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     options.resolved = Resolved(data, place, why, defaults, method, script)
     if options.pretrained:
         options.pretrained = options.pretrained.expanduser().resolve()
+    if options.split_file:
+        options.split_file = options.split_file.expanduser().resolve()
     if options.schedule == "plateau" and options.steps_per_epoch and options.val_every == default.val_every:
         options.val_every = options.steps_per_epoch
     if options.stride is not None and options.stride == default.stride and len(options.stride) == len(options.patch_size):

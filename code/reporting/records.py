@@ -15,7 +15,7 @@ METRICS = ("dice", "jaccard", "hd95_vox", "asd_vox")
 FURTHER = ("hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff", "aji", "pq")
 """Some have them: where the spacing is known, and where objects are told apart."""
 
-DRAWN = ("seed", "labeled_choice", "labeled_seed", "fold", "folds", "split_seed", "labeled_num", "protocol")
+DRAWN = ("seed", "labeled_choice", "labeled_seed", "fold", "folds", "split_seed", "split_file", "labeled_num", "protocol")
 """Options by which runs of one row of a table differ, or tables; all others make a row of their own."""
 
 

@@ -10,15 +10,29 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest
 from storage.folders import result_path
-from sweeps.grid import Combination
 from sweeps.work import Job
 
 CODE = Path(__file__).resolve().parents[1]
+
+
+class Asked(Protocol):
+    """A run that is planned: one of a sweep's grid, or a trial of an adviser."""
+
+    @property
+    def method(self) -> str:
+        """Its script is code/train_<method>.py."""
+
+    @property
+    def title(self) -> str:
+        """For the screen."""
+
+    def words(self, folds: int | None, name: str) -> list[str]:
+        """The options of the script that say which run it is; `name`: the sweep's."""
 
 
 def scripts() -> list[str]:
@@ -39,7 +53,7 @@ class Plan:
     """The options of the data set's own that they read it with."""
 
 
-def plan(combinations: Sequence[Combination], common: Sequence[str], extra: Sequence[list[str]], folds: int | None, name: str,
+def plan(combinations: Sequence[Asked], common: Sequence[str], extra: Sequence[list[str]], folds: int | None, name: str,
          at_once: int) -> Plan:
     """Asks all scripts: one process a method, `at_once` at a time.
 
@@ -52,7 +66,7 @@ def plan(combinations: Sequence[Combination], common: Sequence[str], extra: Sequ
         answers = dict(zip(methods, pool.map(lambda method: _ask(method, asked[method], common, extra, folds, name), methods)))
     remarks = _options(extra, {method: lines[0] for method, lines in answers.items()})
     refused: dict[str, list[str]] = {}
-    found: dict[Combination, Job] = {}
+    found: dict[Asked, Job] = {}
     for method, lines in answers.items():
         for one, line in zip(asked[method], lines[1:]):
             if "error" in line:
@@ -69,7 +83,7 @@ def plan(combinations: Sequence[Combination], common: Sequence[str], extra: Sequ
     return Plan([found[one] for one in combinations], remarks, {SplitRequest(**line["split"]) for line in lines}, lines[0]["reader"])
 
 
-def _ask(method: str, runs: Sequence[Combination], common: Sequence[str], extra: Sequence[list[str]], folds: int | None,
+def _ask(method: str, runs: Sequence[Asked], common: Sequence[str], extra: Sequence[list[str]], folds: int | None,
          name: str) -> list[dict[str, Any]]:
     question = {"extra": list(extra), "runs": [[*common, *one.words(folds, name)] for one in runs]}
     script = CODE / f"train_{method}.py"
@@ -100,7 +114,7 @@ def _options(extra: Sequence[list[str]], said: dict[str, dict[str, Any]]) -> lis
     return remarks
 
 
-def _job(one: Combination, line: dict[str, Any]) -> Job:
+def _job(one: Asked, line: dict[str, Any]) -> Job:
     folder = Path(line["folder"])
     device = ("--device", line["device"]) if line["device"] != "auto" else ()
     return Job(one.title, one.method, str(folder), str(result_path(folder).resolve()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from dataloaders.description import Case, Parts, Source, Unit
@@ -15,6 +16,7 @@ from dataloaders.errors import Problems, UserError
 from dataloaders.splits import cross_val_dev
 from dataloaders.splits.draws import budget, by_group, groups_of, in_order, stratified_order
 from dataloaders.splits.folds import fold_parts
+from dataloaders.splits.given import given_parts
 
 Choice = Literal["first", "random"]
 
@@ -32,6 +34,8 @@ class SplitRequest:
     labeled_num: str = "all"
     labeled_choice: Choice = "first"
     labeled_seed: int = 0
+    split_file: str | None = None
+    """In place of the protocol's parts: a file that names the cases (`splits.given`)."""
     hold_out: bool = False
     """Where a protocol has no validation part: whether 15 % of the training images, by group, are held out for a schedule that follows
     a score."""
@@ -40,6 +44,8 @@ class SplitRequest:
     def of(cls, options: Mapping[str, Any]) -> SplitRequest:
         """The request of a run, from its resolved options by name (`vars(options)`, or those of its config.json)."""
         asked = {field.name: options[field.name] for field in fields(cls) if field.name in options}
+        if asked.get("split_file") is not None:
+            asked["split_file"] = str(asked["split_file"])
         return cls(**asked, hold_out=options["schedule"] == "plateau")
 
 
@@ -75,7 +81,11 @@ def parts_of(source: Source, request: SplitRequest, with_test: bool) -> Parts:
     data, name = source.data, request.protocol or source.data.protocols[0]
     if name not in data.protocols:
         raise UserError(f"--protocol {name}: {data.name} has {' and '.join(data.protocols)}.")
-    if request.fold is not None:
+    if request.split_file is not None:
+        if request.fold is not None:
+            raise UserError("--fold and --split_file both say which cases are tested: give one of them.")
+        parts = given_parts(source, Path(request.split_file), name, request.split_seed, with_test)
+    elif request.fold is not None:
         parts = data.reader.folds.get(name, fold_parts)(source.pool(), request.fold, request.folds, request.split_seed)
     elif name not in data.reader.protocols:
         raise UserError(f"{data.name} is described with the protocol {name}, which its reader {data.reader.__name__} "

@@ -1,0 +1,328 @@
+"""Is the advice right? code/advise.py on few labels, beside what its methods reach on held-out images; and --next beside random choice.
+
+    python benchmarks/advice.py advise NEU-Seg 6      the adviser on the first 6 labels, then the truth: every arm, several seeds
+    python benchmarks/advice.py next NEU-Seg          6 labels, 6 more chosen or drawn, supervised networks on 12
+    python benchmarks/advice.py table                 writes results/advice.md of what there is
+
+Reads $SEMISEG_DATA (what unpack.py lays out; Phantom is drawn there), runs in $SEMISEG_MODEL, result files in $SEMISEG_RESULTS. What
+is done is not done again. All at 64 x 64, 8 images a step and a fixed number of steps, so that a run takes seconds on a core; runs are
+forked from a server that has imported everything, else starting them would take longer than training. The adviser never opens the test
+part; the truth is measured on it (of NEU-Seg and MT the clean split), after the advice was written down.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "code"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import numpy as np  # noqa: E402
+from advice.answer import answered  # noqa: E402
+from advice.arms import ARMS, SUPERVISED, Arm  # noqa: E402
+from advice.folds import Piece  # noqa: E402
+from advice.pages import as_json, write  # noqa: E402
+from advice.question import Question, asked  # noqa: E402
+from advice.rounds import Rounds  # noqa: E402
+from advice.schedule import Plan, Size  # noqa: E402
+from advice.trials import Trial, Trials  # noqa: E402
+
+from sweeps.work import Job, Outcome, tested, trained  # noqa: E402
+
+SIZE, STEPS, SECONDS = Size((64, 64), 8, 4), 150, 900.0
+ARMS_TRIED = ("Supervised", "Supervised-strong", "MeanTeacher", "FixMatch", "CPS")
+SEEDS, DRAWS = (11, 12, 13), 10
+SETS = {"NEU-Seg": "NEU_Seg", "MT": "MT", "Phantom": "Phantom"}
+PRELOAD = ["torch", "test_2D", *(f"train_{name}" for name in ("Supervised", "MeanTeacher", "FixMatch", "CPS"))]
+PAGE = ROOT / "results" / "advice.md"
+MARKER = "<!-- What stands below this line is written by hand and kept. -->"
+
+
+# Runs, forked
+
+
+def child(words: Sequence[str], screen: str) -> None:
+    """A training script or test_2D.py in a process that has imported everything; no picture is drawn."""
+    import torch
+
+    handle = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    torch.set_num_threads(1)
+    from matplotlib.figure import Figure
+    setattr(Figure, "savefig", lambda *_, **__: None)  # noqa: B010
+    setattr(Figure, "tight_layout", lambda *_, **__: None)  # noqa: B010
+    module = import_module(Path(words[0]).stem)
+    if module.__name__ == "test_2D":
+        module.main(module.Test(run=Path(words[words.index("--run") + 1]), device="cpu"))
+        return
+    from engine import Options, launch
+    kind = next(k for k in vars(module).values() if isinstance(k, type) and issubclass(k, Options) and k.__module__ == module.__name__)
+    sys.argv = list(words)
+    launch(module.main, kind, module.PRESETS, list(words[1:]))
+
+
+def forked(job: Job, tick: Callable[[], object]) -> Outcome:
+    """A job of a sweep, forked."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    for words, done in ((job.train, trained), (job.test, tested)):
+        if done(job):
+            continue
+        process = context.Process(target=child, args=(words, str(Path(job.folder) / "sweep.log")))
+        process.start()
+        process.join()
+        if not done(job):
+            return Outcome("failed", f"exit code {process.exitcode}, see {job.folder}/sweep.log")
+    return Outcome("done")
+
+
+# The adviser
+
+
+def question_of(name: str, labels: int) -> Question:
+    root = Path(os.environ["SEMISEG_DATA"]) / SETS[name]
+    found = asked(name, root, None, str(labels), f"advice/{name}/{labels}")
+    return found
+
+
+def rounds_of(name: str, labels: int) -> Rounds:
+    """An adviser with this benchmark's plan in place of one that was measured."""
+    question = question_of(name, labels)
+    arms = tuple(arm for arm in ARMS[2] if arm.name in ARMS_TRIED)
+    rounds = Rounds(question, Trials(question, "cpu", forked), arms, SECONDS)
+    if rounds.state.plan is None:
+        rounds.state.plan = Plan(SIZE, STEPS, ARMS_TRIED, (), 3, rounds.folds, 0, SECONDS)
+        rounds.state.step, rounds.state.own_step, rounds.state.beside = 0.06, 3.0, 2.0
+    return rounds
+
+
+def advise(name: str, labels: int) -> None:
+    rounds = rounds_of(name, labels)
+    rounds.told = lambda: print(f"{name} {labels}: {rounds.state.used:.0f} s", flush=True)
+    rounds.go()
+    answer = answered(rounds)
+    write(rounds, answer)
+    print("\n".join(answer.verdict), flush=True)
+    truth(rounds.question, rounds.trials, rounds.arms, labels)
+    print(json.dumps(as_json(rounds, answer)["rows"], indent=1)[:1500])
+
+
+# The truth
+
+
+def truth_trials(question: Question, arms: Sequence[Arm], labels: int) -> list[Trial]:
+    """Every arm with all labels; and supervised training with more, the first of the order."""
+    found = []
+    for seed in SEEDS:
+        piece = Piece(seed, 0, 1, tuple(case.name for case in question.labeled), (), None)
+        found += [trial_of(question, arm, piece, "truth", seed) for arm in arms]
+        for more in (2, 4):
+            names = tuple(case.name for case in question_of(question.data.name, more * labels).labeled)
+            found += [trial_of(question, arm, Piece(seed, 0, 1, names, ()), f"truth{more}", seed) for arm in arms if not arm.unlabeled]
+    return found
+
+
+def trial_of(question: Question, arm: Arm, piece: Piece, word: str, seed: int) -> Trial:
+    from dataloaders.splits.given import written
+    name = f"{word}_seed{seed}"
+    file = written(question.folder / "splits" / f"{name}.json", name, piece.labeled, None)
+    return Trial(arm, piece, file.resolve(), SIZE, STEPS, seed)
+
+
+def truth(question: Question, trials: Trials, arms: Sequence[Arm], labels: int) -> None:
+    wanted = truth_trials(question, arms, labels)
+    trials.prepare(wanted)
+    for trial in wanted:
+        outcome, seconds = trials.run(trial)
+        print(f"truth {trial.arm.name} {trial.file.stem}: {outcome.state} {seconds or 0:.0f} s {outcome.reason}", flush=True)
+
+
+def score_of(trials: Trials, trial: Trial) -> float | None:
+    """Mean over the test groups, as the adviser scores."""
+    record = trials.record(trial)
+    if record is None:
+        return None
+    by_case: dict[str, list[float]] = {}
+    for case in record.cases:
+        if case["dice"] is not None:
+            by_case.setdefault(case["name"], []).append(case["dice"])
+    return float(np.mean([np.mean(values) for values in by_case.values()]))
+
+
+# Which images next
+
+
+def next_trials(name: str) -> None:
+    """6 labels and 6 more: by what images look like, by a run, and drawn; supervised networks on the 12; drawn ones on 18 too."""
+    from advice import looks
+    from advice.choosing import chosen
+
+    from evaluation import results
+
+    start, more = 6, 6
+    question = question_of(name, start)
+    question = replace(question, name=f"advice/{name}/next")
+    trials = Trials(question, "cpu", forked)
+    first = tuple(case.name for case in question.labeled)
+    groups = list(dict.fromkeys(case.group for case in question.labeled))
+    base = trial_of(question, SUPERVISED, Piece(1, 0, 1, first, ()), "start", 1)
+    trials.run(base)
+    found: dict[str, list[tuple[str, ...]]] = {}
+    run = results.finished(Path(trials.jobs[base].folder))
+    candidates = looks.candidates_of(question)
+    import torch
+    for word, (seen, _) in (("looks", looks.plain_looks(candidates)),
+                            ("run", looks.looks_of(looks.knowing(run, torch.device("cpu")), candidates))):
+        rows, labeled = np.stack([look.plain for look in seen]), np.array([look.candidate.labeled for look in seen])
+        expected = None if word == "looks" else np.array([look.expected for look in seen], float)
+        places, _ = chosen(rows, labeled, [look.candidate.group for look in seen], np.stack([look.print.small for look in seen]), more,
+                           expected)
+        found[word] = [tuple(seen[place].candidate.group for place in places)]
+    pool = list(dict.fromkeys(case.group for case in question.unlabeled if case.group not in groups))
+    for draw in range(DRAWS):
+        order = [pool[k] for k in np.random.default_rng(draw).permutation(len(pool))]
+        found.setdefault("random", []).append(tuple(order[:more]))
+        if draw < 5:
+            found.setdefault("random18", []).append(tuple(order[: 2 * more]))
+    scores: dict[str, list[float]] = {}
+    cases = {group: [case.name for case in question.unlabeled if case.group == group] for group in pool}
+    for word, draws in found.items():
+        for number, chosen_groups in enumerate(draws):
+            names = first + tuple(case for group in chosen_groups
+                                  for case in (cases[group] if question.data.unit == "patient" else cases[group][:1]))
+            for seed in SEEDS if word in ("looks", "run") else SEEDS[:1]:
+                trial = trial_of(question, SUPERVISED, Piece(number, 0, 1, names, ()), f"{word}{number}", seed)
+                trials.run(trial)
+                score = score_of(trials, trial)
+                if score is not None:
+                    scores.setdefault(word, []).append(score)
+                print(f"next {name} {word} {number} seed {seed}: {score}", flush=True)
+    start_score = score_of(trials, trial_of(question, SUPERVISED, Piece(1, 0, 1, first, ()), "start", 1))
+    (question.folder / "next.json").write_text(json.dumps({"start": start_score, "scores": scores, "chosen": found}, indent=1))
+
+
+# The page
+
+
+def calibration(name: str, labels: int) -> dict[str, Any] | None:
+    """The figures of one line of the table; None where there are none."""
+    question = question_of(name, labels)
+    place = question.folder / "answer.json"
+    if not place.is_file():
+        return None
+    said = json.loads(place.read_text())
+    trials = Trials(question, "cpu", forked)
+    arms = tuple(arm for arm in ARMS[2] if arm.name in ARMS_TRIED)
+    wanted = truth_trials(question, arms, labels)
+    trials.prepare(wanted)
+    measured: dict[str, list[float]] = {}
+    for trial in wanted:
+        score = score_of(trials, trial)
+        if score is not None:
+            word = trial.file.stem.split("_")[0]
+            measured.setdefault(trial.arm.name if word == "truth" else f"{trial.arm.name} {word}", []).append(score)
+    means = {arm: float(np.mean(values)) for arm, values in measured.items() if len(values) == len(SEEDS)}
+    return {"set": name, "labels": labels, "said": said, "measured": measured, "means": means}
+
+
+def measured_worth(line: dict[str, Any]) -> float | None:
+    """More labels with which the better supervised arm reaches the best measured arm with unlabelled data; inf beyond four times."""
+    means, labels, base = line["means"], line["labels"], line["said"]["base"]
+    others = [value for arm, value in means.items() if arm in ARMS_TRIED[2:]]
+    budgets = [(1, base), (2, f"{base} truth2"), (4, f"{base} truth4")]
+    if not others or any(key not in means for _, key in budgets):
+        return None
+    best = means.get(line["said"]["best"], max(others))
+    points = [(np.log(times * labels), means[key]) for times, key in budgets]
+    if best <= points[0][1]:
+        return 0.0
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if y0 < best <= y1:
+            return float(np.exp(x0 + (x1 - x0) * (best - y0) / (y1 - y0)) - labels)
+    return float("inf")
+
+
+def table() -> None:
+    lines = [line for name in SETS for labels in (6, 12, 30) if (line := calibration(name, labels)) is not None]
+    text = ["# Is the advice right?", "",
+            f"Made by `python benchmarks/advice.py table` of runs at 64x64, {SIZE.batch} images a step, {STEPS} steps: no published "
+            f"protocol. Arms: {', '.join(ARMS_TRIED)}. The truth is the mean of {len(SEEDS)} seeds on the test part, with all labels that "
+            "the adviser had; NEU-Seg and MT by their clean split.", "",
+            "## Methods", "",
+            "| data | labels | advised | its measured Dice | best measured | short of the best | predicted Dice (nine in ten) | "
+            "said of the gain | measured gain | worth said | worth measured |", "|" + "---|" * 11]
+    for line in lines:
+        said, means = line["said"], line["means"]
+        if not all(arm in means for arm in ARMS_TRIED):
+            continue
+        best = max(ARMS_TRIED, key=lambda arm: means[arm])
+        advised, base = said["advised"], max(ARMS_TRIED[:2], key=lambda arm: means[arm])
+        gain, more, truth_more = said["gain"], said["worth"], measured_worth(line)
+        told = "-" if gain is None else f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}), none: " \
+            f"{100 * gain['chance_below_0']:.0f} %"
+        of = "cannot tell" if more is None else f"{_or_more(more['more'])} ({more['low']:.0f} to {_or_more(more['high'])})"
+        low, high = said["interval"]
+        inside = "" if low <= means[advised] <= high else " (outside)"
+        text.append(
+            f"| {line['set']} | {line['labels']} | {advised} | {means[advised]:.3f} | {best} {means[best]:.3f} | "
+            f"{100 * (means[best] - means[advised]):.1f} | {said['predicted']:.3f} ({low:.3f} to {high:.3f}){inside} | {told} | "
+            f"{100 * (max(means[arm] for arm in ARMS_TRIED[2:]) - means[base]):+.1f} | {of} | "
+            f"{'-' if truth_more is None else 'more than 4 times' if np.isinf(truth_more) else f'{truth_more:.0f}'} |")
+    text += ["", "Every arm, expected by the adviser and measured (each seed):", "",
+             "| data | labels | arm | expected (nine in ten) | measured |", "|---|---|---|---|---|"]
+    for line in lines:
+        for arm in ARMS_TRIED:
+            row, values = line["said"]["rows"].get(arm), line["measured"].get(arm, [])
+            score = row["score"] if row else None
+            text.append(f"| {line['set']} | {line['labels']} | {arm} | " + (
+                f"{score['mean']:.3f} ({score['low']:.3f} to {score['high']:.3f})" if score else "-") + " | "
+                f"{np.mean(values) if values else float('nan'):.3f} ({', '.join(f'{value:.3f}' for value in values)}) |")
+    text += ["", "## Which images next", "",
+             "Supervised networks on 6 labels and 6 more, chosen without a network (looks), by a run on the 6 (run), or drawn; three seeds "
+             f"for a choice, one for each of {DRAWS} draws.", "",
+             "| data | 6 labels | looks | run | drawn (each) | draws below looks, run | 18 labels, drawn |", "|" + "---|" * 7]
+    for name in SETS:
+        place = replace(question_of(name, 6), name=f"advice/{name}/next").folder / "next.json"
+        if place.is_file():
+            value = json.loads(place.read_text())
+            scores = value["scores"]
+            drawn = scores["random"]
+            below = [sum(one < np.mean(scores[word]) for one in drawn) for word in ("looks", "run")]
+            text.append(f"| {name} | {value['start']:.3f} | {_each(scores['looks'])} | {_each(scores['run'])} | {_each(drawn)} | "
+                        f"{below[0]}, {below[1]} of {len(drawn)} | {_each(scores['random18'])} |")
+    kept = PAGE.read_text(encoding="utf-8").split(MARKER, 1)[1] if PAGE.is_file() and MARKER in PAGE.read_text(encoding="utf-8") else "\n"
+    PAGE.write_text("\n".join([*text, "", MARKER]) + kept, encoding="utf-8")
+    print(PAGE.read_text(encoding="utf-8"))
+
+
+def _each(values: Sequence[float]) -> str:
+    return f"**{np.mean(values):.3f}** ({', '.join(f'{value:.3f}' for value in values)})"
+
+
+def _or_more(value: float | None) -> str:
+    return "beyond" if value is None else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("advise", "next", "table"))
+    parser.add_argument("data", nargs="?", choices=tuple(SETS))
+    parser.add_argument("labels", nargs="?", type=int, default=6)
+    given = parser.parse_args()
+    if given.what == "table":
+        table()
+    elif given.what == "next":
+        next_trials(given.data)
+    else:
+        advise(given.data, given.labels)

@@ -1,0 +1,132 @@
+"""What paired scores on few images say: intervals, the chance of no gain, which arms are dropped, and what the pick of the best is worth.
+
+The unit is the labelled image (or patient, or piece): its score under an arm is the mean over the divisions in which it was held out. All
+of it is arithmetic on arrays; no file, no run.
+
+An image is scored by a network that learned from the others, so scores of different images are not independent. The variance of a mean
+over n images is therefore taken as s^2 (1 / n + 1 / n_train), s the spread of the images and n_train how many each network learned
+from: Nadeau and Bengio's correction (Machine Learning 2003), s^2 (1 / J + n_test / n_train) for J parts, written for images. Under a flat
+prior the mean has Student's t distribution with n - 1 degrees around what was measured (Corani and Benavoli, Machine Learning 2015:
+the Bayesian correlated t-test); "the chance that there is no gain" is its mass below 0.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from reporting.statistics import mean_known
+
+LEVEL = 0.9
+"""Of intervals: nine in ten, since few images allow no more."""
+CLEARLY_WORSE, NEARLY_BEST = 0.05, 0.4
+"""Chance of being at least as good as the leader below which an arm of the better half is dropped too, and from which on one of the
+worse half stays."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over images and how sure it is."""
+
+    mean: float
+    scale: float
+    """Of Student's t distribution; infinite for fewer than two images."""
+    images: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The middle `LEVEL` of the distribution."""
+        if not np.isfinite(self.scale):
+            return -np.inf, np.inf
+        wide = self.scale * float(stats.t.ppf(0.5 + LEVEL / 2, self.images - 1))
+        return self.mean - wide, self.mean + wide
+
+    @property
+    def chance_below(self) -> float:
+        """That the mean lies below 0."""
+        if not np.isfinite(self.scale):
+            return 0.5
+        if self.scale < 1e-9:
+            return float(0.5 * (1 - np.sign(np.round(self.mean, 10))))
+        return float(stats.t.cdf(-self.mean / self.scale, self.images - 1))
+
+
+def estimate(values: np.ndarray, trained_on: float) -> Estimate:
+    """Of (images,) values without NaN; trained_on: images that each network learned from."""
+    count = len(values)
+    if count < 2:
+        return Estimate(float(values.mean()) if count else np.nan, np.inf, count)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) * np.sqrt(1 / count + 1 / trained_on)), count)
+
+
+Scores = Mapping[str, np.ndarray]
+"""By arm: (rounds, images) scores from 0 to 1, NaN where an image was not scored in that round."""
+
+
+def means(scores: np.ndarray) -> np.ndarray:
+    """(images,): mean over the rounds; NaN where there is none."""
+    return mean_known(scores, 0)
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(m,): paired differences of the images that both have, over the rounds that both have."""
+    paired = means(first - second)
+    return paired[~np.isnan(paired)]
+
+
+def gain(scores: Scores, arm: str, over: str, trained_on: float) -> Estimate:
+    """Of an arm over another."""
+    return estimate(difference(scores[arm], scores[over]), trained_on)
+
+
+def leader(scores: Scores, arms: Sequence[str]) -> str:
+    """The arm with the highest mean, compared on what each has in common with the first; of equal ones the first named."""
+    def over_first(arm: str) -> float:
+        paired = difference(scores[arm], scores[arms[0]])
+        return float(paired.mean()) if len(paired) else -np.inf
+
+    return max(arms, key=over_first)
+
+
+def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], trained_on: float) -> list[str]:
+    """The better supervised arm, and of the others the better half: successive halving (Jamieson and Talwalkar, AISTATS 2016).
+
+    An arm of the worse half stays where the chance that it is no worse than the leader is `NEARLY_BEST` or more, one of the better half
+    goes where that is below `CLEARLY_WORSE`.
+    """
+    base = leader(scores, supervised)
+    if not others:
+        return [base]
+    best = leader(scores, others)
+    ranked = sorted(others, key=lambda arm: -gain(scores, arm, best, trained_on).mean)
+    half = -(-len(ranked) // 2)
+    kept = []
+    for place, arm in enumerate(ranked):
+        as_good = 1 - gain(scores, arm, best, trained_on).chance_below if arm != best else 1.0
+        if arm == best or (as_good >= CLEARLY_WORSE if place < half else as_good >= NEARLY_BEST):
+            kept.append(arm)
+    return [base, *kept]
+
+
+def picked(scores: Scores, arms: Sequence[str]) -> np.ndarray:
+    """(images,): for each image the score of the arm that is best on all other images, NaN where that is not known.
+
+    The best of several arms on few images is best by luck too; its score on an image that had no say in the choice is free of that.
+    """
+    table = np.stack([means(scores[arm]) for arm in arms])
+    whole = ~np.isnan(table).any(0)
+    found = np.full(table.shape[1], np.nan)
+    for image in np.flatnonzero(whole):
+        others = whole.copy()
+        others[image] = False
+        found[image] = table[int(np.argmax(table[:, others].mean(1))), image] if others.any() else np.nan
+    return found
+
+
+def gain_of_choice(scores: Scores, supervised: Sequence[str], others: Sequence[str], trained_on: float) -> Estimate:
+    """What choosing the best of the arms with unlabelled data gains over choosing the best supervised one, each chosen without the image
+    on which it is scored."""
+    paired = picked(scores, others) - picked(scores, supervised)
+    return estimate(paired[~np.isnan(paired)], trained_on)

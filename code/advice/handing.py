@@ -1,0 +1,88 @@
+"""What the choice is handed out as: a list, a sheet of small pictures, and a folder of links for a tool that draws masks."""
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from advice.looks import Look
+from dataloaders.errors import UserError, shown
+from pictures.flat import grey
+from pictures.sheets import plt
+from storage.checkpoint import write_atomically
+
+LIST, TABLE, SHEET, LINKS = "next.txt", "next.csv", "next.png", "links"
+COLUMNS, MOST = 5, 60
+"""Of the sheet: pictures in a row, and altogether."""
+
+
+def hand_out(folder: Path, looks: Sequence[Look], distances: Sequence[float]) -> None:
+    """Writes all of it into a folder, in place of what such a command wrote there before. Raises `UserError` where more is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    links = folder / LINKS
+    if links.exists():
+        old = (folder / LIST).read_text(encoding="utf-8").splitlines() if (folder / LIST).is_file() else []
+        if len(list(links.iterdir())) > len(old):
+            raise UserError(f"{links}: holds more than the links that this command wrote. Choose another place by --output.")
+        shutil.rmtree(links)
+    links.mkdir()
+    for number, look in enumerate(looks, 1):
+        _link(links / f"{number:03d}_{look.candidate.name.replace('/', '_')}{''.join(look.candidate.file.suffixes[-2:])[-12:]}",
+              look.candidate.file)
+    write_atomically(folder / LIST, "".join(f"{look.candidate.name}\n" for look in looks).encode(errors="backslashreplace"))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["order", "name", "file", "expected_dice", "distance_to_known"])
+    for number, (look, distance) in enumerate(zip(looks, distances), 1):
+        writer.writerow([number, look.candidate.name, look.candidate.file, "" if look.expected is None else f"{look.expected:.4f}",
+                         "" if not np.isfinite(distance) else f"{distance:.3f}"])
+    write_atomically(folder / TABLE, table.getvalue().encode(errors="backslashreplace"))
+    sheet(folder / SHEET, looks)
+
+
+def _link(place: Path, file: Path) -> None:
+    """A link to a file; a copy where the system makes none."""
+    try:
+        place.symlink_to(file.resolve())
+    except (OSError, NotImplementedError):
+        shutil.copyfile(file, place)
+
+
+def sheet(path: Path, looks: Sequence[Look]) -> None:
+    """A PNG of the images in order, each with its number, name and what the run expects of it."""
+    some = looks[:MOST]
+    columns = min(COLUMNS, len(some))
+    rows = -(-len(some) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.9 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, (axis, look) in enumerate(zip(axes.flat, some), 1):
+        pixels = look.candidate.read()
+        middle = int(np.argmin(pixels.shape[1:]))
+        plane = np.take(pixels, pixels.shape[1 + middle] // 2, 1 + middle)
+        picture = Image.fromarray(grey(plane))
+        picture.thumbnail((320, 320))
+        axis.imshow(np.asarray(picture), interpolation="nearest")
+        name = shown(look.candidate.name)
+        told = "" if look.expected is None else f"\nexpected Dice {look.expected:.2f}"
+        axis.set_title(f"{number}. {name if len(name) < 26 else '...' + name[-22:]}{told}", fontsize=8, parse_math=False)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font has not
+        figure.tight_layout()
+        figure.savefig(stream, dpi=90)
+    plt.close(figure)
+    write_atomically(path, stream.getvalue())
+
+
+def said(folder: Path) -> str:
+    """Where it lies, from here."""
+    near = os.path.relpath(folder)
+    return near if not near.startswith("../..") else str(folder)

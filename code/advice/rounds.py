@@ -1,0 +1,283 @@
+"""The trials in their order: a probe that measures time, rounds of successive halving, the curve over label budgets; within the time.
+
+What was decided is not written down: it follows from the results of the trials, which lie where the results of all runs lie. Written
+down are the plan, the time used so far, and what each kind of run took (`State`), so the same command goes on at any moment.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import networks
+from advice.arms import SUPERVISED, Arm
+from advice.evidence import leader, survivors
+from advice.folds import Piece, budgets_for, folds_for, pieces
+from advice.question import Question
+from advice.schedule import Plan, Size, planned, sizes_for
+from advice.trials import Trial, Trials, by_image
+from dataloaders.errors import UserError
+from dataloaders.splits.draws import groups_of
+from storage.checkpoint import write_json
+from system.devices import choose_device
+
+STATE = "advice.json"
+PROBE_STEPS = 16
+MOST_ROUNDS = 6
+"""Divisions of the labelled images, however much time there is."""
+SEED = 1
+
+
+@dataclass
+class State:
+    """What the same command finds again."""
+
+    labeled: str
+    """Digest of the names of the labelled images."""
+    used: float = 0.0
+    """Seconds so far."""
+    plan: Plan | None = None
+    step: float = 0.0
+    """Seconds of a supervised step at the size of the plan, as measured before."""
+    own_step: float = 0.0
+    """The same at the size at which the data set is trained by default."""
+    beside: float = 0.0
+    """Seconds of a run beside its steps."""
+    took: dict[str, list[float]] = field(default_factory=dict)
+    """By arm: seconds of each run, its test included."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By arm: why a run of it failed."""
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**asdict(self), "plan": self.plan.as_json() if self.plan else None})
+
+
+def digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode(errors="backslashreplace")).hexdigest()[:16]
+
+
+def state_of(question: Question) -> State:
+    """As it was left, or a new one. Raises `UserError` where other images were labelled then, and for a file that is none."""
+    path, now = question.folder / STATE, digest([case.name for case in question.labeled])
+    if not path.is_file():
+        return State(now)
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = State(**{**value, "plan": Plan.of_json(value["plan"]) if value["plan"] else None})
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: no state of an adviser ({error}). Move it aside, or choose another place by --exp NAME.") from None
+    if found.labeled != now:
+        raise UserError(f"{path}: was made when other images were labelled. Ask anew in another place: --exp advice/NAME.")
+    return found
+
+
+@dataclass
+class Rounds:
+    """The trials of a question, and what they have said so far."""
+
+    question: Question
+    trials: Trials
+    arms: tuple[Arm, ...]
+    seconds: float
+    """That may be used altogether."""
+    patch: tuple[int, ...] | None = None
+    steps: int | None = None
+    say: Callable[[str], object] = print
+    told: Callable[[], object] = lambda: None
+    """Called after each trial."""
+
+    def __post_init__(self) -> None:
+        self.state = state_of(self.question)
+        self.folds = folds_for(self.question.groups)
+        self.groups = list(groups_of(sorted(self.question.labeled, key=lambda case: case.name)))
+        self.dropped: dict[str, int] = {}
+        """By arm: the round after which it was dropped."""
+        self.stopped = ""
+        """Why the rounds ended before their time; "" where they did not."""
+        self._mark = time.monotonic()
+        self._made: dict[tuple[str, Piece], Trial] = {}
+        self._parts = [pieces(self.question.labeled, self.folds, round_) for round_ in range(MOST_ROUNDS)]
+        self._smaller = {budget: pieces(self.question.labeled, self.folds, 0, budget)
+                         for budget in budgets_for(self.question.groups, self.folds)}
+
+    # Time
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.state.used += now - self._mark
+        self._mark = now
+
+    def _keep(self) -> None:
+        self._tick()
+        self.state.write(self.question.folder / STATE)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        self._tick()
+        return self.seconds - self.state.used
+
+    def expected(self, arm: Arm) -> float:
+        """Seconds of the next run of an arm."""
+        plan, took = self.state.plan, self.state.took.get(arm.name)
+        assert plan is not None
+        return float(np.mean(took)) if took else self.state.beside + plan.steps * self.state.step * arm.cost
+
+    # The plan
+
+    def make_plan(self) -> Plan:
+        """Measures and plans, where that was not done before; says it."""
+        if self.state.plan is None:
+            data = self.question.data
+            sizes = sizes_for(data.defaults, data.dimensions, self.patch)
+            self.say(f"Measuring this machine: {PROBE_STEPS} supervised steps at {sizes[-1].said}, and a test ...")
+            trial = self.trial(SUPERVISED, self._parts[0][0], sizes[-1], PROBE_STEPS, probe=True)
+            outcome, wall = self.trials.run(trial)
+            if outcome.state not in ("done", "skipped"):
+                raise UserError(f"The first run of the adviser failed: {outcome.reason}", 3)
+            inside = self.trials.training_seconds(trial)
+            self.state.beside = max((wall if wall is not None else inside + 10) - inside, 0.5)
+            cost = measured(data, sizes, inside / PROBE_STEPS, choose_device(self.trials.device))
+            self.state.plan = planned(self.left, self.arms, self.folds, len(budgets_for(self.question.groups, self.folds)), cost,
+                                      self.state.beside, int(str(data.defaults.get("max_iterations", 30000))), self.steps)
+            self.state.step, self.state.own_step = cost[self.state.plan.size], next(iter(cost.values()))
+            self._keep()
+        return self.state.plan
+
+    def trial(self, arm: Arm, piece: Piece, size: Size | None = None, steps: int | None = None, probe: bool = False) -> Trial:
+        plan = self.state.plan
+        if size is None:
+            assert plan is not None
+            size, steps = plan.size, plan.steps
+        assert steps is not None
+        file = piece.file(self.question.folder / "splits")
+        return Trial(arm, piece, file.resolve(), size, steps, SEED + piece.round, probe, self.question.data.family != "natural")
+
+    # Running
+
+    def go(self) -> None:
+        """All rounds, as far as time goes. Raises KeyboardInterrupt when told to stop; what was done is kept."""
+        plan = self.make_plan()
+        alive = [arm for arm in self.arms if arm.name in plan.arms]
+        self._ask(alive)
+        if not self._pieces(alive, self._parts[0]):
+            return
+        alive = self._halved(alive, 0)
+        base = next(arm for arm in alive if not arm.unlabeled)
+        for parts in self._smaller.values():
+            if not self._pieces([base], parts):
+                return
+        for round_ in range(1, MOST_ROUNDS):
+            if len(alive) < 2 or not self._pieces(alive, self._parts[round_]):
+                return
+            alive = self._halved(alive, round_)
+
+    def _ask(self, arms: Sequence[Arm]) -> None:
+        """Asks the scripts about all that may be run, at once: each is a process that takes seconds to start."""
+        parts, smaller = ([part for ones in some for part in ones] for some in (self._parts, self._smaller.values()))
+        found = [(arm, part) for arm in arms for part in (parts if arm.unlabeled else [*parts, *smaller])]
+        self.trials.prepare([self.trial(arm, part) for arm, part in found])
+
+    def _pieces(self, arms: Sequence[Arm], parts: Sequence[Piece]) -> bool:
+        """Each arm on each part; False where time is over."""
+        found = [(arm, self.trial(arm, part)) for part in parts for arm in arms]
+        self.trials.prepare([trial for _, trial in found])
+        for arm, trial in found:
+            self._made[arm.name, trial.piece] = trial
+            if arm.name in self.state.failed or self.trials.record(trial) is not None:
+                continue
+            if self.expected(arm) > self.left:
+                more = (self.state.used + self.expected(arm)) / 3600
+                self.stopped = f"The time is used up ({self.state.used / 60:.0f} min): a larger --hours than {more:.2f} goes on from here."
+                return False
+            outcome, wall = self.trials.run(trial, self._tick)
+            if outcome.state == "failed":
+                self.state.failed[arm.name] = outcome.reason
+            elif wall is not None:
+                self.state.took.setdefault(arm.name, []).append(wall)
+            self._keep()
+            self.told()
+        return True
+
+    def _halved(self, alive: Sequence[Arm], round_: int) -> list[Arm]:
+        whole = [arm for arm in alive if arm.name not in self.state.failed]
+        supervised, others = [a.name for a in whole if not a.unlabeled], [a.name for a in whole if a.unlabeled]
+        if not supervised:
+            raise UserError(f"Supervised training failed: {'; '.join(self.state.failed.values())}", 3)
+        kept = survivors(self.scores(), supervised, others, self.trained_on)
+        for arm in alive:
+            if arm.name not in kept:
+                self.dropped.setdefault(arm.name, round_)
+        return [arm for arm in whole if arm.name in kept]
+
+    # What is known
+
+    @property
+    def trained_on(self) -> float:
+        """Labelled images (groups) that a network of a fold learned from."""
+        return self.question.groups * (1 - 1 / self.folds)
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """By arm: (rounds, groups), as `evidence.Scores`."""
+        names = [arm.name for arm in self.arms]
+        found = np.full((len(names), MOST_ROUNDS, len(self.groups)), np.nan)
+        for round_, parts in enumerate(self._parts):
+            for part in parts:
+                records = [self.trials.record(trial) if (trial := self._made.get((name, part))) else None for name in names]
+                values = by_image(records, self.groups)
+                found[:, round_] = np.where(np.isnan(values), found[:, round_], values)
+        return {name: one for name, one in zip(names, found) if not np.isnan(one).all()}
+
+    def curve_scores(self) -> tuple[str, dict[float, np.ndarray]]:
+        """(the supervised arm of which the curve was made, (1, groups) scores of the first division by label budget)."""
+        whole = self.scores()
+        best: tuple[str, dict[float, np.ndarray]] = ("", {})
+        for arm in (arm.name for arm in self.arms if not arm.unlabeled and arm.name in whole):
+            found = {self.trained_on: whole[arm][:1]}
+            for budget, parts in self._smaller.items():
+                row = np.full((1, len(self.groups)), np.nan)
+                for part in parts:
+                    trial = self._made.get((arm, part))
+                    values = by_image([self.trials.record(trial) if trial else None], self.groups)
+                    row = np.where(np.isnan(values), row, values)
+                if not np.isnan(row).any():
+                    found[float(budget)] = row
+            best = max(best, (arm, found), key=lambda one: len(one[1]))
+        return best
+
+    def base(self) -> str | None:
+        """The better supervised arm so far."""
+        scores = self.scores()
+        there = [arm.name for arm in self.arms if not arm.unlabeled and arm.name in scores]
+        return leader(scores, there) if there else None
+
+
+def measured(data: Any, sizes: Sequence[Size], smallest: float, device: torch.device) -> dict[Size, float]:
+    """Seconds of a supervised step by size: that of the last was measured in a run, the others' follow from passes of the network alone,
+    forward and backward, of two rows."""
+    if len(sizes) == 1:
+        return {sizes[0]: smallest}
+    name = str(data.defaults.get("model", "unet"))
+    network = networks.build(name, in_channels=data.channels, num_classes=data.num_classes).to(device).train()
+
+    def seconds(size: Size) -> float:
+        images, best = torch.zeros(2, data.channels, *size.patch, device=device), float("inf")
+        for _ in range(3):
+            began = time.perf_counter()
+            out = network(images)
+            (out[0] if isinstance(out, tuple) else out).mean().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - began)
+        return best / 2 * size.batch
+
+    unit = seconds(sizes[-1])
+    return {size: smallest * (1.0 if size == sizes[-1] else seconds(size) / unit) for size in sizes}
