@@ -6,6 +6,7 @@ picture of the views that methods with weak and strong augmentation train on.
     python code/prepare.py --check data/ACDC
     python code/prepare.py weights FILE --model unet --dataset ACDC
     python code/prepare.py views data/ACDC data/NEU-Seg --out views.png
+    python code/prepare.py labels EXPORT --images D              masks of what was drawn in COCO, LabelMe, VIA, Label Studio, ImageJ
 
 Exit codes: 0 done, perhaps with remarks; 2 bad arguments or data, everything wrong is listed; 3 a file could not be written;
 75 interrupted (run the same command again, finished files are kept).
@@ -62,7 +63,7 @@ def arguments() -> argparse.Namespace:
     cores = os.cpu_count() or 1
     processes = f"processes that work at once (default: one a core, {cores} here)"
     parser.add_argument("--workers", type=positive, default=cores, metavar="N", help=processes)
-    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join([*CONVERSIONS, "weights", "views"]) + "}")
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join([*CONVERSIONS, "weights", "views", "labels"]) + "}")
     for command, (name, _, change, holds) in CONVERSIONS.items():
         conversion = commands.add_parser(
             command, help=f"convert {change}",
@@ -77,6 +78,9 @@ def arguments() -> argparse.Namespace:
     views_arguments(commands.add_parser(
         "views", help="draw weak and strong views of a data set's images",
         description="Draws training images with their weak views and the strong ones of FixMatch and SemSim; outlines are the labels."))
+    labels_arguments(commands.add_parser(
+        "labels", help="make masks of what was drawn in an annotation tool",
+        description="Makes masks of an export of COCO, LabelMe, VIA, Label Studio or ImageJ, and a picture of the first twenty."))
     given = parser.parse_args()
     if (given.check is None) == (given.command is None):
         parser.error("give either a conversion (acdc --raw DOWNLOAD --out FOLDER, for example) or --check FOLDER")
@@ -109,6 +113,14 @@ def views_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=positive, default=2, metavar="N", help="images of each data set (default: 2)")
     parser.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help="the data set, where the layout does not tell")
 
+
+def labels_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("export", type=Path, metavar="EXPORT", help="the JSON file, or the folder of files, that the tool wrote")
+    parser.add_argument("--images", type=Path, required=True, metavar="D", help="the folder that holds images/; masks go to its masks/")
+    parser.add_argument("--replace", action="store_true", help="write masks anew that are there and differ")
+    parser.add_argument("--empty", action="store_true", help="an image without a region shows background alone (else it stays unlabelled)")
+    parser.add_argument("--attribute", metavar="NAME", help="VIA: the attribute of a region that holds its class, where there are several")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="the picture to look at (default: labels.png in D)")
 
 def positive(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
@@ -172,6 +184,21 @@ def views(folders: list[Path], dataset: str | None, out: Path, images: int) -> i
     return 0
 
 
+def labels(given: argparse.Namespace) -> int:
+    """Writes masks and the picture, prints remarks and the next command; returns the exit code."""
+    from preparation.labels import convert_labels, sheet
+
+    written = convert_labels(given.export, given.images, given.replace, given.empty, given.attribute)
+    for remark in written.remarks:
+        print(f"remark: {remark}")
+    print(f"{len(written.masks)} masks written to {given.images / 'masks'}; classes: {', '.join(written.classes)}.")
+    if written.masks:
+        file = given.sheet or given.images / "labels.png"
+        sheet(written, file)
+        print(f"Picture of the first {min(len(written.masks), 20)}: {file}. Look at it; then: "
+              f"python code/prepare.py --check {given.images}")
+    return 0
+
 def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -190,6 +217,8 @@ def finished(given: argparse.Namespace) -> int:
             return check(given.check, given.dataset, given.workers)
         if given.command == "weights":
             return weights(given)
+        if given.command == "labels":
+            return labels(given)
         if given.command == "views":
             return views(given.folders, given.dataset, given.out, given.images)
         return convert(given.command, given.raw, given.out, given.workers)

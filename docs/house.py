@@ -18,7 +18,8 @@ from pathlib import Path
 CODE = Path(__file__).resolve().parents[1] / "code"
 PICTURE = Path(__file__).resolve().parent / "house.svg"
 SAID = {
-    "command": ("test_2D.py, report.py, ...", "the commands: test, predict, prepare, report, compare, cross-validate, reproduce, demo"),
+    "command": ("test_2D.py, report.py, ...",
+                "the commands: test, predict, export, prepare, report, compare, reproduce, cross-validate, demo"),
     "train": ("train_*.py", "one flat script a method: its options, its loss, its loop"),
     "val": ("val_*.py", "predict a case and score it"),
 }

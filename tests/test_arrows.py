@@ -17,6 +17,7 @@ BELOW: dict[str, set[str]] = {
     "preparation": {"pictures", "storage", "dataloaders"},
     "evaluation": {"engine", "command_line", "inference", "pictures", "storage", "system", "networks", "metrics", "dataloaders"},
     "prediction": {"evaluation", "inference", "pictures", "storage", "networks", "metrics", "dataloaders"},
+    "portable": {"prediction", "evaluation", "inference", "storage", "networks", "dataloaders"},
     "reporting": {"evaluation", "command_line", "pictures", "storage", "dataloaders"},
     "sweeps": {"command_line", "storage", "system", "dataloaders"},
     "advice": {"sweeps", "reporting", "evaluation", "prediction", "inference", "preparation", "pictures", "networks", "storage", "system",

@@ -30,7 +30,7 @@ FOREIGN = {"array", "block", "cpus", "depth", "gpus", "gres", "head", "help", "j
            "rdzv_backend", "rdzv_endpoint", "rdzv_id", "requeue", "signal", "standalone", "time", "wait"}
 """What every script has, and options of tensorboard, git, SLURM, torchrun and Ray."""
 KINDS = {"advise": "Advise", "test_2D": "Test", "test_3D": "Test", "compare": "Compare", "cross_validate": "CrossValidate",
-         "report": "Report", "predict": "Predict", "reproduce": "Reproduce"}
+         "report": "Report", "predict": "Predict", "reproduce": "Reproduce", "export": "Export"}
 SMALL = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--device", "cpu")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

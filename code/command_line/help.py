@@ -15,7 +15,7 @@ GROUPS = {
     "Data and labels": ("dataset", "root_path", "labeled_num", "labeled_choice", "labeled_seed", "annotation",
                         "annotated_slices", "protocol", "fold", "folds", "split_seed", "split_file",
                         "mask_threshold", "include_free", "dagm_classes", "target"),
-    "Network": ("model", "pretrained", "dropout"),
+    "Network": ("model", "pretrained", "init_run", "dropout"),
     "Training": ("max_iterations", "batch_size", "labeled_bs", "patch_size", "optimizer", "base_lr", "head_rate", "schedule", "patience",
                  "steps_per_epoch", "ramp", "dice", "passes", "stride", "seed"),
     "The run": ("exp", "fresh", "accept_changes", "val_every", "save_every", "log_every"),

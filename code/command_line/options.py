@@ -34,7 +34,7 @@ from command_line.help import help_text
 from dataloaders import catalog
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
-from storage.folders import REPOSITORY
+from storage.folders import REPOSITORY, find_run, is_run
 from system.ending import Ending
 
 
@@ -152,6 +152,9 @@ class Options:
     """Begin anew; the old run is moved aside, never deleted."""
     accept_changes: Annotated[bool, HARMLESS] = False
     """Resume although code or options have changed; every result then says so."""
+    init_run: Path | None = None
+    """Folder of a finished run whose weights the networks start from (--init RUN for short), as when new masks have come since; the
+    result is no benchmark row, and says so."""
 
     resolved: Resolved = field(init=False, repr=False, compare=False)
     """What the command line meant; `parse` sets it."""
@@ -194,8 +197,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     the script's --variant, alone or with _2D or _3D behind; the more special wins, the variant over all. Raises `UserError` for
     values that cannot be; unknown options end the program with code 2 and the nearest known ones.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
     names = option_names(kind)
+    words = with_init_run(list(sys.argv[1:] if arguments is None else arguments), "init" in names)
     for word in words:
         flag = word.split("=")[0].lstrip("-").replace("-", "_")
         if word.startswith("--") and flag in REPLACED and flag not in names:
@@ -237,6 +240,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
         options.pretrained = options.pretrained.expanduser().resolve()
     if options.split_file:
         options.split_file = options.split_file.expanduser().resolve()
+    if options.init_run:
+        options.init_run = find_run(str(options.init_run.expanduser())).resolve()
     if options.schedule == "plateau" and options.steps_per_epoch and options.val_every == default.val_every:
         options.val_every = options.steps_per_epoch
     if options.stride is not None and options.stride == default.stride and len(options.stride) == len(options.patch_size):
@@ -244,6 +249,17 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
         options.stride = tuple(min(step, side) for step, side in zip(options.stride, options.patch_size))
     check(options, data)
     return options
+
+
+def with_init_run(words: Sequence[str], own: bool) -> list[str]:
+    """`--init RUN` as --init_run; where a script has an option --init of its own, only if RUN is the folder of a run."""
+    given = list(words)
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        value = value if equals else (words[place + 1] if place + 1 < len(words) else "")
+        if flag == "--init" and (not own or is_run(value)):
+            given[place] = f"--init_run{equals}{value if equals else ''}"
+    return given
 
 
 def forms_of(kind: type[Options]) -> list[str]:

@@ -13,6 +13,7 @@ from command_line.options import Options
 from dataloaders import catalog
 from dataloaders.description import Case
 from dataloaders.splits.split import SplitRequest, make_split
+from engine import earlier
 from engine.claim import Claim, claim, run_name
 from engine.feeding import Training
 from inference import Predictor, Summary, Validator, inference_of
@@ -50,6 +51,9 @@ class Session:
         if options.annotation == "orthogonal":
             remarks.append("Of each labelled volume two slices at right angles are annotated "
                            f"({options.annotated_slices}), no other voxel.")
+        self.earlier = earlier.read(options.init_run) if options.init_run else None
+        if self.earlier:
+            remarks.append(self.earlier.said([case.name for case in self.split.val]))
         for remark in remarks:
             print(remark, flush=True)
         self.remarks = [*([resolved.data.note] if resolved.data.note else []), *remarks]
@@ -121,6 +125,7 @@ class Session:
             "dimensions": self.data.dimensions,
             "root": str(resolved.root.resolve()),
             **({"white": self.data.white} if self.data.white else {}),
+            **({"init": {"run": str(self.earlier.folder), "labeled": sorted(self.earlier.labeled)}} if self.earlier else {}),
             "options": json.loads(json.dumps(options, default=str)),
             "split": {"name": split.name, "labeled": names(split.labeled), "unlabeled": len(split.unlabeled), "val": names(split.val),
                       **({"selection": "test"} if split.selection == "test" else {}),

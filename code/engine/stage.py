@@ -84,6 +84,8 @@ class Stage:
         check_network(asked, network, self.session.data, self.options, several_heads)
         for line in fitting.prepare(network, role, self.options):
             self.monitor.say(line)
+        if self.session.earlier:
+            self.monitor.say(self.session.earlier.start(network, self.name, role))
         network = self.shared(network).to(self.device)
         if self.session.data.dimensions == 2:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -174,6 +176,8 @@ class Stage:
     def _steps(self, fed: Fed) -> Iterator[tuple[int, Batch]]:
         options, session, monitor = self.options, self.session, self.monitor
         fitting.refuse_unused(self.parts.networks, options.pretrained)
+        if session.earlier:
+            session.earlier.check_used()
         self._check_plateaus()
         state, bests = distributed.from_first(lambda: saving.read(session.folder, self.name, monitor.say))
         if self.name and state is not None and state["step"] == self.iterations:

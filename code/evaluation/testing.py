@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dataloaders import catalog
-from dataloaders.description import DataSet, Objects
+from dataloaders.description import Case, DataSet, Objects
 from dataloaders.errors import UserError
 from dataloaders.progress import Progress
 from dataloaders.reading import EvaluationCase
@@ -96,10 +96,22 @@ def open_run(options: TestOptions, dimensions: int, **how: Any) -> Opened:
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
     check_unseen(cases, config["split"])
+    note_earlier(cases, config)
     inference = inference_of(source.data, settings["patch_size"], stride, device, **how)
     streamed = Cases(source, cases, inference)
     streamed.check("test cases", shown=True)
     return Opened(run, options, results.trained(run, options.checkpoint, device), inference, streamed)
+
+
+def note_earlier(cases: Sequence[Case], config: dict[str, Any]) -> None:
+    """Says, in the result too, how many test cases the run had been trained on before it began: where it started from an earlier one."""
+    known = set(config.get("init", {}).get("labeled", ()))
+    seen = [case.name for case in cases if case.name in known]
+    if seen:
+        told = (f"{len(seen)} of {len(cases)} test images were labelled images of the run that this one started from (for example "
+                f"{seen[0]}): its scores are too good. Keep test images apart, in test/ or test.txt.")
+        print(told)
+        config["remarks"] = [*config["remarks"], told]
 
 
 def check_windows(stride: Sequence[int] | None, patch: Sequence[int], batch: int) -> None:

@@ -43,13 +43,19 @@ def _pair(one: str, other: str, scores: Mapping[str, Scores], cases: Cases) -> P
 
 
 def comparable(drafts: Sequence[Draft], scores: Mapping[str, Scores]) -> tuple[str, ...]:
-    """Keys of the rows that were tested on the same cases as most rows (on more cases, where two camps are equal)."""
+    """Keys of the rows that were tested on the same cases as most rows (on more cases, where two camps are equal), those apart that started
+    from the weights of an earlier run."""
     camps: dict[bytes, list[str]] = {}
     for draft in drafts:
-        if draft.baseline != "all":
+        if draft.baseline != "all" and not started(draft):
             camps.setdefault(scores[draft.key].cases.tobytes(), []).append(draft.key)
     by_size = sorted(camps.values(), key=lambda camp: (len(camp), int(scores[camp[0]].cases.sum())))
     return tuple(by_size[-1]) if by_size else ()
+
+
+def started(draft: Draft) -> bool:
+    """Whether a row's runs started from an earlier run (--init_run)."""
+    return any(record.options.get("init_run") for record in draft.records)
 
 
 def ranks_of(keys: Sequence[str], scores: Mapping[str, Scores], cases: Cases) -> Ranks | None:

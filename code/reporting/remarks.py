@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dataloaders.catalog import DATA_SETS
 from reporting.commands import absent, command_for
+from reporting.comparison import started
 from reporting.records import Record
 from reporting.rows import BASELINE, Draft, draw_key, said
 from reporting.scores import Cases, Key, Scores
@@ -46,7 +47,7 @@ def _first(keys: Sequence[Key], most: int = 3) -> str:
 def of_table(drafts: Sequence[Draft], cases: Cases, scores: Mapping[str, Scores], equals: Sequence[str]) -> Iterator[str]:
     """What makes the rows of a table unequal."""
     for draft in drafts:
-        if draft.baseline != "all" and draft.key not in equals:
+        if draft.baseline != "all" and draft.key not in equals and not started(draft):
             yield (f"{draft.label} was tested on other cases than most rows ({int(scores[draft.key].cases.sum())}; they: "
                    f"{int(scores[equals[0]].cases.sum())}): it is left out of the best and of the ranks")
     for option, words in EQUAL.items():

@@ -143,6 +143,8 @@ def _remarks(method: str, records: Sequence[Record]) -> list[str]:
         found.append("checkpoint selected on test cases: its figures are too good")
     if len(selections) > 1:
         found.append("runs differ in how the checkpoint was chosen: " + "; ".join(sorted(selections)))
+    if any(record.options.get("init_run") for record in records):
+        found.append("started from the weights of an earlier run (--init_run): no benchmark row, left out of the best and of the ranks")
     changed = [record for record in records if record.run.get("changes")]
     if changed:
         found.append(f"{len(changed)} of {len(records)} runs went on after changes that were accepted (--accept_changes)")

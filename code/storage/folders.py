@@ -52,6 +52,11 @@ def result_path(run_folder: Path, predictor: str = "") -> Path:
     return results_folder() / below.parent / name
 
 
+def is_run(text: str) -> bool:
+    """Whether this names a run's folder, as `find_run` finds it."""
+    return bool(text) and any((folder / "config.json").is_file() for folder in (Path(text), model_folder() / text))
+
+
 def find_run(text: str) -> Path:
     """The run's folder that a user named: a path, or a path below model/."""
     for folder in (Path(text), model_folder() / text):
