@@ -46,24 +46,31 @@ def scores(**means: float) -> dict[str, np.ndarray]:
     return {name: mean + hard + rng.normal(0, 0.01, (2, 12)) for name, mean in means.items()}
 
 
+PARTS = np.tile(np.arange(12) % 3, (2, 1))
+
+
 def test_a_gain_and_its_chance_are_those_of_the_correlated_t_test():
-    given = evidence.estimate(np.array([0.1, 0.2, 0.3, 0.2]), 8)
-    assert given.mean == pytest.approx(0.2) and given.scale == pytest.approx(np.sqrt(0.02 / 3) * np.sqrt(1 / 4 + 1 / 8))
-    assert given.chance_below == pytest.approx(0.0140, abs=1e-4)  # Student's t, 3 degrees, at 4.0
-    assert given.interval == pytest.approx((0.2 - 2.3534 * given.scale, 0.2 + 2.3534 * given.scale), abs=1e-4)
-    assert evidence.estimate(np.array([0.5]), 8).chance_below == 0.5, "one image says nothing"
-    assert evidence.estimate(np.zeros(4), 8).chance_below == 0.5
+    """Of four images in two parts: their spread, or that of the parts' networks, whichever leaves more open."""
+    given = evidence.estimate(np.array([[0.1, 0.3, 0.2, 0.2]]), np.array([[0, 0, 1, 1]]))
+    images = np.sqrt(0.02 / 3) * np.sqrt(1 / 4 + 1 / 2)
+    assert (given.mean, given.scale, given.freedom) == (pytest.approx(0.2), pytest.approx(images), 3), "the parts are equal"
+    assert given.chance_below == pytest.approx(0.0331, abs=1e-4)  # Student's t, 3 degrees, at 2.8284
+    assert given.interval == pytest.approx((0.2 - 2.3534 * images, 0.2 + 2.3534 * images), abs=1e-4)
+    given = evidence.estimate(np.array([[0.1, 0.1, 0.3, 0.3]]), np.array([[0, 0, 1, 1]]))
+    assert given.freedom == 1 and given.scale == pytest.approx(np.sqrt(0.02) * np.sqrt(1 / 2 + 1)), "two networks, and not four images"
+    assert evidence.estimate(np.array([[0.5, np.nan]]), np.array([[0, 1]])).chance_below == 0.5, "one image says nothing"
+    assert evidence.estimate(np.zeros((1, 4)), np.array([[0, 0, 1, 1]])).chance_below == 0.5
     found = scores(A=0.5, B=0.6)
-    assert evidence.gain(found, "B", "A", 9).mean == pytest.approx(0.1, abs=0.02), "paired, so what is hard for both counts for neither"
+    assert evidence.gain(found, "B", "A", PARTS).mean == pytest.approx(0.1, abs=0.02), "paired: what is hard for both counts for neither"
     found["A"][1] = np.nan
-    assert len(evidence.difference(found["A"], found["B"])) == 12, "on the rounds that both have"
+    assert evidence.gain(found, "B", "A", PARTS).images == 12, "on the rounds that both have"
 
 
 def test_halving_keeps_the_better_half_and_who_is_nearly_as_good():
     arms = {"S": 0.5, "T": 0.52, "A": 0.7, "B": 0.7001, "C": 0.6, "D": 0.55}
-    assert set(evidence.survivors(scores(**arms), ["S", "T"], list("ABCD"), 9)) == {"T", "A", "B"}
-    assert evidence.survivors(scores(S=0.5, A=0.7, B=0.3, C=0.2), ["S"], ["A", "B", "C"], 9) == ["S", "A"], "clearly worse goes at once"
-    assert evidence.survivors(scores(S=0.5), ["S"], [], 9) == ["S"]
+    assert set(evidence.survivors(scores(**arms), ["S", "T"], list("ABCD"), PARTS)) == {"T", "A", "B"}
+    assert evidence.survivors(scores(S=0.5, A=0.7, B=0.3, C=0.2), ["S"], ["A", "B", "C"], PARTS) == ["S", "A"], "clearly worse goes at once"
+    assert evidence.survivors(scores(S=0.5), ["S"], [], PARTS) == ["S"]
 
 
 def test_the_luck_of_the_pick_is_taken_out():
@@ -75,8 +82,9 @@ def test_the_luck_of_the_pick_is_taken_out():
         base = {"base": rng.normal(0.5, 0.1, (1, 10))}
         others = list(table)
         found = table | base
-        best.append(evidence.gain(found, evidence.leader(found, others), "base", 8).mean)
-        honest.append(evidence.gain_of_choice(found, ["base"], others, 8).mean)
+        parts = np.arange(10)[None] % 3
+        best.append(evidence.gain(found, evidence.leader(found, others), "base", parts).mean)
+        honest.append(evidence.gain_of_choice(found, ["base"], others, parts).mean)
     assert np.mean(best) > 0.03 and abs(np.mean(honest)) < 0.015
 
 
@@ -232,6 +240,7 @@ class Made(Trials):
 @pytest.fixture
 def question(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr("advice.rounds.MOST_ROUNDS", 2)
     return asked(None, tiny_folder, None, None, "mine")
 
 

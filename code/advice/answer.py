@@ -9,7 +9,7 @@ import numpy as np
 
 from advice.arms import Arm
 from advice.curve import BEYOND, Curve, Worth, fitted, worth
-from advice.evidence import Estimate, difference, estimate, gain_of_choice, leader, means
+from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, means
 from advice.rounds import Rounds
 from dataloaders.splits.given import written
 
@@ -76,37 +76,34 @@ def answered(rounds: Rounds) -> Answer:
     others = [name for name in scores if by_name[name].unlabeled]
     base = leader(scores, supervised) if supervised else ""
     best = leader(scores, others) if others else ""
-    rows = []
+    rows, parts = [], rounds.parts
     for name, of in scores.items():
-        values, paired = means(of), difference(of, scores[base]) if base else np.empty(0)
         note = f"failed: {rounds.state.failed[name]}" if name in rounds.state.failed else \
             f"dropped after round {rounds.dropped[name] + 1}" if name in rounds.dropped else ""
-        rows.append(Row(by_name[name], estimate(values[~np.isnan(values)], rounds.trained_on),
-                        estimate(paired, rounds.trained_on) if base and name != base else None,
+        rows.append(Row(by_name[name], estimate(of, parts), gain(scores, name, base, parts) if base and name != base else None,
                         int((~np.isnan(of)).any(1).sum()), note))
     rows.sort(key=lambda row: -(0.0 if row.over is None else row.over.mean))
     if not base:
         return Answer(tuple(rows), "", best, "", None, None, None, None, None, ("No supervised run is done yet, so there is no answer.",),
-                      _unknown(rounds, None, None), ())
+                      _unknown(rounds, None), ())
     whole = [name for name in others if _whole(scores[name])]
-    gain = gain_of_choice(scores, [name for name in supervised if _whole(scores[name])] or [base], whole, rounds.trained_on) if whole \
-        else None
-    if gain is not None and not np.isfinite(gain.scale):
-        gain = None
-    advised = best if best and gain is not None and gain.mean > 0 and gain.chance_below < NO_HELP else base
+    won = gain_of_choice(scores, [name for name in supervised if _whole(scores[name])] or [base], whole, parts) if whole else None
+    if won is not None and not np.isfinite(won.scale):
+        won = None
+    advised = best if best and won is not None and won.mean > 0 and won.chance_below < NO_HELP else base
     curve_of, budgets = rounds.curve_scores()
     curve = fitted(budgets)
     more = None
-    if best and curve is not None and gain is not None:
+    if best and curve is not None and won is not None:
         more = worth(curve, rounds.trained_on, means(scores[base][:1]), means(scores[best][:1]))
     row = next(row for row in rows if row.arm.name == advised)
     shift = (rounds.question.groups / rounds.trained_on) ** -curve.b if curve is not None and curve.tells else 1.0
     predicted = 1 - (1 - row.score.mean) * shift
     low, high = (1 - (1 - end) * shift for end in row.score.interval)
     return Answer(
-        tuple(rows), base, best, advised, gain, predicted, (max(low, 0.0), min(high, 1.0)), curve, more,
-        (*_verdict(rounds, base, best, advised, gain, predicted, (low, high)), *_worth(rounds, gain, curve, more)),
-        _unknown(rounds, gain, curve), _commands(rounds, by_name[advised]))
+        tuple(rows), base, best, advised, won, predicted, (max(low, 0.0), min(high, 1.0)), curve, more,
+        (*_verdict(rounds, base, best, advised, won, predicted, (low, high)), *_worth(rounds, won, curve, more)),
+        _unknown(rounds, curve), _commands(rounds, by_name[advised]))
 
 
 def _whole(scores: np.ndarray) -> bool:
@@ -150,7 +147,7 @@ def _worth(rounds: Rounds, gain: Estimate | None, curve: Curve | None, more: Wor
     return [f"About {more.more:.0f} more labelled {things} would be worth as much (nine in ten: {more.low:.0f} to {high})."]
 
 
-def _unknown(rounds: Rounds, gain: Estimate | None, curve: Curve | None) -> tuple[str, ...]:
+def _unknown(rounds: Rounds, curve: Curve | None) -> tuple[str, ...]:
     question, plan, found = rounds.question, rounds.state.plan, []
     things = question.things
     if plan is not None:

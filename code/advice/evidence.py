@@ -3,16 +3,18 @@
 The unit is the labelled image (or patient, or piece): its score under an arm is the mean over the divisions in which it was held out. All
 of it is arithmetic on arrays; no file, no run.
 
-An image is scored by a network that learned from the others, so scores of different images are not independent. The variance of a mean
-over n images is therefore taken as s^2 (1 / n + 1 / n_train), s the spread of the images and n_train how many each network learned
-from: Nadeau and Bengio's correction (Machine Learning 2003), s^2 (1 / J + n_test / n_train) for J parts, written for images. Under a flat
-prior the mean has Student's t distribution with n - 1 degrees around what was measured (Corani and Benavoli, Machine Learning 2015:
+Two things make such a mean unsure, and each is looked for in the scores. Images differ: the variance of a mean over n images is taken as
+s^2 (1 / n + 1 / n_train), s the spread of the images and n_train how many each network learned from. And networks differ, of which a part
+of the images shares one: over J parts it is S^2 (1 / J + n_test / n_train), S the spread of the parts' means. Both have Nadeau and
+Bengio's correction (Machine Learning 2003) for networks that learned from overlapping images. The wider of the two holds. Under a flat
+prior the mean has Student's t distribution around what was measured (n - 1 or J - 1 degrees; Corani and Benavoli, Machine Learning 2015:
 the Bayesian correlated t-test); "the chance that there is no gain" is its mass below 0.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -33,6 +35,8 @@ class Estimate:
     mean: float
     scale: float
     """Of Student's t distribution; infinite for fewer than two images."""
+    freedom: int
+    """Its degrees."""
     images: int
 
     @property
@@ -40,7 +44,7 @@ class Estimate:
         """The middle `LEVEL` of the distribution."""
         if not np.isfinite(self.scale):
             return -np.inf, np.inf
-        wide = self.scale * float(stats.t.ppf(0.5 + LEVEL / 2, self.images - 1))
+        wide = self.scale * half_width(self.freedom)
         return self.mean - wide, self.mean + wide
 
     @property
@@ -50,15 +54,32 @@ class Estimate:
             return 0.5
         if self.scale < 1e-9:
             return float(0.5 * (1 - np.sign(np.round(self.mean, 10))))
-        return float(stats.t.cdf(-self.mean / self.scale, self.images - 1))
+        return float(stats.t.cdf(-self.mean / self.scale, self.freedom))
 
 
-def estimate(values: np.ndarray, trained_on: float) -> Estimate:
-    """Of (images,) values without NaN; trained_on: images that each network learned from."""
-    count = len(values)
+@cache
+def half_width(freedom: int) -> float:
+    """Of the middle `LEVEL` of Student's t distribution."""
+    return float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
+
+
+def estimate(values: np.ndarray, parts: np.ndarray) -> Estimate:
+    """Of (rounds, images) values, NaN where an image was not scored; parts: in which part of its round each image was held out."""
+    known = ~np.isnan(values)
+    images = means(values)
+    images = images[~np.isnan(images)]
+    count = len(images)
     if count < 2:
-        return Estimate(float(values.mean()) if count else np.nan, np.inf, count)
-    return Estimate(float(values.mean()), float(values.std(ddof=1) * np.sqrt(1 / count + 1 / trained_on)), count)
+        return Estimate(float(images.mean()) if count else np.nan, np.inf, 1, count)
+    folds = int(parts.max()) + 1
+    trained_on = parts.shape[1] * (1 - 1 / folds)
+    ways = [(float(images.std(ddof=1) * np.sqrt(1 / count + 1 / trained_on)), count - 1)]
+    shared = [values[round_][known[round_] & (parts[round_] == part)] for round_ in range(len(values)) for part in range(folds)]
+    cells = np.array([some.mean() for some in shared if len(some)])
+    if len(cells) > 1:
+        ways.append((float(cells.std(ddof=1) * np.sqrt(1 / len(cells) + 1 / (folds - 1))), len(cells) - 1))
+    scale, freedom = max(ways, key=lambda way: way[0] * half_width(way[1]))
+    return Estimate(float(images.mean()), scale, freedom, count)
 
 
 Scores = Mapping[str, np.ndarray]
@@ -70,27 +91,21 @@ def means(scores: np.ndarray) -> np.ndarray:
     return mean_known(scores, 0)
 
 
-def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(m,): paired differences of the images that both have, over the rounds that both have."""
-    paired = means(first - second)
-    return paired[~np.isnan(paired)]
-
-
-def gain(scores: Scores, arm: str, over: str, trained_on: float) -> Estimate:
-    """Of an arm over another."""
-    return estimate(difference(scores[arm], scores[over]), trained_on)
+def gain(scores: Scores, arm: str, over: str, parts: np.ndarray) -> Estimate:
+    """Of an arm over another, paired on the images and rounds that both have."""
+    return estimate(scores[arm] - scores[over], parts)
 
 
 def leader(scores: Scores, arms: Sequence[str]) -> str:
     """The arm with the highest mean, compared on what each has in common with the first; of equal ones the first named."""
     def over_first(arm: str) -> float:
-        paired = difference(scores[arm], scores[arms[0]])
-        return float(paired.mean()) if len(paired) else -np.inf
+        paired = means(scores[arm] - scores[arms[0]])
+        return -np.inf if np.isnan(paired).all() else float(np.nanmean(paired))
 
     return max(arms, key=over_first)
 
 
-def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], trained_on: float) -> list[str]:
+def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray) -> list[str]:
     """The better supervised arm, and of the others the better half: successive halving (Jamieson and Talwalkar, AISTATS 2016).
 
     An arm of the worse half stays where the chance that it is no worse than the leader is `NEARLY_BEST` or more, one of the better half
@@ -100,33 +115,33 @@ def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], 
     if not others:
         return [base]
     best = leader(scores, others)
-    ranked = sorted(others, key=lambda arm: -gain(scores, arm, best, trained_on).mean)
+    ranked = sorted(others, key=lambda arm: -gain(scores, arm, best, parts).mean)
     half = -(-len(ranked) // 2)
     kept = []
     for place, arm in enumerate(ranked):
-        as_good = 1 - gain(scores, arm, best, trained_on).chance_below if arm != best else 1.0
+        as_good = 1 - gain(scores, arm, best, parts).chance_below if arm != best else 1.0
         if arm == best or (as_good >= CLEARLY_WORSE if place < half else as_good >= NEARLY_BEST):
             kept.append(arm)
     return [base, *kept]
 
 
 def picked(scores: Scores, arms: Sequence[str]) -> np.ndarray:
-    """(images,): for each image the score of the arm that is best on all other images, NaN where that is not known.
+    """(rounds, images): for each image the scores of the arm that is best on all other images, NaN where that is not known.
 
     The best of several arms on few images is best by luck too; its score on an image that had no say in the choice is free of that.
     """
     table = np.stack([means(scores[arm]) for arm in arms])
     whole = ~np.isnan(table).any(0)
-    found = np.full(table.shape[1], np.nan)
+    found = np.full_like(scores[arms[0]], np.nan)
     for image in np.flatnonzero(whole):
         others = whole.copy()
         others[image] = False
-        found[image] = table[int(np.argmax(table[:, others].mean(1))), image] if others.any() else np.nan
+        if others.any():
+            found[:, image] = scores[arms[int(np.argmax(table[:, others].mean(1)))]][:, image]
     return found
 
 
-def gain_of_choice(scores: Scores, supervised: Sequence[str], others: Sequence[str], trained_on: float) -> Estimate:
+def gain_of_choice(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray) -> Estimate:
     """What choosing the best of the arms with unlabelled data gains over choosing the best supervised one, each chosen without the image
     on which it is scored."""
-    paired = picked(scores, others) - picked(scores, supervised)
-    return estimate(paired[~np.isnan(paired)], trained_on)
+    return estimate(picked(scores, others) - picked(scores, supervised), parts)

@@ -42,8 +42,8 @@ def sections(rounds: Rounds, answer: Answer) -> list[Section]:
                                                          percent(row.over.chance_below))
             rows.append((row.arm.name, points(row.score.mean), spread(row.score, False), *over, str(row.rounds), row.note))
         found.append(Section("The methods", (
-            f"Mean over the labelled {question.things}, each held out in turn; intervals hold {100 * LEVEL:.0f} % (Nadeau and Bengio's "
-            "correction for networks that share training images). The gain in the first sentence is that of the best "
+            f"Mean over the labelled {question.things}, each held out in turn; intervals hold {100 * LEVEL:.0f} % (with Nadeau and "
+            "Bengio's correction for networks that share training images). The gain in the first sentence is that of the best "
             "row freed of the luck of the pick.",), tuple(rows)))
     if answer.curve is not None:
         curve = answer.curve

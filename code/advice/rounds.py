@@ -74,6 +74,7 @@ def state_of(question: Question) -> State:
         found = State(**{**value, "plan": Plan.of_json(value["plan"]) if value["plan"] else None})
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: no state of an adviser ({error}). Move it aside, or choose another place by --exp NAME.") from None
+    found.failed.clear()  # what failed is tried again
     if found.labeled != now:
         raise UserError(f"{path}: was made when other images were labelled. Ask anew in another place: --exp advice/NAME.")
     return found
@@ -212,7 +213,7 @@ class Rounds:
         supervised, others = [a.name for a in whole if not a.unlabeled], [a.name for a in whole if a.unlabeled]
         if not supervised:
             raise UserError(f"Supervised training failed: {'; '.join(self.state.failed.values())}", 3)
-        kept = survivors(self.scores(), supervised, others, self.trained_on)
+        kept = survivors(self.scores(), supervised, others, self.parts)
         for arm in alive:
             if arm.name not in kept:
                 self.dropped.setdefault(arm.name, round_)
@@ -224,6 +225,16 @@ class Rounds:
     def trained_on(self) -> float:
         """Labelled images (groups) that a network of a fold learned from."""
         return self.question.groups * (1 - 1 / self.folds)
+
+    @property
+    def parts(self) -> np.ndarray:
+        """(rounds, groups): in which part of its round each labelled image (group) is held out."""
+        of = {case.name: case.group for case in self.question.labeled}
+        found = np.zeros((MOST_ROUNDS, len(self.groups)), int)
+        for round_, ones in enumerate(self._parts):
+            for part in ones:
+                found[round_, [self.groups.index(of[name]) for name in part.test]] = part.fold
+        return found
 
     def scores(self) -> dict[str, np.ndarray]:
         """By arm: (rounds, groups), as `evidence.Scores`."""
