@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from os import path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -30,15 +30,23 @@ class Test(TestOptions):
     """Slices predicted at once."""
     mirror: bool = False
     """Mean over the four mirrored versions of each slice (published: no)."""
+    window: tuple[int, int] | None = None
+    """Photographs: side and step of a window that slides over the image, in place of the whole image in one pass (Cityscapes: 801 534)."""
+    border: Literal["cut", "shifted"] = "cut"
+    """The last windows end with the image and are smaller (UniMatch, DSSN), or are shifted back (UniMatch V2: --window 798 532)."""
     grow: int | None = None
     """Data sets of objects: radius in pixels of the disk by which predicted objects grow, in place of the published one."""
 
 
 def main(options: Test) -> None:
-    opened = open_run(options, dimensions=2, batch=options.batch, mirror=options.mirror)
+    opened = open_run(options, dimensions=2, batch=options.batch, mirror=options.mirror, window=options.window,
+                      cut=options.window is not None and options.border == "cut")
     data, cases, config = opened.data, len(opened.cases), opened.run.config
     objects = objects_of(data, options.grow)
-    how = ({"mirror": True} if options.mirror else {}) | ({} if options.grow is None else {"grow": options.grow})
+    how: dict[str, Any] = ({"mirror": True} if options.mirror else {}) | ({} if options.grow is None else {"grow": options.grow})
+    if options.window:
+        how |= {"window": list(options.window), "border": options.border}
+        print(f"Windows of {options.window[0]}, step {options.window[1]}, {options.border} at the border")
     table: dict[str, Any] = {}
     spaced = []
     for name in opened.trained.predictors:

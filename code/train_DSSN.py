@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 import torch
 
+from dataloaders.augmentation.ctaugment import some_operations
 from dataloaders.augmentation.strong_views import others_of, pasted_view
 from engine import Fill, NotNegative, Options, Presets, Run, Share, Steps, Within, launch
 from losses import labels_loss, standardised_mse
@@ -52,12 +53,14 @@ class Method(Options):
     """Share of the strong views that lose their colours."""
     blur: Share = 0.5
     """Share of the strong views that are blurred, by a Gaussian of 0.1 to 2 pixels."""
+    operations: bool = False
+    """Strong views are changed further, by one to three of eleven operations (published for VOC)."""
 
 
 PRESETS: Presets = {
     "2D": dict(dice="none"),
     "natural": dict(mix="same"),
-    "VOC2012": dict(patch_size=(513, 513), base_lr=2e-3, max_iterations=131100),
+    "VOC2012": dict(patch_size=(513, 513), base_lr=2e-3, max_iterations=131100, operations=True),
     "Cityscapes": dict(selection="none", min_kept=800000, warmup_epochs=5, steps_per_epoch=348),
     "blended": dict(max_iterations=124000),
     "u2pl": dict(max_iterations=124000),
@@ -102,11 +105,12 @@ def main(options: Method) -> None:
     step_losses = run.compiled(losses)
     run.evaluates(student=student, teacher=teacher)
 
+    further = some_operations if options.operations else None
     views, draws = 1 + (options.mix == "same"), 1 + (options.mix == "other")
     for step, batch in run.batches(maps={"inside": Fill(1, 0, 0)}, views=views, draws=draws):
         others, inside_m = others_of(batch, options.mix)
         strong = [pasted_view(batch.unlabeled, others, batch.rng, options.jitter, options.grey,
-                              options.blur, run.data) for _ in "12"]
+                              options.blur, run.data, further) for _ in "12"]
         warm = float(step == 0 or batch.epoch < options.warmup_epochs)
         terms = step_losses(student, teacher, batch, strong, others, inside_m, warm, options)
         run.update(optimizer, terms)

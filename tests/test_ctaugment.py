@@ -4,7 +4,20 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from dataloaders.augmentation.ctaugment import DEPTH, KERNELS, STRONG, WEAK, CTAugment, chances, enlarging, rescale, rotate, value_of
+from dataloaders.augmentation.ctaugment import (
+    DEPTH,
+    KERNELS,
+    OF_DSSN,
+    STRONG,
+    WEAK,
+    CTAugment,
+    chances,
+    enlarging,
+    rescale,
+    rotate,
+    some_operations,
+    value_of,
+)
 from dataloaders.augmentation.strong_views import normalised
 from dataloaders.catalog import DATA_SETS
 
@@ -197,3 +210,29 @@ def test_rescaling_is_pillow_s(name):
     # Pillow looks at the cut-out only: pixels beyond it count for ours at the border.
     torch.testing.assert_close(ours[..., 4:-4, 4:-4], tensor(theirs)[..., 4:-4, 4:-4], rtol=0, atol=1.6 / 255)
     assert torch.allclose(enlarging(32, 0.0, name), torch.eye(32), atol=1e-6)
+
+
+# One to three operations, drawn evenly (DSSN)
+
+
+def test_operations_of_dssn_are_pillow_s_by_their_own_numbers():
+    x = (255 * (0.2 + 0.5 * picture(3))).round() / 255
+    for name, reference, (low, high) in (("posterize", ImageOps.posterize, (4, 8)), ("solarize", ImageOps.solarize, (1, 256))):
+        for seed in range(6):
+            number = int(np.random.default_rng(seed).integers(low, high))
+            ours = OF_DSSN[name](x, np.random.default_rng(seed))
+            torch.testing.assert_close(ours, tensor(reference(pillow(x), number)), rtol=0, atol=1e-6)
+
+
+def test_each_image_has_one_to_three_operations_of_its_own(monkeypatch):
+    seen = []
+    for name in list(OF_DSSN):
+        monkeypatch.setitem(OF_DSSN, name, lambda x, rng, name=name, real=OF_DSSN[name]: (seen.append((float(x[0, 0, 0, 0]), name)),
+                                                                                     real(x, rng))[1])
+    images = normalised(torch.rand(40, 3, 8, 8), NEU.mean, NEU.std)
+    changed = some_operations(images, np.random.default_rng(0), NEU.mean, NEU.std)
+    low, high = (normalised(torch.full((1, 3, 1, 1), v), NEU.mean, NEU.std) for v in (0.0, 1.0))
+    assert changed.shape == images.shape and (changed >= low - 1e-5).all() and (changed <= high + 1e-5).all()
+    assert 40 < len(seen) < 120 and {name for _, name in seen} == set(OF_DSSN)
+    again = some_operations(images[:1], np.random.default_rng(0), NEU.mean, NEU.std)
+    torch.testing.assert_close(again, changed[:1])

@@ -127,5 +127,5 @@ def test_the_backbone_and_the_rest_learn_at_rates_of_their_own(small):
 
 def test_they_are_known_by_name():
     found = {name for name in names(2, False) if name.startswith("deeplab")}
-    assert found == {SMALL, *(f"deeplabv3plus_resnet{n}{end}" for n in (50, 101) for end in ("", "_stride8"))}
+    assert found == {SMALL, "deeplabv3plus_lite0", *(f"deeplabv3plus_resnet{n}{end}" for n in (50, 101) for end in ("", "_stride8"))}
     assert fitting.multiples_of(build(SMALL)) == (1, 1)

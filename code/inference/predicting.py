@@ -17,7 +17,15 @@ from torch import Tensor
 
 from dataloaders.description import DataSet, Resizing
 from dataloaders.zoom import resize_nearest
-from inference.windows import Predictor, main_output, probabilities_of, sliding_window, sliding_window_scores, window_stride
+from inference.windows import (
+    Predictor,
+    cut_windows,
+    main_output,
+    probabilities_of,
+    sliding_window,
+    sliding_window_scores,
+    window_stride,
+)
 
 SLICES, WINDOWS = 32, 4
 """What passes the network together, where nothing else is asked for."""
@@ -45,6 +53,8 @@ class Inference:
     """Whether probabilities are the mean over all mirrored versions: four of an image, eight of a volume."""
     gaussian: bool = False
     """By window: whether a window counts more at its centre."""
+    cut: bool = False
+    """Windows over images: whether the last ones end with the image and are smaller, or are shifted back."""
 
     @property
     def how(self) -> str:
@@ -98,8 +108,8 @@ class Inference:
         return self.batch if self.how == "resized" else max(1, self.batch * PIXELS // math.prod(sides))
 
     def fitting(self, predictor: Predictor) -> Predictor:
-        """`predictor` for images of any sides: where images are predicted whole, the border is repeated up to sides that it takes."""
-        if self.how != "whole":
+        """`predictor` for images of any sides: where they are not resized, the border is repeated up to sides that it takes."""
+        if self.how == "resized" or (self.how == "window" and self.data.dimensions == 3):
             return predictor
         def predict(images: Tensor) -> Tensor:
             sides = images.shape[2:]
@@ -138,12 +148,17 @@ class Inference:
             raise FloatingPointError("the network's output is not finite")
 
     def _windows(self, slide: Callable[..., Tensor], predictor: Predictor, image: Tensor) -> Tensor:
-        return slide(predictor, image, self.data.num_classes, self.patch_size, self.stride, device=self.device, sw_batch=self.batch,
-                     gaussian=self.gaussian, mirror=self.mirror)
+        predictor, classes = self.fitting(predictor), self.data.num_classes
+        if self.cut:
+            scores = cut_windows(predictor, image, classes, self.patch_size, self.stride, device=self.device, mirror=self.mirror)
+            return scores if slide is sliding_window_scores else scores.argmax(0).to(torch.uint8)
+        batch = self.batch if self.data.dimensions == 3 else max(1, self.batch * PIXELS // math.prod(self.patch_size))
+        return slide(predictor, image, classes, self.patch_size, self.stride, device=self.device, sw_batch=batch, gaussian=self.gaussian,
+                     mirror=self.mirror)
 
 
 def inference_of(data: DataSet, patch_size: Sequence[int], stride: Sequence[int] | None, device: torch.device, batch: int | None = None,
-                 mirror: bool = False, gaussian: bool = False) -> Inference:
+                 mirror: bool = False, gaussian: bool = False, cut: bool = False) -> Inference:
     """How a data set's cases are predicted (`DataSet.evaluation`), by a network that was trained on patches of `patch_size`.
 
     `stride`: of windows, without it half the patch. `batch`: slices or windows at once, without it 32 and 4. Raises ValueError for volumes
@@ -153,7 +168,7 @@ def inference_of(data: DataSet, patch_size: Sequence[int], stride: Sequence[int]
         raise ValueError(f"{data.name}: volumes are predicted whole or by window, never resized")
     if batch is None:
         batch = WINDOWS if data.evaluation.predicted == "window" else SLICES
-    return Inference(data, tuple(patch_size), window_stride(stride, patch_size), device, batch, mirror, gaussian)
+    return Inference(data, tuple(patch_size), window_stride(stride, patch_size), device, batch, mirror, gaussian, cut)
 
 
 def filled(images: Tensor, wanted: int | Sequence[int]) -> Tensor:

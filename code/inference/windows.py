@@ -68,6 +68,26 @@ def sliding_window_scores(predictor: Predictor, volume: Tensor, num_classes: int
 
 
 @torch.no_grad()
+def cut_windows(predictor: Predictor, image: Tensor, num_classes: int, patch: Sequence[int], stride: Sequence[int], *,
+                device: torch.device | None = None, mirror: bool = False) -> Tensor:
+    """The averaged probabilities (K, H, W) float32, on the host, of windows that stand at every multiple of the stride and end where the
+    image (C, H, W) does, so that the last ones are smaller (UniMatch and DSSN on Cityscapes); arguments and errors as `sliding_window`.
+
+    They sum the probabilities and take the likeliest class, which is the same class.
+    """
+    size, device = _checked(image, patch, stride, 1, "auto"), image.device if device is None else device
+    sums, counts = torch.zeros((num_classes, *size), device=device), torch.zeros(size, device=device)
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for corner in product(*(range(0, side, step) for side, step in zip(size, stride))):
+        place = (slice(None), *_box(corner, patch))
+        sums[place] += probabilities_of(predictor, image[place][None].to(device), num_classes, finite, mirror)[0]
+        counts[place[1:]] += 1
+    if not finite:
+        raise FloatingPointError("the network's output is not finite")
+    return (sums / counts).cpu()
+
+
+@torch.no_grad()
 def _averages(predictor: Predictor, volume: Tensor, num_classes: int, patch: Sequence[int], stride: Sequence[int],
               device: torch.device | None, sw_batch: int, gaussian: bool, mirror: bool, accumulate_on: str) -> Iterator[tuple[int, Tensor]]:
     """(first plane, averaged probabilities (K, x, Y, Z)) for pieces along the first axis, each as soon as no further window touches it."""

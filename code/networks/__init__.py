@@ -18,6 +18,7 @@ from networks.deeplabv3plus import DeepLabV3Plus
 from networks.discriminator import Discriminator
 from networks.efficient_unet import EfficientUNet
 from networks.enet import ENet
+from networks.lite0 import DeepLabV3PlusLite0, UNetLite0
 from networks.nnunet import NNUNet2D, NNUNet3D
 from networks.passes import (
     deepest,
@@ -44,14 +45,14 @@ from networks.vnet import VNet
 from networks.voxresnet import VoxResNet
 
 
-def conditional(body: str = "unet", in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0) -> Conditional:
-    """A network, known by its name, that is asked for one class at a time."""
-    return Conditional(build(body, in_channels=in_channels, num_classes=1, dropout=dropout), in_channels, num_classes - 1)
+def conditional(body: str = "unet", in_channels: int = 1, num_classes: int = 4, **others: object) -> Conditional:
+    """A network, known by its name, that is asked for one class at a time; `others`: arguments of its builder."""
+    return Conditional(build(body, in_channels=in_channels, num_classes=1, **others), in_channels, num_classes - 1)
 
 
-def two_classifiers(body: str = "unet", in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0) -> TwoClassifiers:
-    """A network, known by its name, with two classifiers on its last features."""
-    return TwoClassifiers(build(body, in_channels=in_channels, num_classes=2 * num_classes, dropout=dropout))
+def two_classifiers(body: str = "unet", num_classes: int = 4, **others: object) -> TwoClassifiers:
+    """A network, known by its name, with two classifiers on its last features; `others`: arguments of its builder."""
+    return TwoClassifiers(build(body, num_classes=2 * num_classes, **others))
 
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -73,6 +74,8 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus_resnet101": partial(DeepLabV3Plus, depth=101, deep_stem=True),
     "deeplabv3plus_resnet50_stride8": partial(DeepLabV3Plus, depth=50, output_stride=8),
     "deeplabv3plus_resnet101_stride8": partial(DeepLabV3Plus, depth=101, output_stride=8),
+    "deeplabv3plus_lite0": DeepLabV3PlusLite0,
+    "unet_lite0": UNetLite0,
     "pnet": PNet,
     "attention_unet_2D": AttentionUNet2D,
     "resvnet_2D": ResVNet2D,
@@ -113,9 +116,10 @@ def names(dimensions: int, several_heads: bool | None = None) -> list[str]:
     return sorted(name for name, builder in BUILDERS.items() if fits(builder))
 
 
-def arguments(name: str) -> set[str]:
-    """Names of the arguments that the builder of a network takes; none where there is no such network."""
-    return set(inspect.signature(BUILDERS[name]).parameters) if name in BUILDERS else set()
+def arguments(name: str, body: str = "") -> set[str]:
+    """Names of the arguments that the builder of a network takes, of one that is made of a `body` the body's too; none of no network."""
+    found = set(inspect.signature(BUILDERS[name]).parameters) if name in BUILDERS else set()
+    return found - {"others"} | arguments(body) if "others" in found else found
 
 
 def build(name: str, **arguments: object) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from networks import unet
 from networks.base import Network, climb
 from networks.dropout import Dropout
-from networks.resnet import ResNet, for_channels
+from networks.resnet import ResNet
 from networks.unet import Up
 from networks.unet_heads import SeveralHeads
 
@@ -185,14 +185,6 @@ class MTNet(Network):
     def main(self, maps: list[Tensor]) -> Tensor:
         """The two maps -> the main logits alone."""
         return logits_of(self.decoders[0], self.decoders[0](*maps))
-
-    def offered(self, name: str) -> list[str]:
-        """The file has the encoder's tensors."""
-        return [f"backbone.{name}"]
-
-    def adapted(self, tensor: Tensor, shape: torch.Size) -> Tensor:
-        """The first convolution's weights are summed over red, green and blue where the images have one channel."""
-        return for_channels(tensor, shape)
 
 
 def logits_of(decoder: nn.Module, features: Tensor) -> Tensor:

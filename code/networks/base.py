@@ -73,12 +73,15 @@ class Network(nn.Module, ABC):
         return ""
 
     def offered(self, name: str) -> list[str]:
-        """The tensors of this network that may start from the tensor `name` of `pretrained`."""
-        return [name]
+        """The tensors of this network that may start from the tensor `name` of `pretrained`: of a backbone's file, its own."""
+        return [f"{self.backbone_name}.{name}" if self.backbone_name else name]
 
     def adapted(self, tensor: Tensor, shape: Size) -> Tensor:
-        """A tensor of `pretrained` as one of this network's, of that shape, takes it: mostly as it is."""
-        return tensor
+        """A tensor of `pretrained` as one of this network's, of that shape, takes it: as it is, but for a first convolution's weights.
+
+        They are summed over red, green and blue where the images have one channel.
+        """
+        return tensor.sum(1, keepdim=True) if tensor.shape[1:2] == (3,) and shape[1:2] == (1,) else tensor
 
 
 def chain(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:

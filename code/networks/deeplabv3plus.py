@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from networks.base import Network
 from networks.dropout import Dropout
-from networks.resnet import ResNet, for_channels
+from networks.resnet import ResNet
 
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 """Dilations of the pyramid, by output stride."""
@@ -47,39 +47,35 @@ class Pyramid(nn.Module):
         return self.project(torch.cat([*(branch(x) for branch in self.branches), mean], dim=1))
 
 
-class DeepLabV3Plus(Network):
-    """A residual encoder, a pyramid of dilated convolutions on its last map, and a decoder at a quarter of the sides.
+class DeepLab(Network):
+    """A pyramid of dilated convolutions on the last map of an encoder, and a decoder at a quarter of the sides.
 
     Images may have any sides. The pyramid's mean of an image is normalised over the batch, so training takes two images at least.
 
     Args:
-        in_channels: channels of the images.
+        backbone: the encoder; images -> four maps from a quarter of their sides (rounded up) downwards.
+        channels: of these maps.
+        width: channels of the pyramid's result and of the decoder.
         num_classes: channels of the logits, background included.
-        depth: of the encoder, 18, 50 or 101 layers.
-        deep_stem: three 3x3 convolutions at the encoder's start in place of one 7x7.
         output_stride: of the encoder, 16 or 8.
-        dropout: multiplies the published rates (none at output stride 16; 0.5 of the pyramid's channels and 0.1 of the decoder's
-            elements at 8); 0 switches dropout off.
+        dropout: multiplies the published rates.
     """
 
     dimensions = 2
     multiple = 1
     backbone_name = "backbone"
-    passed_over: tuple[str, ...] = ("fc.weight", "fc.bias")
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 21, depth: int = 50, deep_stem: bool = False, output_stride: int = 16,
+    def __init__(self, backbone: nn.Module, channels: Sequence[int], width: int, num_classes: int, output_stride: int = 16,
                  dropout: float = 1.0):
         super().__init__()
-        self.pretrained = FILES[depth, deep_stem]
-        self.backbone = ResNet(depth, in_channels, deep_stem, output_stride)
-        finest, coarsest = self.backbone.channels[0], self.backbone.channels[-1]
-        width = coarsest // 8
-        channels, elements = (dropout * rate for rate in DROPOUT[output_stride])
+        self.backbone = backbone
+        finest, coarsest = channels[0], channels[-1]
+        of_channels, of_elements = (dropout * rate for rate in DROPOUT[output_stride])
         self.pyramid = Pyramid(coarsest, width, RATES[output_stride])
-        self.channel_dropout = nn.Dropout2d(channels) if channels else nn.Identity()
+        self.channel_dropout = nn.Dropout2d(of_channels) if of_channels else nn.Identity()
         self.reduce = nn.Sequential(*convolution(finest, LOW, 1))
         self.fuse = nn.Sequential(*convolution(LOW + width, width, 3), *convolution(width, width, 3))
-        self.dropout = Dropout(elements)
+        self.dropout = Dropout(of_elements)
         self.classifier = nn.Conv2d(width, num_classes, 1)
         self.sides = (0, 0)
         """Of the images that were encoded last: features at a quarter of the sides do not tell 321 from 324."""
@@ -87,10 +83,11 @@ class DeepLabV3Plus(Network):
     def check(self, x: Tensor) -> None:
         super().check(x)
         if self.training and x.shape[0] == 1:
-            raise ValueError("DeepLabV3Plus normalises the mean of each image over the batch: training takes two images at least, got one")
+            raise ValueError(f"{type(self).__name__} normalises the mean of each image over the batch: training takes two images at least, "
+                             "got one")
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W) -> the maps of the encoder's four stages, from a quarter of the sides (rounded up) downwards.
+        """(B, in_channels, H, W) -> the four maps of the encoder, from a quarter of the sides (rounded up) downwards.
 
         Raises ValueError for one image in train mode.
         """
@@ -99,7 +96,10 @@ class DeepLabV3Plus(Network):
         return self.backbone(x)
 
     def decode(self, maps: list[Tensor]) -> Tensor:
-        """The four maps, of which the first and the last are read -> features (B, c, H/4, W/4); c is 256, with 18 layers 64."""
+        """The four maps, of which the first and the last are read -> features (B, c, H/4, W/4).
+
+        c is 256, with 18 layers and with Lite0 64.
+        """
         deep = resized(self.channel_dropout(self.pyramid(maps[-1])), maps[0].shape[2:])
         return self.fuse(torch.cat([self.reduce(maps[0]), deep], dim=1))
 
@@ -112,13 +112,27 @@ class DeepLabV3Plus(Network):
             raise ValueError(f"features of {tuple(features.shape[2:])} are not those of images of {self.sides}, which were encoded last")
         return resized(self.classifier(self.dropout(features)), self.sides)
 
-    def offered(self, name: str) -> list[str]:
-        """The file has the encoder's tensors."""
-        return [f"{self.backbone_name}.{name}"]
 
-    def adapted(self, tensor: Tensor, shape: torch.Size) -> Tensor:
-        """The first convolution's weights are summed over red, green and blue where the images have one channel."""
-        return for_channels(tensor, shape)
+class DeepLabV3Plus(DeepLab):
+    """The published networks: a residual encoder, dilated.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: channels of the logits, background included.
+        depth: of the encoder, 18, 50 or 101 layers.
+        deep_stem: three 3x3 convolutions at the encoder's start in place of one 7x7.
+        output_stride: of the encoder, 16 or 8.
+        dropout: multiplies the published rates (none at output stride 16; 0.5 of the pyramid's channels and 0.1 of the decoder's
+            elements at 8); 0 switches dropout off.
+    """
+
+    passed_over: tuple[str, ...] = ("fc.weight", "fc.bias")
+
+    def __init__(self, in_channels: int = 3, num_classes: int = 21, depth: int = 50, deep_stem: bool = False, output_stride: int = 16,
+                 dropout: float = 1.0):
+        backbone = ResNet(depth, in_channels, deep_stem, output_stride)
+        super().__init__(backbone, backbone.channels, backbone.channels[-1] // 8, num_classes, output_stride, dropout)
+        self.pretrained = FILES[depth, deep_stem]
 
 
 def resized(x: Tensor, sides: Sequence[int]) -> Tensor:

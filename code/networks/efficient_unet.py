@@ -5,6 +5,7 @@ MONAI has the encoder, with the published names of its tensors and without torch
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.base import Network
-from networks.resnet import for_channels
 
 ENCODER = (40, 32, 48, 136, 384)
 """Channels of the maps at 1/2 to 1/32 of the sides."""
@@ -35,7 +35,36 @@ class Up(nn.Sequential):
         return self(x if skip is None else torch.cat([x, skip], dim=1))
 
 
-class EfficientUNet(Network):
+class UNetDecoder(Network):
+    """The half behind an encoder of five maps from a half to a 32nd of the sides: five levels, the last without a skip map."""
+
+    dimensions = 2
+    multiple = 32
+    up: nn.ModuleList
+    out: nn.Conv2d
+
+    def grow(self, channels: Sequence[int], num_classes: int) -> None:
+        """Makes the decoder, for maps of these channels."""
+        skips = (*channels[-2::-1], 0)
+        self.up = nn.ModuleList(Up(a + skip, b) for a, skip, b in zip((channels[-1], *DECODER), skips, DECODER))
+        self.out = nn.Conv2d(DECODER[-1], num_classes, 1)
+        for module in self.up.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """The five maps -> features (B, 16, H, W)."""
+        x = maps[-1]
+        for up, skip in zip(self.up, [*maps[-2::-1], None]):
+            x = up.join(x, skip)  # type: ignore[operator]
+        return x
+
+    def head(self, features: Tensor) -> Tensor:
+        """(B, 16, H, W) -> logits (B, num_classes, H, W)."""
+        return self.out(features)
+
+
+class EfficientUNet(UNetDecoder):
     """EfficientNet-b3 and a decoder of five levels, the last without a skip map.
 
     As in the published network, the encoder's layers behind its last map (a convolution and its norm) are there and never used; here they
@@ -47,8 +76,6 @@ class EfficientUNet(Network):
         dropout: multiplies the encoder's rate of dropped residual branches (up to 0.2 in the last); 0 switches it off.
     """
 
-    dimensions = 2
-    multiple = 32
     pretrained = "efficientnet-b3-5fb5a3c3.pth"
 
     def __init__(self, in_channels: int = 1, num_classes: int = 4, dropout: float = 1.0):
@@ -65,12 +92,7 @@ class EfficientUNet(Network):
         blocks: list[Any] = [module for module in self.encoder.modules() if hasattr(module, "drop_connect_rate")]
         for block in blocks:
             block.drop_connect_rate *= dropout
-        skips = (*ENCODER[-2::-1], 0)
-        self.up = nn.ModuleList(Up(a + skip, b) for a, skip, b in zip((ENCODER[-1], *DECODER), skips, DECODER))
-        self.out = nn.Conv2d(DECODER[-1], num_classes, 1)
-        for module in self.up.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
+        self.grow(ENCODER, num_classes)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) -> five maps from (B, 40, H/2, W/2) to (B, 384, H/32, W/32).
@@ -87,17 +109,6 @@ class EfficientUNet(Network):
             maps.append(x)
         return maps
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
-        """The five maps -> features (B, 16, H, W)."""
-        x = maps[-1]
-        for up, skip in zip(self.up, [*maps[-2::-1], None]):
-            x = up.join(x, skip)  # type: ignore[operator]
-        return x
-
-    def head(self, features: Tensor) -> Tensor:
-        """(B, 16, H, W) -> logits (B, num_classes, H, W)."""
-        return self.out(features)
-
     def offered(self, name: str) -> list[str]:
         """The encoder's tensors; its blocks lie in stages here."""
         block = re.match(r"_blocks\.(\d+)\.(.*)", name)
@@ -105,7 +116,3 @@ class EfficientUNet(Network):
             return [f"encoder.{name}"]
         stages = [stage for stage, blocks in self.encoder._blocks.named_children() if block[1] in dict(blocks.named_children())]
         return [f"encoder._blocks.{stage}.{block[1]}.{block[2]}" for stage in stages]
-
-    def adapted(self, tensor: Tensor, shape: torch.Size) -> Tensor:
-        """The first convolution's weights are summed over red, green and blue where the images have one channel, as published."""
-        return for_channels(tensor, shape)

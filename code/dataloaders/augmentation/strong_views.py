@@ -21,6 +21,7 @@ from torch import Tensor
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the grey level (ITU-R BT.601)."""
 Scale = Sequence[float] | None
+Further = Callable[[Tensor, np.random.Generator, Scale, Scale], Tensor]
 
 
 def color_jitter(images: Tensor, rng: np.random.Generator, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0,
@@ -208,11 +209,13 @@ def others_of(batch: Any, mix: str) -> tuple[Tensor, Tensor]:
 
 
 def pasted_view(images: Tensor, others: Tensor, rng: np.random.Generator, jitter: tuple[float, float, float, float], grey: float,
-                blur: float, data: Any) -> tuple[Tensor, Tensor]:
+                blur: float, data: Any, further: Further | None = None) -> tuple[Tensor, Tensor]:
     """(`recoloured_in_part` of the images, with parts of the others, recoloured too, in boxes; the boxes, (B, 1, H, W) bool); `data` has
-    mean and std. Half of the rows have a box (`cutmix_boxes`)."""
+    mean and std. Half of the rows have a box (`cutmix_boxes`). `further`: what is done to both after that, such as `some_operations`."""
     box = cutmix_boxes(rng, len(images), images.shape[2:], device=images.device)
     seen, shown = (recoloured_in_part(x, rng, jitter, grey, blur, data.mean, data.std) for x in (images, others))
+    if further is not None:
+        seen, shown = (further(x, rng, data.mean, data.std) for x in (seen, shown))
     return torch.where(box, shown, seen), box
 
 
