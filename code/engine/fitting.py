@@ -112,7 +112,7 @@ def start(network: Network, file: Path | None) -> str:
         ways = f"--pretrained {PACKAGED} (from a package) or --pretrained FILE" if network.pretrained in PACKAGES else "--pretrained FILE"
         return f"trained from scratch; ImageNet weights are used with {ways} (a copy of {network.pretrained})"
     if file == PACKAGED:
-        file = packaged(network.pretrained, network.spec["name"], f"--pretrained {file}")  # type: ignore[index]
+        file = packaged(network.pretrained, network.spec["name"], f"--pretrained {file}")  # type: ignore[index, arg-type]
     given, own = read(file, f"--pretrained {file}"), network.state_dict()
     taken, misfits, strangers = set(), 0, 0
     for name, tensor in given.items():

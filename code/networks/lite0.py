@@ -103,9 +103,10 @@ class Lite0(nn.Module):
     def __init__(self, in_channels: int = 3, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                  output_stride: int = 32):
         super().__init__()
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean or (0.0,) * in_channels, std or (1.0,) * in_channels))
-        self.register_buffer("factor", std / WIDTH, persistent=False)
-        self.register_buffer("shift", (mean - CENTRE) / WIDTH, persistent=False)
+        shape = (1, in_channels, 1, 1)
+        deviations, means = torch.tensor(std or (1.0,) * in_channels), torch.tensor(mean or (0.0,) * in_channels)
+        self.register_buffer("factor", deviations.view(shape) / WIDTH, persistent=False)
+        self.register_buffer("shift", (means.view(shape) - CENTRE) / WIDTH, persistent=False)
         self.pad, self._conv_stem = convolution(in_channels, STEM, 3, 2)
         self._bn0 = nn.BatchNorm2d(STEM, EPSILON)
         channels, reached, dilation = STEM, 2, 1
