@@ -4,7 +4,8 @@
 volumes. Every row has one seed; the baselines, and the five methods that are best on validation cases, three. `--table acdc_small` makes
 results/acdc_small.md: real ACDC at 64x64 and 2,000 steps; `--table originals` that schedule with three seeds, beside what the programs of
 SSL4MIS scored. `--table neu_seg` is the table of simEps's paper, every method on the schedule on which its authors ran it on NEU-Seg, a
-matter of days on a GPU; `--table neu_seg_small` the same methods at 64x64 and 944 steps.
+matter of days on a GPU; `--table neu_seg_small` the same methods at 64x64 and 944 steps. `--table phantom_scenes` has
+methods for photographs on drawn ones, `--table pretrained` a backbone with and without ImageNet weights on three data sets.
 
 Every row is a flat script, trained and tested. A row that is done, or whose result files lie in results/, is not run again, so the command
 can be stopped and given again, and goes on from what is in the repository; --again trains what is only there. What stands in the page
@@ -73,12 +74,38 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Row:
+    title: str
+    script: str
+    words: tuple[str, ...] = ()
+    labeled: str = ""
+    """Label budget; without it the page's."""
+    data_set: str = ""
+    """Without it the page's."""
+
+    @property
+    def key(self) -> str:
+        """Tells the row from the others of its script, as a word for the run's folder."""
+        return "_".join([*filter(None, [self.data_set]), self.script, *(word.removeprefix("--") for word in self.words)])
+
+
+SUPERVISED = Row("supervised", "Supervised")
+ALL_LABELS = Row("supervised with all labels", "Supervised", labeled="all")
+BASELINES = (
+    SUPERVISED,
+    Row("supervised, strong augmentation", "Supervised", ("--augment", "strong")),
+    ALL_LABELS,
+)
+
+
+@dataclass(frozen=True)
 class Table:
     """What all rows of a page share."""
 
     title: str
     said: str
     data_set: str
+    """Of rows that name none."""
     budget: str = "7"
     words: tuple[str, ...] = ()
     own: dict[str, str] = field(default_factory=dict)
@@ -92,6 +119,8 @@ class Table:
     """The scripts beside a supervised network; without it all, and further baselines."""
     scores: tuple[Score, Score] = (Score("summary mean dice", "Dice", 3), Score("summary mean hd95_vox", "HD95 (voxels)", 2))
     """What is told of a result, the first of each seed too."""
+    rows: tuple[Row, ...] = ()
+    """All rows, where they are not a supervised network and scripts."""
     beside: str = ""
     """A file of results/ with scores of other programs: a list of {method, seed, test_dice_best}, one figure a network."""
     own_schedules: bool = False
@@ -100,6 +129,20 @@ class Table:
 
 PER_IMAGE = (Score("images training_size per_image miou", "mIoU", 3), Score("images training_size per_image mdice", "Dice", 3))
 """As simEps's authors score: of each image over its own classes, at the size at which it is trained."""
+OVERLAP = (Score("summary mean jaccard", "IoU", 3), Score("summary mean dice", "Dice", 3))
+ON_SCENES = (
+    SUPERVISED, ALL_LABELS, *(Row(name, name) for name in ("MeanTeacher", "CPS", "FixMatch", "UniMatch", "DSSN")),
+    Row("ST", "STPlusPlus", ("--variant", "st")), Row("ST++", "STPlusPlus"),
+    Row("CISC-R", "STI", ("--pooling", "mean")), Row("STI", "STI"),
+)
+LITE0 = {"VOC2012": ("--protocol", "standin", "--model", "deeplabv3plus_lite0"), "NEU-Seg": ("--model", "unet_lite0"),
+         "GlaS": ("--model", "unet_lite0")}
+"""By data set: the split and the network on EfficientNet-Lite0."""
+ON_WEIGHTS = tuple(
+    Row(f"{data_set}: {name}, {title}", script, (*words, *start), data_set=data_set)
+    for data_set, words in LITE0.items()
+    for name, script in (("supervised", "Supervised"), ("MeanTeacher", "MeanTeacher"), ("FixMatch", "FixMatch"))
+    for title, start in (("from scratch", ()), ("pretrained", ("--pretrained", "imagenet"))))
 TABLES = {
     "phantom": Table(
         "Phantom: every method, one schedule",
@@ -108,6 +151,19 @@ TABLES = {
         "Phantom3D: every method that takes volumes, one schedule",
         "Phantom3D is synthetic: these figures say that the program works, and nothing about patients.", "Phantom3D", "4",
         ("--patch_size", "32", "32", "16", "--stride", "16", "16", "8", "--max_iterations", "200")),
+    "phantom_scenes": Table(
+        "PhantomScenes: methods for photographs, one short schedule",
+        "PhantomScenes is synthetic: these figures say that the methods run to their last stage, and nothing about photographs. 60 steps a "
+        "stage (the self-trainers fewer where a stage is a share of the last) are far too few for any to have learned much.",
+        "PhantomScenes", "16", ("--max_iterations", "60", "--val_every", "30"), {"pre_iterations": "60", "scales": "1"}, every_seed=True,
+        averaged=False, rows=ON_SCENES, scores=OVERLAP),
+    "pretrained": Table(
+        "ImageNet weights or none: EfficientNet-Lite0, 30 labelled images",
+        "This is no published protocol: 64x64 pixels, batches of 8, 120 steps, on CPU cores. It asks what weights from ImageNet are worth "
+        "where labels are few, and whether methods of semi-supervision still add to them.", "VOC2012", "30",
+        ("--patch_size", "64", "64", "--batch_size", "8", "--labeled_bs", "4", "--max_iterations", "120", "--val_every", "60",
+         "--optimizer", "sgd", "--base_lr", "0.01", "--schedule", "poly"),
+        {"consistency_rampup": "1", "consistency_start": "10"}, every_seed=True, averaged=False, rows=ON_WEIGHTS, scores=OVERLAP),
     "acdc_small": Table(
         "ACDC at a small schedule",
         "This is no published protocol: 64x64 pixels, batches of 8, 2,000 steps, one seed, on CPU cores. The figures say that the methods "
@@ -140,35 +196,14 @@ TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    title: str
-    script: str
-    words: tuple[str, ...] = ()
-    labeled: str = ""
-    """Label budget; without it the page's."""
-
-    @property
-    def key(self) -> str:
-        """Tells the row from the others of its script, as a word for the run's folder."""
-        return "_".join([self.script, *(word.removeprefix("--") for word in self.words)])
-
-
-SUPERVISED = Row("supervised", "Supervised")
-BASELINES = (
-    SUPERVISED,
-    Row("supervised, strong augmentation", "Supervised", ("--augment", "strong")),
-    Row("supervised with all labels", "Supervised", labeled="all"),
-)
-
-
 RELATIVES = {"DCNet": (Row("CPS on two heads", "DCNet", ("--second", "plain")),)}
 """By method: rows of the same script that stand beside it, its nearest relative where that is no script of its own."""
 
 
 @dataclass
 class Compare:
-    table: Literal["phantom", "phantom3d", "acdc_small", "originals", "neu_seg", "neu_seg_small"] = "phantom"
+    table: Literal["phantom", "phantom3d", "phantom_scenes", "acdc_small", "originals", "neu_seg", "neu_seg_small",
+                   "pretrained"] = "phantom"
     """Which page."""
     methods: tuple[str, ...] = ()
     """Only these scripts (Supervised is one of them). Without it: all."""
@@ -177,7 +212,7 @@ class Compare:
     again: bool = False
     """Train rows again of which there are results but no run."""
     root_path: Path | None = None
-    """Folder of the data set."""
+    """Folder of the data set; of a table of several, the folder that holds those of all."""
     jobs: int = 2
     """Runs at a time."""
 
@@ -199,6 +234,7 @@ def rows_of(options: Compare) -> list[Row]:
     rows = [SUPERVISED] if table.methods else [*BASELINES]
     for name in dict.fromkeys(methods):
         rows += [Row(f"{name} (a reconstruction)" if name in RECONSTRUCTIONS else name, name), *RELATIVES.get(name, ())]
+    rows = list(table.rows) or rows
     return [row for row in rows if not options.methods or row.script in options.methods]
 
 
@@ -215,8 +251,9 @@ def words_of(row: Row, table: Table) -> list[str]:
 
 def command(row: Row, table: Table, seed: int, options: Compare, where: str) -> list[str]:
     """The training command of a row."""
-    root = ["--root_path", str(options.root_path)] if options.root_path else []
-    return [sys.executable, str(CODE / f"train_{row.script}.py"), "--dataset", table.data_set, *root,
+    place = options.root_path / row.data_set if options.root_path and row.data_set else options.root_path
+    root = ["--root_path", str(place)] if place else []
+    return [sys.executable, str(CODE / f"train_{row.script}.py"), "--dataset", row.data_set or table.data_set, *root,
             "--labeled_num", row.labeled or table.budget, *words_of(row, table), "--seed", str(seed), "--exp", f"{where}/{row.key}"]
 
 
@@ -319,7 +356,8 @@ def averaged(runs: list[Path]) -> tuple[float, float]:
 def main(options: Compare) -> None:
     table, where = TABLES[options.table], options.table
     rows = rows_of(options)
-    catalog.open_source(*catalog.resolve(table.data_set, options.root_path, REPOSITORY)[:2])  # Phantom is drawn once, not by every run
+    if not any(row.data_set for row in rows):
+        catalog.open_source(*catalog.resolve(table.data_set, options.root_path, REPOSITORY)[:2])  # Phantom is drawn once, not by every run
     first = options.seeds or (table.seeds if table.every_seed else table.seeds[:1])
     failed = train([(row, seed) for seed in first for row in rows], table, options)
     if not options.seeds and first != table.seeds:
@@ -379,7 +417,8 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
     size, kind = "x".join(map(str, options["patch_size"])), "images" if dimensions_of(table) == 2 else "volumes"
     voxels = "pixels" if dimensions_of(table) == 2 else "voxels"
     typed = "python code/compare.py" + ("" if where == "phantom" else f" --table {where}")
-    labeled = table.budget + (" of the images" if table.budget.endswith("%") else " patients" if kind == "images" else " volumes")
+    counted = "volumes" if kind == "volumes" else f"{catalog.named(table.data_set).unit}s"
+    labeled = table.budget + (" of the images" if table.budget.endswith("%") else f" {counted}")
     schedule = (f"Images of {size} {voxels}; steps and batch stand in the last table (supervised: all of it labelled; the others: half)."
                 if table.own_schedules else
                 f"Steps: {options['max_iterations']}; batch: {options['batch_size']} {kind} of {size} {voxels} "
@@ -396,7 +435,7 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
         f"| | {first} | each seed | {second} | quoted |", "|---|---|---|---|---|", *lines, "",
         *(["## Theirs and ours", "", BESIDE, "", "| | theirs | ours | difference | spread of seeds | |", "|---|---|---|---|---|---|",
            *beside, ""] if beside else []),
-        "## Networks of a method", "", f"| method | network | {first} | its validation Dice |", "|---|---|---|---|", *parts, "",
+        "## Networks of a method", "", f"| method | network | {first} | its validation score |", "|---|---|---|---|", *parts, "",
         "## Settings of each method", "",
         *(("| | steps | batch | rate | options |", "|---|---|---|---|---|") if table.own_schedules else
           ("| | rate | options |", "|---|---|---|")), *settings, "", MARKER]) + below

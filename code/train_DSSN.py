@@ -60,7 +60,8 @@ class Method(Options):
 PRESETS: Presets = {
     "2D": dict(dice="none"),
     "natural": dict(mix="same"),
-    "VOC2012": dict(patch_size=(513, 513), base_lr=2e-3, max_iterations=131100, operations=True),
+    "VOC2012": dict(patch_size=(513, 513), base_lr=2e-3, max_iterations=131100,
+                    operations=True),
     "Cityscapes": dict(selection="none", min_kept=800000, warmup_epochs=5, steps_per_epoch=348),
     "blended": dict(max_iterations=124000),
     "u2pl": dict(max_iterations=124000),

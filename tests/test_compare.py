@@ -132,3 +132,15 @@ def test_a_line_has_the_scores_of_its_table() -> None:
     line = compare.line("a method", {seed: compare.mean_of(one, defects) for seed, one in enumerate(results)}, "ensemble", defects)
     assert line == "| a method | 0.550 ± 0.071 | 0.500, 0.600 | 0.800 ± 0.000 | ensemble |"
     assert compare.line("a method", {}, "", defects) == "| a method | not run | | | |"
+
+
+def test_a_table_may_have_rows_of_its_own_on_several_data_sets() -> None:
+    asked = compare.Compare("pretrained", root_path=Path("D"))
+    rows = compare.rows_of(asked)
+    assert len({row.key for row in rows}) == len(rows) == 18 and {row.data_set for row in rows} == {"VOC2012", "NEU-Seg", "GlaS"}
+    words = compare.command(rows[1], compare.TABLES["pretrained"], 1, asked, "pretrained")
+    given = {word: words[place + 1] for place, word in enumerate(words) if word.startswith("--")}
+    assert rows[1].title == "VOC2012: supervised, pretrained" and given["--exp"].startswith("pretrained/VOC2012_Supervised_")
+    assert (given["--dataset"], given["--root_path"], given["--pretrained"]) == ("VOC2012", str(Path("D/VOC2012")), "imagenet")
+    scenes = [row.title for row in compare.rows_of(compare.Compare("phantom_scenes", methods=("Supervised", "STPlusPlus")))]
+    assert scenes == ["supervised", "supervised with all labels", "ST", "ST++"]
