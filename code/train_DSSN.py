@@ -54,7 +54,7 @@ class Method(Options):
     blur: Share = 0.5
     """Share of the strong views that are blurred, by a Gaussian of 0.1 to 2 pixels."""
     operations: bool = False
-    """Strong views are changed further, by one to three of eleven operations (published for VOC)."""
+    """Strong views are changed further, by one to three of eleven operations (for VOC)."""
 
 
 PRESETS: Presets = {
