@@ -54,8 +54,8 @@ class Predict:
     """Another of the run's networks or ensembles than the one it quotes."""
     checkpoint: Literal["best", "last"] = "best"
     """best: chosen on validation cases (protocols without validation: the last step); last: the last step in any case."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a GPU where there is one (cuda), else the CPU; mps: an Apple GPU."""
     batch: int | None = None
     """Pictures predicted at once. Without it: 32 on a GPU, 1 on a CPU."""
     stride: tuple[int, ...] | None = None
@@ -77,7 +77,7 @@ def main(options: Predict) -> None:
     networks = Networks(trained.predictors, quoted_of(trained.predictors, options.predictor))
     reader = reader_for(run.config, cast(Any, next(iter(networks.single.values()))).spec["arguments"])
     data, window = reader.data, window_of(options, run)
-    batch = options.batch or (32 if device.type == "cuda" else 1)
+    batch = options.batch or (1 if device.type == "cpu" else 32)
     if batch < 1 or not options.save:
         raise UserError(f"--batch {batch} --save {' '.join(options.save)}: expected 1 or more, and something to write.")
     entries, others = entries_in(options.input, reader, options.output)

@@ -32,6 +32,7 @@ from reporting import reproduction
 from reporting.records import Record, Skipped, read_one
 from storage import provenance
 from storage.folders import REPOSITORY, result_path
+from system.devices import computes_on
 from system.ending import finish_with
 
 CODE = Path(__file__).resolve().parent
@@ -55,7 +56,8 @@ def main(options: Reproduce) -> None:
     if lines := reproduction.split_differences(record, root):
         raise UserError(f"{root}: these are not the data that {options.file} was made from:\n" + "\n".join(f"  - {one}" for one in lines)
                         + "\nGive the right folder with --root_path.")
-    device = "cuda" if record.options["device"] == "cuda" and torch.cuda.is_available() else "cpu"
+    wanted = str(record.options["device"])
+    device = wanted if computes_on(wanted) else "cpu"
     runs = planned(record, script, settings, root, device, options.seeds or (record.seed,))
     now = {"code": provenance.code_digest(script), "commit": provenance.commit(), "versions": provenance.versions(),
            "machine": provenance.machine(torch.device(device)) | {"threads": record.run["machine"].get("threads")}}
@@ -126,8 +128,8 @@ def planned(record: Record, script: Path, settings: Mapping[str, Any], root: Pat
 def say_changes(record: Record, now: dict[str, Any]) -> None:
     """What is not as it was when the file was made."""
     lines = reproduction.changed(record.run, now)
-    if record.options["device"] == "cuda" and not torch.cuda.is_available():
-        lines.append("device: cuda then, cpu now, because torch sees no GPU here")
+    if not computes_on(wanted := str(record.options["device"])):
+        lines.append(f"device: {wanted} then, cpu now, because torch sees no GPU here")
     if str(record.run.get("commit", "")).endswith("+changes"):
         lines.append("the code then had changes that no commit holds")
     lines += [f"accepted while it was trained: {line}" for line in record.run.get("changes", [])]

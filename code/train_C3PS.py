@@ -19,6 +19,7 @@ from typing import Annotated
 import torch
 
 from dataloaders.augmentation.copy_paste import paste_box
+from dataloaders.augmentation.strong_views import send
 from engine import NotNegative, Options, Presets, Run, Share, Within, launch
 from losses import cross_entropy, supervised_loss
 from losses.class_weights import RecentDice
@@ -101,7 +102,7 @@ def main(options: Method) -> None:
         weight = options.consistency * run.ramp(step, options.consistency_rampup)
         shares = recent.shares(step >= options.focus_from * options.max_iterations)
         drawn = 1 + batch.rng.choice(len(shares), len(batch.images), p=shares)
-        classes = torch.as_tensor(drawn, device=run.device)
+        classes = send(drawn, run.device)
         box = paste_box(batch.shared_rng, options.patch_size, options.window, run.device)
         terms = step_losses(model1, model2, recent, batch, classes, box, weight, options)
         run.update(optimizers, terms)

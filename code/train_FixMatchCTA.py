@@ -71,9 +71,10 @@ def main(options: Method) -> None:
 
     for step, batch in run.batches(augment=policy):
         weight = options.consistency * run.ramp(step, options.consistency_rampup)
-        terms = step_losses(student, teacher, batch, weight, options)
         foreground = batch_mean((batch.labels % 255 > 0).float().mean())
-        if not options.min_foreground or foreground > options.min_foreground:
+        counts = not options.min_foreground or bool(foreground > options.min_foreground)
+        terms = step_losses(student, teacher, batch, weight, options)
+        if counts:
             run.update(optimizer, terms)
             ema_update(teacher, student, step, options.ema_decay)
             policy.note(1 - terms["total"].detach() / 4)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from dataloaders.augmentation.strong_views import on
 from engine import NotNegative, Options, Positive, Presets, Run, Share, launch
 from losses import supervised_loss
 from networks import ema_update, frozen_copy, logits_of
@@ -72,7 +73,7 @@ def main(options: Method) -> None:
 
     for step, batch in run.batches():
         shape = (len(batch.unlabeled) // 2, *[1] * (batch.images.dim() - 1))
-        mix = batch.images.new_tensor(batch.rng.beta(options.ict_alpha, options.ict_alpha, shape))
+        mix = on(batch.images, batch.rng.beta(options.ict_alpha, options.ict_alpha, shape))
         weight = options.consistency * run.ramp(step, options.consistency_rampup)
         terms = step_losses(student, teacher, batch, mix, weight, options)
         run.update(optimizer, terms)

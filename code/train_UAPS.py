@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from math import log
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 
+from dataloaders.augmentation.strong_views import on
 from engine import Count, NotNegative, Options, Presets, Run, Within, launch
 from losses import batch_mean, supervised_loss
 from losses.pseudo_labels import damped_loss
@@ -87,8 +89,8 @@ def main(options: Method) -> None:
     heads = 1 + options.decoders
     for step, batch in run.batches():
         drawn = batch.shared_rng.dirichlet([1.0] * heads)
-        mixing = drawn if options.mixing == "drawn" else [1 / heads] * heads
-        shares = batch.images.new_tensor(mixing)
+        mixing = drawn if options.mixing == "drawn" else np.full(heads, 1 / heads)
+        shares = on(batch.images, mixing)
         ramp = run.ramp(step, options.consistency_rampup, options.rampup_unit)
         further = options.uncertainty_weight * (ramp if options.uncertainty_ramp else 1)
         terms = step_losses(network, batch, shares, options.consistency * ramp, further, options)

@@ -29,9 +29,8 @@ class Policy:
         share = torch.tensor(self.chances).double()
         return int(rng.choice(len(self.chances), p=(share / share.sum()).numpy())), float(rng.random())
 
-    def apply(self, image, label, plan):
-        strength, where = plan
-        return image, label, image + 0.1 * strength * torch.sin(10 * where * image)
+    def apply(self, images, labels, plans):
+        return images, labels, torch.stack([x + 0.1 * strength * torch.sin(10 * where * x) for x, (strength, where) in zip(images, plans)])
 
     def note(self, plans, error):
         for strength, _ in plans:

@@ -22,6 +22,9 @@ from dataloaders.augmentation.strong_views import normalised
 from dataloaders.catalog import DATA_SETS
 
 ACDC, NEU = DATA_SETS["ACDC"], DATA_SETS["NEU-Seg"]
+PLACE = np.zeros((1, 2))
+NONE = torch.empty((0, 64, 64), dtype=torch.long)
+"""A place a row; labels of no row."""
 
 
 def classes(height=40, width=48):
@@ -106,12 +109,12 @@ def test_every_operation_keeps_range_size_and_classes(data):
         for strong in STRONG:
             for value in (0.0, 0.37, 0.9999):
                 plan = {"weak": [(weak, [value, value])] * 2, "strong": [(strong, [value])], "places": [[0.1, 0.9], [0.5, 0.5]]}
-                first, moved, second = policy.apply(image[0], label, plan)
+                first, moved, second = (x[0] for x in policy.apply(image, label[None], [plan]))
                 assert first.shape == second.shape == image[0].shape and first.dtype == second.dtype == torch.float32
                 assert moved.dtype == torch.int64 and set(moved.unique().tolist()) <= {0, 1, 2, 255}
                 for view in (first, second):
                     assert (view >= low - 1e-5).all() and (view <= high + 1e-5).all()
-    assert policy.apply(image[0], None, plan)[1] is None
+    assert policy.apply(image, label[None][:0], [plan])[1].shape == (0, 40, 48)
 
 
 @pytest.mark.parametrize("name", WEAK)
@@ -121,10 +124,23 @@ def test_image_and_label_move_together(name, value):
     label = classes()
     image = label[None].float() / 2
     plan = {"weak": [(name, [value, 0.99]), ("cutout", [0.3])], "strong": [], "places": [[0.2, 0.7], [0.9, 0.1]]}
-    weak, moved, strong = CTAugment(ACDC, 0).apply(image, label, plan)
+    weak, moved, strong = (x[0] for x in CTAugment(ACDC, 0).apply(image[None], label[None], [plan]))
     assert torch.equal(weak, strong)
     assert torch.equal((2 * weak[0]).round().long(), moved)
     assert not torch.equal(moved, label)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_at_once_are_the_rows_one_by_one(seed):
+    """As on a GPU, and as on the host; labels to the bit."""
+    policy, rng = CTAugment(NEU, seed), np.random.default_rng(seed)
+    images, labels = normalised(torch.rand(3, 3, 24, 24), NEU.mean, NEU.std), torch.randint(0, 3, (2, 24, 24))
+    plans = [policy.sample(rng) for _ in images]
+    weak, moved, strong = policy.apply(images, labels, plans)
+    for k, plan in enumerate(plans):
+        one, label, other = policy.apply(images[k : k + 1], labels[k : k + 1], [plan])
+        torch.testing.assert_close(weak[k : k + 1], one)
+        assert torch.equal(moved[k : k + 1], label) and (strong[k : k + 1] - other).abs().max() < 0.1  # a grey level may fall the other way
 
 
 def test_strong_operations_move_nothing():
@@ -140,26 +156,26 @@ def test_translation_is_a_share_of_the_side():
     x = torch.zeros(1, 1, 40, 60)
     x[0, 0, 20, 30] = 1
     for name, place in (("translate_x", (20, 30 + 18)), ("translate_y", (20 + 12, 30))):
-        after, _ = WEAK[name][1](x, None, [0.99999], (0, 0))
+        after, _ = WEAK[name][1](x, NONE, [0.99999], PLACE)
         assert [tuple(at) for at in (after[0, 0] == 1).nonzero().tolist()] == [place], name
-        before, _ = WEAK[name][1](x, None, [0.5], (0, 0))
+        before, _ = WEAK[name][1](x, NONE, [0.5], PLACE)
         assert torch.equal(before, x)
 
 
 def test_a_hole_lies_in_image_and_label_and_fills_half_the_shorter_side_at_most():
-    label = torch.ones(40, 48, dtype=torch.long)
-    x, moved = WEAK["cutout"][1](torch.ones(1, 1, 40, 48), label, [0.9999], [0.0, 0.0])
+    label = torch.ones(1, 40, 48, dtype=torch.long)
+    x, (moved,) = WEAK["cutout"][1](torch.ones(1, 1, 40, 48), label, [0.9999], PLACE)
     assert torch.equal(x[0, 0].long(), moved) and (moved == 0).sum() == 20**2
     rows, columns = (moved == 0).nonzero().T
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 29, 14, 33), "around the middle, the upper left of all places"
-    assert (WEAK["cutout"][1](torch.ones(1, 1, 40, 48), label, [0.0], [0.99, 0.99])[1] == 0).sum() == 1
+    assert (WEAK["cutout"][1](torch.ones(1, 1, 40, 48), label, [0.0], np.full((1, 2), 0.99))[1] == 0).sum() == 1
 
 
 def test_rotation_by_45_degrees_and_back_keeps_the_middle():
     x = torch.arange(33 * 33).view(1, 1, 33, 33).float()
-    there, label = rotate(x, x[0, 0].long(), [1.0], (0, 0))
+    there, (label,) = rotate(x, x[0].long(), [1.0], PLACE)
     assert torch.equal(there[0, 0].long(), label) and there[0, 0, 16, 16] == x[0, 0, 16, 16] and there[0, 0, 0, 0] == 0
-    assert (there == 0).sum() > 100 and rotate(x, None, [0.5], (0, 0))[0].equal(x)
+    assert (there == 0).sum() > 100 and rotate(x, NONE, [0.5], PLACE)[0].equal(x)
 
 
 # Against Pillow, in which the reference implementation is written
@@ -205,7 +221,7 @@ def test_strong_operations_are_pillow_s(name, channels):
 @pytest.mark.parametrize("name", KERNELS)
 def test_rescaling_is_pillow_s(name):
     x, method = 0.4 + 0.2 * picture(), list(KERNELS).index(name)
-    ours, _ = rescale(x, None, [0.5, (method + 0.5) / 6], (0, 0))
+    ours, _ = rescale(x, NONE, [0.5, (method + 0.5) / 6], PLACE)
     theirs = pillow(x).resize((32, 32), getattr(Image.Resampling, name.upper()), box=(4, 4, 28, 28))
     # Pillow looks at the cut-out only: pixels beyond it count for ours at the border.
     torch.testing.assert_close(ours[..., 4:-4, 4:-4], tensor(theirs)[..., 4:-4, 4:-4], rtol=0, atol=1.6 / 255)

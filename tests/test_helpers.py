@@ -15,7 +15,8 @@ HELPERS = runpy.run_path(str(DOCS / "helpers.py"))
 INSIDE = {"one_hot", "sample_dice_loss", "flat_dice_loss", "halved_dice_loss", "plain_foreground_dice", "world", "rows_count", "total",
           "without_rows",
           "with_brightness", "with_contrast", "with_saturation", "with_hue", "grey", "denormalised", "normalised", "limits", "send", "on",
-          "rounded", "of_all", "gathered", "direction", "groups_of", "salience", "present", "sum_and_count"}
+          "constant", "summed_errors", "wide", "smallest", "rounded", "of_all", "gathered", "direction", "groups_of", "salience",
+          "present", "sum_and_count"}
 """What shared modules use among themselves."""
 SHARED = ("dataloaders.augmentation.copy_paste", "dataloaders.augmentation.displacement", "dataloaders.augmentation.patches",
           "dataloaders.augmentation.reversible", "dataloaders.augmentation.strong_views", "dataloaders.augmentation.strong_volumes",

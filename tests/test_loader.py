@@ -137,8 +137,9 @@ class Shifts:
     def sample(self, rng):
         return self.reach + rng.random()
 
-    def apply(self, image, label, plan):
-        return image + plan, None if label is None else label + 1, image - plan
+    def apply(self, images, labels, plans):
+        moved = torch.tensor(plans, dtype=torch.float32)[:, None, None, None]
+        return images + moved, labels + 1, images - moved
 
 
 def test_policy_is_not_asked_across_the_end_of_an_epoch():

@@ -140,8 +140,8 @@ class Options:
     """Steps between checkpoints."""
     log_every: Annotated[Count, HARMLESS] = 20
     """Steps between logged losses."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], COMPARED] = "auto"
-    """auto: a GPU where there is one."""
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], COMPARED] = "auto"
+    """auto: a GPU where there is one (cuda), else the CPU; mps: an Apple GPU."""
     precision: Literal["32", "bf16-mixed"] = "32"
     """bf16-mixed: bfloat16 inside the networks, float32 in the losses."""
     sync_bn: bool = False
@@ -157,11 +157,16 @@ class Options:
     init_run: Path | None = None
     """Folder of a finished run whose weights the networks start from (--init RUN for short), as when new masks have come since; the
     result is no benchmark row, and says so."""
+    fast: bool = False
+    """For NVIDIA's GPUs from Ampere on: --precision bf16-mixed --compile --deterministic 0 and TF32 in matrix products. It stands in the
+    name of the run and in every result."""
 
     resolved: Resolved = field(init=False, repr=False, compare=False)
     """What the command line meant; `parse` sets it."""
 
 
+FAST: dict[str, object] = {"precision": "bf16-mixed", "compile": True, "deterministic": 0}
+"""What --fast makes the default of these options; each may still be given."""
 REPLACED = {
     "num_classes": "The number of classes comes from the data set.",
     "gpu": "Choose a GPU with the environment: CUDA_VISIBLE_DEVICES=1 python code/train_X.py; --device cpu uses none.",
@@ -223,6 +228,8 @@ def parse(kind: type[Kind], presets: Presets, arguments: Sequence[str] | None = 
     phantom = "Phantom" if data.name.startswith("Phantom") else ""
     for key in (sides, data.family, phantom, data.name, protocol, variant, f"{variant}_{sides}"):
         values.update(presets.get(key, {}))
+    if "--fast" in words:
+        values.update(FAST)
     default = kind(**values)  # type: ignore[arg-type]
     if "--help" in words or "-h" in words:
         where = f"{data.name}, {values['protocol']} split" + (f", {protocol}" if protocol != values["protocol"] else "")

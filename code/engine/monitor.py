@@ -21,6 +21,8 @@ from storage.logbook import Logbook
 from system import distributed
 
 NEVER = 2**62
+PICTURES = 20
+"""Of a stage at most, spread over its validations."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,12 @@ class Monitor:
         self.say(f"step {done}: validation {WORDS[best_by]} of {name} {mean:.4f} ({classes})")
         self._shown["val"] = f"{mean:.3f}"
         return summary, seconds
+
+    def wants_picture(self, done: int, val_every: int) -> bool:
+        """Whether the validation at this step is one of those that are shown, `PICTURES` or fewer; the last one is."""
+        assert self.loop is not None
+        apart = math.ceil(self.loop.iterations / val_every / PICTURES)
+        return done == self.loop.iterations or done % (apart * val_every) == 0
 
     def picture_of(self, predictor: Predictor, validator: Validator, done: int) -> None:
         """A plane of the first validation case, reference and prediction side by side, and maps that the losses gave, to tensorboard.

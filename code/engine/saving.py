@@ -1,12 +1,13 @@
 """The checkpoints of a stage: what a file holds, and the way back from it. Rank 0 writes and reads; all others get it from there."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dataloaders.errors import UserError
 from storage import checkpoint
@@ -76,8 +77,43 @@ def file_of(folder: Path, stage: str, kind: str) -> Path:
 
 def snapshot(network: nn.Module, step: int, score: float | None) -> dict[str, Any]:
     """A network as it is now, as best.pt holds it: on the host, with what is needed to build it again."""
-    state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    state = on_host({key: value.detach() for key, value in network.state_dict().items()})
     return {"score": score, "step": step, "network": network.spec, "state": state}
+
+
+def on_host(tree: Any) -> Any:
+    """Dicts, lists and tuples with copies of their tensors on the host.
+
+    From a GPU all tensors of a type come in one piece, so that the host waits for each type and not for each tensor.
+    """
+    whole = {id(value): value for value in tensors_in(tree)}
+    copies: dict[int, Tensor] = {}
+    for kind in {(value.dtype, value.device) for value in whole.values()}:
+        alike = {key: value for key, value in whole.items() if (value.dtype, value.device) == kind}
+        if kind[1].type == "cpu":
+            copies |= {key: value.detach().clone() for key, value in alike.items()}
+            continue
+        flat = torch.cat([value.detach().reshape(-1) for value in alike.values()]).cpu()
+        for (key, value), part in zip(alike.items(), flat.split([value.numel() for value in alike.values()])):
+            copies[key] = part.view(value.shape).clone()
+
+    def copied(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return copies[id(part)]
+        if isinstance(part, Mapping):
+            return {key: copied(value) for key, value in part.items()}
+        return type(part)(copied(value) for value in part) if type(part) in (list, tuple) else part
+
+    return copied(tree)
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """All tensors of dicts, lists and tuples."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping | list | tuple):
+        for part in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from tensors_in(part)
 
 
 def read(folder: Path, stage: str, say: Callable[[str], object]) -> tuple[dict[str, Any] | None, dict[str, Any]]:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from command_line.declarations import fate_of
-from command_line.options import Options
+from command_line.options import FAST, Options
 from dataloaders import catalog
+from dataloaders.batches.cache import cache_folder
 from dataloaders.description import Case
 from dataloaders.splits.split import SplitRequest, make_split
 from engine import earlier
@@ -21,7 +22,7 @@ from losses.ranks import world
 from storage import provenance
 from storage.folders import model_folder
 from system import distributed
-from system.devices import choose_device, keep_freed_memory, set_determinism
+from system.devices import check_precision, choose_device, keep_compiled, keep_freed_memory, set_determinism
 
 
 def digest_of_names(names: list[str]) -> str:
@@ -37,9 +38,12 @@ class Session:
         self.resolved = options.resolved
         self.started = time.time()
         self.device = choose_device(options.device)
+        check_precision(options.precision, self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        set_determinism(options.deterministic)
+        set_determinism(options.deterministic, self.device, options.fast)
+        if options.compile:
+            keep_compiled(cache_folder() / "compiled")
         resolved = self.resolved
         print(f"{resolved.method} on {resolved.data.name}: {resolved.why}", flush=True)
         if resolved.data.note:
@@ -54,6 +58,9 @@ class Session:
         self.earlier = earlier.read(options.init_run) if options.init_run else None
         if self.earlier:
             remarks.append(self.earlier.said([case.name for case in self.split.val]))
+        if options.fast:
+            remarks.append("--fast: " + ", ".join(f"--{name} {getattr(options, name)}" for name in FAST) + ", TF32 in matrix products; "
+                           "a run without it does not give these numbers to the last digit.")
         for remark in remarks:
             print(remark, flush=True)
         self.remarks = [*([resolved.data.note] if resolved.data.note else []), *remarks]

@@ -258,6 +258,8 @@ class Stage:
         self.spent.seconds += time.perf_counter() - self._step_started
         if self.world > 1:
             distributed.average_buffers(self._training)
+            if self.device.type != "cpu":
+                distributed.meet()  # a process that has died is noticed here, before a value is read that waits for it on the GPU
         with self._explained():
             self.monitor.step(terms, done, options.log_every, self._rates)
         if self.session.validator is not None and (done % self.val_every == 0 or last):
@@ -296,7 +298,7 @@ class Stage:
             if achieved > self.best_states.get(name, {}).get("score", -math.inf):
                 improved = True
                 self.best_states[name] = snapshot(network, done, achieved)
-        if shown and distributed.first():
+        if shown and distributed.first() and self.monitor.wants_picture(done, self.val_every):
             self.monitor.picture_of(shown, validator, done)
         if improved:
             self.save_best()
@@ -336,10 +338,11 @@ class Stage:
         if not distributed.first():
             return
         config = self.session.config
+        parts = self.parts.state() if self.device.type == "cpu" else saving.on_host(self.parts.state())
         checkpoint.save(self.file("last"), {
             "format": 1, "kind": "last", "stage": self.name, "step": self.steps_done, "iterations": self.iterations,
             "method": self.session.resolved.method, "code": config["code"], "changes": config.get("changes", []),
-            "options": config["options"], **self.parts.state(),
+            "options": config["options"], **parts,
             "best": {name: {"score": best["score"], "step": best["step"]} for name, best in self.best_states.items()},
             "metrics_offset": self.monitor.book.offset, "spent": self.spent_so_far().asdict(),
         }, keep_previous=True)

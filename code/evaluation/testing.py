@@ -52,8 +52,8 @@ class TestOptions:
     """A class missing in prediction or reference: the image's diagonal as distance, or 0 as older tables have it."""
     metric_backend: Literal["numba", "medpy"] = "numba"
     """medpy computes the same, slowly (GPL; for comparison)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a GPU where there is one (cuda), else the CPU; mps: an Apple GPU."""
 
 
 @dataclass

@@ -18,6 +18,8 @@ from inference.threads import READERS, in_threads
 from inference.windows import Predictor
 
 Made = TypeVar("Made")
+BLOCK = 256
+"""Resized slices that are predicted on a GPU before the host waits for them."""
 KEPT = 2**29
 """Bytes of pixels, references and inputs that stay in memory once they were read, the first cases first; the others are read anew each
 time. So validation of the usual medical sets reads once, and one of 500 street scenes stays within this."""
@@ -98,11 +100,14 @@ def predicted(predictor: Predictor, cases: Iterable[Ready], inference: Inference
               together: bool = False) -> Iterator[tuple[Ready, np.ndarray]]:
     """Each case with its label maps (N, *sides) uint8, of the size that the network saw.
 
-    `together`: cases of one image each pass the network together, as many as `inference.batch` allows; else each by itself. Raises
-    FloatingPointError for logits that are not finite.
+    `together`: cases of one image each pass the network together, as many as `inference.batch` allows; else each by itself. On a GPU
+    resized slices pass in batches of one size, whatever cases they are of (the last one filled up), and a `BLOCK` of them is waited for
+    at once. Raises FloatingPointError for logits that are not finite.
     """
     for group in grouped(cases, inference, together):
         inputs = group[0].inputs if len(group) == 1 else torch.cat([ready.inputs.to(inference.device) for ready in group])
+        if in_blocks(inference):
+            inputs = torch.cat([inputs, inputs[-1:].expand(-len(inputs) % inference.batch, *inputs.shape[1:])])
         maps = inference.maps(predictor, inputs).cpu().numpy()
         first = 0
         for ready in group:
@@ -111,13 +116,22 @@ def predicted(predictor: Predictor, cases: Iterable[Ready], inference: Inference
 
 
 def grouped(cases: Iterable[Ready], inference: Inference, together: bool) -> Iterator[list[Ready]]:
-    """Neighbours of one image each and of equal sides, in groups that pass the network at once."""
+    """Neighbours of one image each and of equal sides, in groups that pass the network at once; of resized slices on a GPU a `BLOCK`."""
     group: list[Ready] = []
     for ready in cases:
-        alike = group and len(ready.inputs) == 1 and ready.inputs.shape == group[0].inputs.shape
-        if group and not (together and alike and len(group) < inference.together(ready.inputs.shape[2:])):
+        if in_blocks(inference):
+            fits = sum(len(one.inputs) for one in (*group, ready)) <= BLOCK
+        else:
+            alike = group and len(ready.inputs) == 1 and ready.inputs.shape == group[0].inputs.shape
+            fits = bool(together and alike and len(group) < inference.together(ready.inputs.shape[2:]))
+        if group and not fits:
             yield group
             group = []
         group.append(ready)
     if group:
         yield group
+
+
+def in_blocks(inference: Inference) -> bool:
+    """Whether slices are predicted whatever case they are of: not on a CPU, where a case at a time leaves the bits as they were."""
+    return inference.device.type != "cpu" and inference.how == "resized"

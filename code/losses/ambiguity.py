@@ -51,6 +51,8 @@ def label_errors(labels: Tensor, probabilities: Tensor) -> Tensor:
     N_k - J_kk of lowest p_k, and for another class j among the J_kj of largest p_j - p_k, and k is not the likeliest class.
     J (`confident_joint`) estimates how many positions of each label are truly of each class.
     """
+    if labels.device.type == "mps":  # which has no float64
+        return label_errors(labels.cpu(), probabilities.cpu()).to(labels.device)
     joint = confident_joint(labels, probabilities)
     own = probabilities.gather(1, labels[:, None])[:, 0]
     wrong = torch.zeros_like(labels, dtype=torch.bool)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losses.overlap import IGNORED, one_hot
+from losses.overlap import one_hot, summed_errors
 from losses.ranks import batch_sums
 
 SMALLEST = 1e-8
@@ -79,7 +79,8 @@ class FrequencyWeights:
     @torch.no_grad()
     def seen(self, logits: Tensor) -> Tensor:
         """The weights after what is said of these unlabelled images, (B, C, *spatial)."""
-        (counts,) = batch_sums(torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1]))
+        found = logits.argmax(1)  # bincount would have the host wait for the largest
+        (counts,) = batch_sums(torch.stack([(found == c).sum() for c in range(logits.shape[1])]))
         self.weights = self.keep * self.weights + (1 - self.keep) * by_frequency(counts.clamp(min=self.least))
         return self.weights
 
@@ -126,7 +127,7 @@ class RecentDice:
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """sum v[y] (-log softmax(z)[y]) / sum v[y], over pixels that are not ignored; 0 where all of these weigh nothing."""
-    errors = torch.nn.functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
+    errors = summed_errors(logits, labels, weights)
     counted = one_hot(labels, logits.shape[1])[0].sum([0, *range(2, logits.dim())])
     errors, mass = batch_sums(errors, (counted * weights).sum())
     return errors / mass.clamp(min=SMALLEST)

@@ -74,7 +74,7 @@ def one_of(positions: Tensor, classes: Tensor) -> Tensor:
     """For each of `classes` (any shape) a position of that class, drawn with replacement; positions (C, M) bool."""
     places, counts = positions.nonzero()[:, 1], positions.sum(1)
     first = counts.cumsum(0) - counts
-    share = torch.rand(classes.shape, dtype=torch.float64, device=classes.device)
+    share = torch.rand(classes.shape, dtype=torch.float32 if classes.device.type == "mps" else torch.float64, device=classes.device)
     return places[first[classes] + (share * counts[classes]).long()]
 
 

@@ -43,5 +43,5 @@ def misleading_evidence(alpha: Tensor, labels: Tensor) -> Tensor:
 def weighted_by_position(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Mean over all positions of w * cross-entropy, w (B, *spatial)."""
     errors = F.cross_entropy(logits, labels, reduction="none")
-    total, count = batch_sums((weights * errors).sum(), weights.new_tensor(weights.numel()))
+    total, count = batch_sums((weights * errors).sum(), weights.new_full((), weights.numel()))
     return total / count

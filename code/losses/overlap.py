@@ -134,8 +134,17 @@ def sample_dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1e-5) -> Te
     return summed / samples.clamp(min=1)
 
 
+def summed_errors(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """sum -v[y] log softmax(logits)[y] over pixels that are not ignored, v the classes' weights (C,) or 1; a scalar.
+
+    On a GPU a map is summed: CUDA's own sum has no fixed order, and --deterministic 2 refuses it. Gradients are the same to the bit.
+    """
+    if logits.device.type == "cpu":
+        return F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
+    return F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="none").sum()
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over counted pixels of -log softmax(logits)[label]; 0 where every pixel is ignored."""
-    summed = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
-    summed, counted = batch_sums(summed, (labels != IGNORED).sum())
+    summed, counted = batch_sums(summed_errors(logits, labels.long()), (labels != IGNORED).sum())
     return summed / counted.clamp(min=1)

@@ -44,12 +44,18 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, min_kept: int = 100000, t
     with torch.no_grad():
         known = torch.where(counted, logits.softmax(1).gather(1, (labels * counted).unsqueeze(1)).squeeze(1), 1.0)
         kept = counted
-        if 0 < min_kept <= int(counted.sum()):
-            kept = counted & (known <= known.flatten().kthvalue(min_kept).values.clamp(min=threshold))
+        if min_kept > 0:
+            limit = smallest(known.flatten(), min(min_kept, known.numel())).clamp(min=threshold)
+            kept = counted & ((known <= limit) | (counted.sum() < min_kept))
         elif min_kept == 0:
             kept = counted & (known <= threshold)
     total, count = batch_sums((errors * kept).sum(), kept.sum())
     return total / count.clamp(min=1)
+
+
+def smallest(x: Tensor, k: int) -> Tensor:
+    """The k-th smallest of x (n,), k from 1. By sorting on a GPU, whose kthvalue has no fixed order among equals."""
+    return x.kthvalue(k).values if x.device.type == "cpu" else x.sort().values[k - 1]
 
 
 def labels_loss(logits: Tensor, labels: Tensor, dice: str = "squared", min_kept: int = 0) -> Tensor:

@@ -8,6 +8,11 @@ import torch
 from torch import nn
 
 
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """In float64; on the host where its device has none (Apple's)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 def frozen_copy(network: nn.Module) -> nn.Module:
     """A deep copy whose parameters take no gradient (it starts in the mode of the original)."""
     return copy.deepcopy(network).requires_grad_(False)
@@ -23,12 +28,17 @@ def average_weights(teacher: nn.Module, student: nn.Module, decay: float, buffer
     averages: list[torch.Tensor] = list(teacher.parameters())
     values: list[torch.Tensor] = list(student.parameters())
     if buffers:
+        counters: list[tuple[torch.Tensor, torch.Tensor]] = []
         for average, value in zip(teacher.buffers(), student.buffers()):
             if average.is_floating_point():
                 averages.append(average)
                 values.append(value)
             else:
-                average.copy_((decay * average.double() + (1 - decay) * value.double()).trunc())
+                counters.append((average, value))
+        if counters:
+            old, new = (wide(torch.stack(each)) for each in zip(*counters))
+            means = (decay * old + (1 - decay) * new).trunc().to(counters[0][0])
+            torch._foreach_copy_([average for average, _ in counters], list(means.unbind()))
     torch._foreach_lerp_(averages, values, 1 - decay)
 
 
@@ -55,5 +65,5 @@ def weighted_mean(target: nn.Module, networks: Sequence[nn.Module], weights: Seq
     shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
     states = [network.state_dict() for network in networks]
     for name, tensor in target.state_dict().items():
-        mean = sum(share * state[name].double() for share, state in zip(shares.tolist(), states))
+        mean = sum(share * wide(state[name]) for share, state in zip(shares.tolist(), states))
         tensor.copy_(mean if tensor.is_floating_point() else mean.trunc())

@@ -55,6 +55,8 @@ def figures(probabilities: Tensor, labels: Tensor, masks: Sequence[Tensor], flat
         masks: of each of the run's networks, like `labels`; fewer than two: no disagreement.
         flat: neighbours are looked for within a slice only.
     """
+    if labels.device.type == "mps":  # which has no float64
+        probabilities, labels, masks = probabilities.cpu(), labels.cpu(), [mask.cpu() for mask in masks]
     classes = len(probabilities)
     border = borders(labels, flat)
     entropy = torch.empty(labels.shape, device=labels.device)

@@ -85,8 +85,7 @@ def panels_of(store: Store, data: DataSet, pair: np.ndarray, rng: np.random.Gene
     jittered = color_jitter(torch.cat([weak[:1], weak[:1]]), rng, 0.8, 0.8, 0.8, 0.2, **scale)  # type: ignore[arg-type]
     box = cutmix_boxes(rng, 1, size, 1.0, (0.1, 0.3))
     policy = CTAugment(data, int(rng.integers(1000)))
-    learned, learned_label, strong = policy.apply(plain[0], labels[0], policy.sample(rng))
-    assert learned_label is not None
+    learned, learned_label, strong = (one[0] for one in policy.apply(plain[:1], labels[:1], [policy.sample(rng)]))
     views = [
         (plain[0], labels[0]), (weak[0], weak_labels[0]), (jittered[0], weak_labels[0]), (jittered[1], weak_labels[0]),
         (gaussian_blur(weak[:1], rng, (2.0, 2.0), 1.0)[0], weak_labels[0]),

@@ -87,6 +87,13 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """Host, device and thread count."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else (platform.processor() or platform.machine())
-    return {"host": socket.gethostname(), "device": name, "threads": torch.get_num_threads(), "system": platform.platform()}
+    """Host, device and thread count; of a GPU also how it multiplies float32."""
+    name = platform.processor() or platform.machine()
+    found: dict[str, object] = {}
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        found = {"cudnn": torch.backends.cudnn.version(), "tf32": {
+            "convolutions": torch.backends.cudnn.allow_tf32, "matrix products": torch.get_float32_matmul_precision() != "highest"}}
+    elif device.type == "mps":
+        name = torch.backends.mps.get_name()
+    return {"host": socket.gethostname(), "device": name, "threads": torch.get_num_threads(), "system": platform.platform(), **found}

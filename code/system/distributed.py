@@ -28,6 +28,9 @@ from losses.ranks import ProcessLost, total, world
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)
 """For another rank, while it decodes a data set or validates. One that dies is noticed at once, by its connections."""
+LONGEST_EXCHANGE = timedelta(minutes=20)
+"""For an exchange between GPUs. They are in step, so one that takes longer has lost a process (the first step may compile): NCCL says
+nothing at the call, and then ends this process."""
 REPORT = "report"
 
 
@@ -71,10 +74,17 @@ def join() -> None:
         Place.store, number, count = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore("group", Place.store), rank=number, world_size=count, timeout=LONGEST_WAIT)
+        if torch.cuda.is_available():
+            limit_exchanges(dist.distributed_c10d._get_default_group())
     except (RuntimeError, ValueError, OSError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(f"Process {Place.rank} did not meet the other {int(os.environ['WORLD_SIZE']) - 1} at {address} ({error}). "
                         "Start the command with torchrun --nproc_per_node N.", 3) from error
+
+
+def limit_exchanges(group: Any) -> None:
+    """Has exchanges between GPUs end after `LONGEST_EXCHANGE`; those of the host may wait on."""
+    group._get_backend(torch.device("cuda"))._set_default_timeout(LONGEST_EXCHANGE)
 
 
 def quietly(action: Callable[[], T]) -> T:
@@ -189,7 +199,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], more: Tensor) -> Tenso
     """
     absent = [parameter.grad is None for parameter in parameters]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    present = more.new_tensor([float(not none) for none in absent])
+    present = more.new_tensor([float(not none) for none in absent]) if any(absent) else more.new_ones(len(absent))
     whole = total(torch.cat([*(gradient.reshape(-1) for gradient in gradients), present, more]))
     parts = whole.split([*(gradient.numel() for gradient in gradients), len(present), len(more)])
     means = torch._foreach_div(list(parts[:-2]), world())

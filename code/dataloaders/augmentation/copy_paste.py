@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dataloaders.augmentation.strong_views import inside, send
+from dataloaders.augmentation.strong_views import inside, on, send
 
 
 def paste_box(rng: np.random.Generator, sides: Sequence[int], share: float = 2 / 3, device: torch.device | str = "cpu") -> Tensor:
@@ -63,7 +63,7 @@ def cut_in(images: Tensor, labels: Tensor, rng: np.random.Generator, probability
         top, left = min(max(y - high // 2, 0), height - high), min(max(x - wide // 2, 0), width - wide)
         box = (slice(top, top + high), slice(left, left + wide))
         cos, sin = np.cos(angle), np.sin(angle)
-        turn = images.new_tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
+        turn = on(images, np.array([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]]))
         places = F.affine_grid(turn, [1, 1, high, wide], align_corners=False)
         seen = F.grid_sample(images[row : row + 1], places, padding_mode="border", align_corners=False)[0]
         ids = F.grid_sample(labels[None, row : row + 1].to(images.dtype), places, "nearest", "border", align_corners=False)[0, 0]

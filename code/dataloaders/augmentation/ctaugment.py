@@ -25,8 +25,11 @@ from dataloaders.augmentation.strong_views import (
     Scale,
     denormalised,
     gaussian_blur,
+    inside,
     limits,
     normalised,
+    on,
+    send,
     with_brightness,
     with_contrast,
     with_hue,
@@ -35,10 +38,11 @@ from dataloaders.augmentation.strong_views import (
 from dataloaders.description import DataSet
 
 DEPTH, THRESHOLD, DECAY = 2, 0.85, 0.99
+CPU = torch.device("cpu")
 Operation = tuple[str, list[float]]
 """A name and its values, each in [0, 1)."""
 Plan = Mapping[str, Any]
-Pair = tuple[Tensor, Tensor | None]
+Pair = tuple[Tensor, Tensor]
 
 
 class CTAugment:
@@ -67,18 +71,21 @@ class CTAugment:
         """This epoch's operations, and two numbers for each weak one, where a row may put its hole."""
         return {**self.current, "places": rng.random((DEPTH, 2)).tolist()}
 
-    def apply(self, image: Tensor, label: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor | None, Tensor]:
-        """(C, H, W) float32 and (H, W) int64 (None: unlabelled) -> weak image, its label, strong image."""
-        pixels = denormalised(image[None], self.mean, self.std)
+    def apply(self, images: Tensor, labels: Tensor, plans: Sequence[Plan]) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, H, W) float32 and (n, H, W) int64 of the first n rows -> weak images, their labels, strong images.
+
+        The plans are of one epoch, and so are alike but for the places of holes.
+        """
+        pixels, places = denormalised(images, self.mean, self.std), np.array([plan["places"] for plan in plans])
         lowest, highest = limits(pixels)
         weak = (pixels - lowest) / (highest - lowest)
-        for (name, values), place in zip(plan["weak"], plan["places"]):
-            weak, label = WEAK[name][1](weak, label, values, place)
+        for turn, (name, values) in enumerate(plans[0]["weak"]):
+            weak, labels = WEAK[name][1](weak, labels, values, places[:, turn])
         strong = weak
-        for name, values in plan["strong"]:
+        for name, values in plans[0]["strong"]:
             strong = STRONG[name][1](strong, *values).clamp(0, 1)
-        images = normalised(torch.cat([weak, strong]) * (highest - lowest) + lowest, self.mean, self.std)
-        return images[0], label, images[1]
+        weak, strong = (normalised(x * (highest - lowest) + lowest, self.mean, self.std) for x in (weak, strong))
+        return weak, labels, strong
 
     def note(self, score: Tensor | float) -> None:
         """The score of a step, a scalar; near 1 where the network did well on these views."""
@@ -114,7 +121,7 @@ def value_of(weights: Sequence[float], rng: np.random.Generator) -> float:
     return float((rng.choice(len(weights), p=chances(weights)) + rng.random()) / len(weights))
 
 
-# Strong operations: (1, C, H, W) in 0..1 and a strength in [0, 1) -> the same; they move nothing
+# Strong operations: (B, C, H, W) in 0..1 and a strength in [0, 1) -> the same; they move nothing
 
 
 def autocontrast(x: Tensor) -> Tensor:
@@ -125,21 +132,19 @@ def autocontrast(x: Tensor) -> Tensor:
 
 def equalize(x: Tensor) -> Tensor:
     """Each channel mapped so that its 256 grey levels are used evenly; unchanged where it has too few of them."""
-    planes = []
-    for plane in x[0]:
-        levels = (255 * plane).round().long()
-        counts = torch.bincount(levels.flatten(), minlength=256)
-        step = (counts.sum() - counts[levels.max()]) // 255
-        table = (step // 2 + counts.cumsum(0) - counts) // step.clamp(min=1)
-        planes.append(torch.where(step > 0, table.clamp(max=255)[levels].to(x.dtype) / 255, plane))
-    return torch.stack(planes)[None]
+    levels = (255 * x).round().long().flatten(2)
+    counts = levels.new_zeros(*x.shape[:2], 256).scatter_add_(2, levels, torch.ones_like(levels))
+    step = (counts.sum(2, keepdim=True) - counts.gather(2, levels.amax(2, keepdim=True))) // 255
+    table = (step // 2 + counts.cumsum(2) - counts) // step.clamp(min=1)
+    even = table.clamp(max=255).gather(2, levels).view_as(x).to(x.dtype) / 255
+    return torch.where(step.unsqueeze(3) > 0, even, x)
 
 
 def filtered(x: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
     """Each channel with a small kernel, normalised; border pixels are repeated outwards."""
-    kernel = x.new_tensor(weights)
-    planes = F.pad(x, (len(weights) // 2,) * 4, mode="replicate").transpose(0, 1)
-    return F.conv2d(planes, (kernel / kernel.sum())[None, None]).transpose(0, 1)
+    kernel = np.array(weights, np.float64)
+    planes = F.pad(x, (len(weights) // 2,) * 4, mode="replicate").flatten(0, 1).unsqueeze(1)
+    return F.conv2d(planes, on(x, kernel / kernel.sum())[None, None]).reshape(x.shape)
 
 
 SMOOTH = [[1, 1, 1], [1, 5, 1], [1, 1, 1]]
@@ -192,7 +197,7 @@ OF_DSSN: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
     "sharpness": lambda x, rng: torch.lerp(filtered(x, SMOOTH), x, rng.uniform(0.05, 0.95)),
     "posterize": lambda x, rng: posterize(x, (int(rng.integers(4, 8)) - 0.5) / 8),
     "solarize": lambda x, rng: solarize(x, (int(rng.integers(1, 256)) + 0.5) / 256),
-    "hue": lambda x, rng: with_hue(x, x.new_tensor(rng.uniform(-0.5, 0.5))) if x.shape[1] == 3 else x,
+    "hue": lambda x, rng: with_hue(x, x.new_full((), rng.uniform(-0.5, 0.5))) if x.shape[1] == 3 else x,
 }
 """Factors of 0.05 to 0.95, the upper 4 to 7 bits, thresholds of 1 to 255, half a turn of the colours either way."""
 
@@ -209,42 +214,46 @@ def some_operations(images: Tensor, rng: np.random.Generator, mean: Scale = None
     return normalised(torch.cat(changed) * (highest - lowest) + lowest, mean, std)
 
 
-# Weak operations: (1, C, H, W), labels (H, W) or None, strengths, a place -> image and labels moved together
+# Weak operations: (B, C, H, W), labels (n, H, W) of the first rows, strengths, a place a row -> images and labels moved together
 
 
-def identity(x: Tensor, label: Tensor | None, values: Sequence[float], place: Sequence[float]) -> Pair:
-    return x, label
+def identity(x: Tensor, labels: Tensor, values: Sequence[float], places: np.ndarray) -> Pair:
+    return x, labels
 
 
-def hole(x: Tensor, label: Tensor | None, values: Sequence[float], place: Sequence[float]) -> Pair:
+def hole(x: Tensor, labels: Tensor, values: Sequence[float], places: np.ndarray) -> Pair:
     """Cutout: a square of up to half the shorter side, its centre in the lower right quarter (as published), is black background."""
     height, width = x.shape[2:]
     side = 1 + int(values[0] * min(height, width) * 0.499)
-    top, left = (n // 2 + int(u * (n - n // 2)) - side // 2 for n, u in zip((height, width), place))
-    rows, columns = slice(max(top, 0), top + side), slice(max(left, 0), left + side)
-    x, label = x.clone(), None if label is None else label.clone()
-    x[..., rows, columns] = 0
-    if label is not None:
-        label[rows, columns] = 0
-    return x, label
+    starts = np.stack([n // 2 + (u * (n - n // 2)).astype(np.int64) - side // 2 for n, u in zip((height, width), np.transpose(places))], 1)
+    box = inside(starts, starts + side, (height, width), x.device)
+    return x.masked_fill(box, 0), labels.masked_fill(box[: len(labels), 0], 0)
 
 
-def warped(x: Tensor, label: Tensor | None, matrix: Sequence[float], shift: Sequence[float] = (0.0, 0.0)) -> Pair:
+def warped(x: Tensor, labels: Tensor, matrix: Sequence[float], shift: Sequence[float] = (0.0, 0.0)) -> Pair:
     """Pixel p shows what lay at `matrix` (p - centre) + centre - shift, the nearest one; 0 where that is outside."""
-    height, width = x.shape[2:]
-    i = torch.arange(height, dtype=torch.float64, device=x.device)[:, None] - (height - 1) / 2
-    j = torch.arange(width, dtype=torch.float64, device=x.device) - (width - 1) / 2
+    y, z, there = sources(tuple(x.shape[2:]), tuple(matrix), tuple(shift), x.device)
+    return x[..., y, z] * there, labels[:, y, z] * there
+
+
+@lru_cache(maxsize=8)
+def sources(sides: tuple[int, ...], matrix: tuple[float, ...], shift: tuple[float, ...],
+            device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(row, column, whether it is inside) of what each pixel shows, (H, W) each; one for all images of an epoch."""
+    height, width = sides
+    i = torch.arange(height, dtype=torch.float64)[:, None] - (height - 1) / 2
+    j = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
     y = (matrix[0] * i + matrix[1] * j + (height - 1) / 2 - shift[0] + 0.5).floor().long()
     z = (matrix[2] * i + matrix[3] * j + (width - 1) / 2 - shift[1] + 0.5).floor().long()
-    inside = (y >= 0) & (z >= 0) & (y < height) & (z < width)
-    y, z = y.clamp(0, height - 1), z.clamp(0, width - 1)
-    return x[..., y, z] * inside, None if label is None else label[y, z] * inside
+    there = (y >= 0) & (z >= 0) & (y < height) & (z < width)
+    y, z, there = (send(one.numpy(), device) for one in (y.clamp(0, height - 1), z.clamp(0, width - 1), there))
+    return y, z, there
 
 
-def rotate(x: Tensor, label: Tensor | None, values: Sequence[float], place: Sequence[float]) -> Pair:
+def rotate(x: Tensor, labels: Tensor, values: Sequence[float], places: np.ndarray) -> Pair:
     """By up to 45 degrees either way."""
     angle = math.radians(round((2 * values[0] - 1) * 45))
-    return warped(x, label, (math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)))
+    return warped(x, labels, (math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)))
 
 
 def shift_of(value: float, side: int = 1) -> float:
@@ -252,15 +261,12 @@ def shift_of(value: float, side: int = 1) -> float:
     return (2 * value - 1) * 0.3 * side
 
 
-def rescale(x: Tensor, label: Tensor | None, values: Sequence[float], place: Sequence[float]) -> Pair:
+def rescale(x: Tensor, labels: Tensor, values: Sequence[float], places: np.ndarray) -> Pair:
     """Up to a quarter of each side cut off all round, the rest enlarged by one of six filters; labels by the nearest pixel."""
     method = list(KERNELS)[int(values[1] * len(KERNELS) * 0.999)]
-    rows, columns = (enlarging(side, 0.25 * values[0], method) for side in x.shape[2:])
-    larger = (rows.to(x) @ x @ columns.to(x).T).clamp(0, 1)
-    if label is not None:
-        y, z = (enlarging(side, 0.25 * values[0], "nearest").argmax(1).to(label.device) for side in label.shape)
-        label = label[y[:, None], z]
-    return larger, label
+    rows, columns = (enlarging(side, 0.25 * values[0], method, x.device).to(x.dtype) for side in x.shape[2:])
+    y, z = (enlarging(side, 0.25 * values[0], "nearest", x.device).argmax(1) for side in x.shape[2:])
+    return (rows @ x @ columns.T).clamp(0, 1), labels[:, y[:, None], z]
 
 
 KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
@@ -275,15 +281,15 @@ KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
 
 
 @lru_cache(maxsize=64)
-def enlarging(side: int, cut: float, method: str) -> Tensor:
+def enlarging(side: int, cut: float, method: str, device: torch.device = CPU) -> Tensor:
     """(side, side) float32 weights that make a side of what is left when a share `cut` is taken off at both ends."""
     centres = side * (cut + (np.arange(side) + 0.5) * (1 - 2 * cut) / side)
     radius, height = KERNELS[method]
     if radius == 0:
-        return torch.from_numpy(np.eye(side, dtype=np.float32)[np.floor(centres).astype(int).clip(0, side - 1)])
+        return send(np.eye(side, dtype=np.float32)[np.floor(centres).astype(int).clip(0, side - 1)], device)
     distance = np.abs(centres[:, None] - np.arange(side) - 0.5)
     weights = np.where(distance <= radius + 1e-9, height(distance), 0)
-    return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+    return send((weights / weights.sum(1, keepdims=True)).astype(np.float32), device)
 
 
 WEAK: dict[str, tuple[tuple[int, ...], Callable[..., Pair]]] = {
@@ -291,8 +297,8 @@ WEAK: dict[str, tuple[tuple[int, ...], Callable[..., Pair]]] = {
     "identity": ((), identity),
     "rescale": ((17, 6), rescale),
     "rotate": ((17,), rotate),
-    "shear_x": ((17,), lambda x, label, values, place: warped(x, label, (1, 0, shift_of(values[0]), 1))),
-    "shear_y": ((17,), lambda x, label, values, place: warped(x, label, (1, shift_of(values[0]), 0, 1))),
-    "translate_x": ((17,), lambda x, label, values, place: warped(x, label, (1, 0, 0, 1), (0, shift_of(values[0], x.shape[3])))),
-    "translate_y": ((17,), lambda x, label, values, place: warped(x, label, (1, 0, 0, 1), (shift_of(values[0], x.shape[2]), 0))),
+    "shear_x": ((17,), lambda x, labels, values, _: warped(x, labels, (1, 0, shift_of(values[0]), 1))),
+    "shear_y": ((17,), lambda x, labels, values, _: warped(x, labels, (1, shift_of(values[0]), 0, 1))),
+    "translate_x": ((17,), lambda x, labels, values, _: warped(x, labels, (1, 0, 0, 1), (0, shift_of(values[0], x.shape[3])))),
+    "translate_y": ((17,), lambda x, labels, values, _: warped(x, labels, (1, 0, 0, 1), (shift_of(values[0], x.shape[2]), 0))),
 }

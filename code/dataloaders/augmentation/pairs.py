@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from dataloaders.augmentation.strong_views import send
 from dataloaders.description import DataSet
 
 TRIES = 10
@@ -55,7 +55,7 @@ def masks(labels: Tensor, others: Tensor, shared: np.ndarray, orders: np.ndarray
     """(B, H, W) bool each: where images and partners show the first class of their order (B, C) that is shared (B, C); nowhere if none."""
     ranked = np.take_along_axis(shared, orders, 1)
     chosen = np.where(ranked.any(1), np.take_along_axis(orders, ranked.argmax(1)[:, None], 1)[:, 0], -1)
-    wanted = torch.from_numpy(chosen).to(labels.device)[:, None, None]
+    wanted = send(chosen, labels.device)[:, None, None]
     return labels == wanted, others == wanted
 
 
@@ -94,7 +94,7 @@ class Search:
             again = np.flatnonzero((mine & lists[:, places].T).any(1) & ~shared.any(1))
             if not len(again):
                 break
-            rows = torch.from_numpy(again).to(others.device)
+            rows = send(again, others.device)
             further_images, further_labels = augmented(places[again], rng)
             images, others = images.index_copy(0, rows, further_images), others.index_copy(0, rows, further_labels)
             shared = mine & self._all_shown(others)

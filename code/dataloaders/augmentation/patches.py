@@ -36,14 +36,15 @@ def class_patches(images: Tensor, labels: Tensor, num_classes: int, draws: np.nd
     """
     rows, number, spatial = len(images), draws.shape[1], images.shape[2:]
     of_class, of_pixel, size, *places = on(images, draws.reshape(rows * number, -1).astype(np.float32)).T
-    row = torch.arange(rows, device=images.device).repeat_interleave(number)
+    of_row = [k for k in range(rows) for _ in range(number)]
+    row = on(images, np.array(of_row))
     flat = labels.flatten(1)
     counts = torch.stack([(flat == c).sum(1) for c in range(num_classes)], 1)[row]
     there = (counts > 0).cumsum(1)
     none = there[:, -1] == 0
     classes = torch.where(none, 0, (there < _place(of_class, there[:, -1])[:, None]).sum(1))
     rank = _place(of_pixel, counts.gather(1, classes[:, None])[:, 0])
-    pixel = torch.stack([((flat[k] == c).cumsum(0) < r).sum() for k, c, r in zip(row.tolist(), classes, rank)]).clamp(max=flat.shape[1] - 1)
+    pixel = torch.stack([((flat[k] == c).cumsum(0) < r).sum() for k, c, r in zip(of_row, classes, rank)]).clamp(max=flat.shape[1] - 1)
     indices: list[Tensor] = []
     for axis in range(len(spatial) - 1, -1, -1):
         side = spatial[axis]

@@ -52,6 +52,6 @@ def _resampled(x: Tensor, scales: np.ndarray, nearest: bool = False) -> Tensor:
     """x (views * B, C, *spatial) at its positions times the scales; 0 outside."""
     axes = x.dim() - 2
     moved = x.new_zeros(len(x), axes, axes + 1)
-    moved[:, range(axes), range(axes)] = on(x, scales.reshape(-1, axes)[:, ::-1].astype(np.float32))  # grids name the last axis first
+    moved.diagonal(dim1=1, dim2=2).copy_(on(x, scales.reshape(-1, axes)[:, ::-1]))  # grids name the last axis first
     grid = F.affine_grid(moved, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, "nearest" if nearest else "bilinear", "zeros", align_corners=False)

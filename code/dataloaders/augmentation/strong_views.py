@@ -11,6 +11,7 @@ in is 0..1, widened to hold the image itself where it is scaled otherwise (own v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def color_jitter(images: Tensor, rng: np.random.Generator, brightness: float = 0
                 here = on(images, mine)
                 span = highest[here] - lowest[here]
                 unit = (pixels[here] - lowest[here]) / span
-                changed = CHANGES[k](unit, on(images, factors[rows[mine], k]).to(images.dtype).view(-1, 1, 1, 1))
+                changed = CHANGES[k](unit, on(images, factors[rows[mine], k]).view(-1, 1, 1, 1))
                 pixels.index_copy_(0, here, changed.clamp(0, 1) * span + lowest[here])
     return images.clone().index_copy_(0, at, normalised(pixels, mean, std))
 
@@ -73,7 +74,7 @@ def gaussian_blur(images: Tensor, rng: np.random.Generator, sigma: tuple[float, 
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / np.maximum(deviations, 1e-6)[:, None]) ** 2)
     weights /= weights.sum(1, keepdims=True)
     at, (channels, height, width) = on(images, rows), images.shape[1:]
-    kernels = on(images, weights).to(images.dtype).repeat_interleave(channels, 0)
+    kernels = on(images, weights).repeat_interleave(channels, 0)
     planes = images[at].reshape(1, -1, height, width)
     planes = F.pad(planes, (radius,) * 4, mode="replicate")
     planes = F.conv2d(planes, kernels[:, None, :, None], groups=len(kernels))
@@ -166,7 +167,7 @@ def grainy(images: Tensor, rng: np.random.Generator, specks: float = 0.2, noise:
         else:
             deviations = np.sqrt(10 + 40 * draws[rows, 2])[:, None, None, None] / 255
             added = deviations * rng.standard_normal((len(rows), channels, height, width), np.float32)
-            pixels = pixels + on(images, added.astype(np.float32)).to(images.dtype) * (highest - lowest)
+            pixels = pixels + on(images, added.astype(np.float32)) * (highest - lowest)
             pixels = torch.minimum(torch.maximum(pixels, lowest), highest)
         images = images.index_copy(0, at, normalised(pixels, mean, std))
     return images
@@ -260,7 +261,7 @@ def boxes_of_noise(images: Tensor, labels: Tensor, rng: np.random.Generator, pro
 def with_strong_rows(batch: Any, names: Any, jitter: tuple[float, float, float, float], grey: float, blur: float, holes: float,
                      data: Any) -> Any:
     """The batch, in which images of these names, with their labels, are strong views: `recoloured_in_part`, then `boxes_of_noise`."""
-    rows = torch.tensor([k for k, name in enumerate(batch.cases) if name in names], dtype=torch.long, device=batch.images.device)
+    rows = on(batch.images, np.array([k for k, name in enumerate(batch.cases) if name in names], np.int64))
     if len(rows):
         seen = recoloured_in_part(batch.images[rows], batch.rng, jitter, grey, blur, data.mean, data.std)
         images, labels = boxes_of_noise(seen, batch.labels[rows], batch.rng, holes, data.mean, data.std)
@@ -291,7 +292,7 @@ def with_hue(unit: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = unit.split(1, 1)
     sixths = torch.where(which == 0, green - blue, torch.where(which == 1, blue - red, red - green))
     angle = sixths / torch.where(chroma > 0, chroma, 1) + 2 * which + 6 * turn
-    far = (angle + angle.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)).remainder(6)
+    far = (angle + constant((5.0, 3.0, 1.0), angle)).remainder(6)
     return highest - chroma * torch.minimum(far, 4 - far).clamp(0, 1)
 
 
@@ -300,7 +301,7 @@ CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (with_brightness, with
 
 def grey(unit: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W)."""
-    return (unit * unit.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (unit * constant(GREY, unit)).sum(1, keepdim=True)
 
 
 # Between the images of a batch and pixel values
@@ -310,14 +311,14 @@ def denormalised(images: Tensor, mean: Scale, std: Scale) -> Tensor:
     """Pixel values, 0..1 where the data set has mean and std."""
     if mean is None or std is None:
         return images
-    return images * images.new_tensor(std).view(1, -1, 1, 1) + images.new_tensor(mean).view(1, -1, 1, 1)
+    return images * constant(std, images) + constant(mean, images)
 
 
 def normalised(pixels: Tensor, mean: Scale, std: Scale) -> Tensor:
     """The inverse of `denormalised`."""
     if mean is None or std is None:
         return pixels
-    return (pixels - pixels.new_tensor(mean).view(1, -1, 1, 1)) / pixels.new_tensor(std).view(1, -1, 1, 1)
+    return (pixels - constant(mean, pixels)) / constant(std, pixels)
 
 
 def limits(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -325,12 +326,25 @@ def limits(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return pixels.amin((1, 2, 3), keepdim=True).clamp(max=0), pixels.amax((1, 2, 3), keepdim=True).clamp(min=1)
 
 
-def send(array: np.ndarray, device: torch.device | str) -> Tensor:
-    """A small host array on a device, without waiting for it where it can be pinned."""
-    tensor, device = torch.from_numpy(np.ascontiguousarray(array)), torch.device(device)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def send(array: np.ndarray, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """A small host array on a device, without waiting for it where it can be pinned; rounded to `dtype`, if given, before it is sent."""
+    return _sent(torch.from_numpy(np.ascontiguousarray(array)).to(dtype=dtype), torch.device(device))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def on(images: Tensor, array: np.ndarray) -> Tensor:
-    """The array on the images' device."""
-    return send(array, images.device)
+    """A small host array on the images' device; fractions in the images' precision."""
+    return send(array, images.device, images.dtype if array.dtype.kind == "f" else None)
+
+
+def constant(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """(1, C, 1, ...): a number a channel, in the precision and on the device of `like` (B, C, ...), where it is sent once."""
+    return _constant(tuple(numbers), like.dtype, like.device).view(1, -1, *[1] * (like.dim() - 2))
+
+
+@lru_cache(maxsize=64)
+def _constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _sent(torch.tensor(numbers, dtype=dtype), device)

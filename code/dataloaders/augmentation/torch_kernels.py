@@ -6,6 +6,7 @@ All float arithmetic on coordinates is float64, one operation a kernel, so nothi
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from dataloaders.augmentation.frame import Fill, Frame
 from dataloaders.augmentation.recipes import Draws, brightness_tables, crop_plan, normal_quantiles
 from dataloaders.augmentation.scale_crop import PRECISION, plan
+from dataloaders.augmentation.strong_views import constant, send
 
 Made = tuple[torch.Tensor, torch.Tensor]
 """As in `cpu`."""
@@ -93,7 +95,7 @@ def photo(frame: Frame, rows: np.ndarray, draws: Draws, pixels: Any, values: Any
     if len(chosen):
         at = taking.send(chosen)
         index = (channel * height + i) * width + j
-        normal = taking.send(normal_quantiles())[_hash(seed[at][:, None], index) >> 16]
+        normal = _quantiles(taking.device)[_hash(seed[at][:, None], index) >> 16]
         sigma = taking.send(draws["noise"][chosen].astype(np.float32))[:, None, None, None]
         pictures[at] = (pictures[at] + sigma * normal).clamp_(0, 255).floor_()
     return taking.normalised(pictures), warped
@@ -139,13 +141,12 @@ class _Taking:
 
     def send(self, array: np.ndarray) -> torch.Tensor:
         """A small host array to the device, without waiting for it where it can be pinned."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        return send(array, self.device)
 
     def maps(self) -> tuple[torch.Tensor, torch.Tensor]:
         kept = self.frame.device_maps
         if not kept:
-            kept.extend(torch.from_numpy(table).to(self.device) for table in self.frame.maps)
+            kept.extend(self.send(table) for table in self.frame.maps)
         return kept[0], kept[1]
 
     def bases(self, rows: np.ndarray) -> np.ndarray:
@@ -193,9 +194,7 @@ class _Taking:
         return warped
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        shape = (1, -1, *[1] * (images.dim() - 2))
-        scale, shift = self.send(self.frame.scale).reshape(shape), self.send(self.frame.shift).reshape(shape)
-        return images.mul_(scale).add_(shift)
+        return images.mul_(constant(self.frame.scale.tolist(), images)).add_(constant(self.frame.shift.tolist(), images))
 
 
 def _shared(values: np.ndarray) -> torch.Tensor:
@@ -203,6 +202,11 @@ def _shared(values: np.ndarray) -> torch.Tensor:
         # torch warns that the array is read-only; nothing here writes to the store.
         warnings.simplefilter("ignore")
         return torch.from_numpy(values)
+
+
+@lru_cache(maxsize=4)
+def _quantiles(device: torch.device) -> torch.Tensor:
+    return send(normal_quantiles(), device)
 
 
 def _hash(seed: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

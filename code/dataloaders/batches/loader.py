@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,8 +39,8 @@ class Policy(Protocol):
     def sample(self, rng: np.random.Generator) -> Any:
         """What will be done to one row, drawn from `rng`."""
 
-    def apply(self, image: torch.Tensor, label: torch.Tensor | None, plan: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """(C, H, W) float32 and (H, W) int64 (None: unlabelled) -> weak image, its label, strong image."""
+    def apply(self, images: torch.Tensor, labels: torch.Tensor, plans: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, C, H, W) float32 and (n, H, W) int64 of the first n rows -> weak images, their labels, strong images. A plan a row."""
 
 
 @dataclass(slots=True)
@@ -227,7 +227,7 @@ class Loader:
         """(images, labels) of labelled images by their places among these, under an augmentation drawn from `rng`; on the device."""
         draws = draw(self.augmenter.recipe, rng, len(places), self.augmenter.dimensions)
         images, labels = self.augmenter(self.labeled[np.asarray(places, np.int64)], len(places), draws)
-        return self._moved(images), self._moved(labels)
+        return self._moved(self._ready(images)), self._moved(self._ready(labels))
 
     def close(self) -> None:
         """Ends the augmentation threads."""
@@ -263,6 +263,7 @@ class Loader:
             )
             if self.policy is not None:
                 self._apply(self.policy, batch, mine)
+            self._each(batch, self._ready)
         except Exception as error:
             error.add_note(f"while batch {t} was made of {', '.join(names)}")
             raise
@@ -286,30 +287,38 @@ class Loader:
         return Rows(images, self._maps(rows[mine], draws), tuple(self.store.names[row] for row in rows[mine]))
 
     def _apply(self, policy: Policy, batch: Batch, places: np.ndarray) -> None:
+        """Both views of all rows: on a device at once, on the host one by one, so that a row stays in the processor's cache."""
+        batch.plans = [policy.sample(generator(self.seed, POLICY, batch.step, int(place))) for place in places]
         batch.strong = torch.empty_like(batch.images)
-        for row, place in enumerate(places):
-            plan = policy.sample(generator(self.seed, POLICY, batch.step, int(place)))
-            label = batch.labels[row] if row < batch.n_labeled else None
-            batch.images[row], new_label, batch.strong[row] = policy.apply(batch.images[row], label, plan)
-            if new_label is not None:
-                batch.labels[row] = new_label
-            batch.plans.append(plan)
+        together = 1 if batch.images.device.type == "cpu" else len(places)
+        for first in range(0, len(places), together):
+            mine = slice(first, first + together)
+            batch.images[mine], batch.labels[mine], batch.strong[mine] = policy.apply(
+                batch.images[mine], batch.labels[mine], batch.plans[mine])
 
     def _finish(self, batch: Batch) -> Batch:
-        batch.images, batch.labels = self._moved(batch.images), self._moved(batch.labels)
-        if batch.strong is not None:
-            batch.strong = self._moved(batch.strong)
-        batch.maps = {name: values.to(self.device, non_blocking=True) for name, values in batch.maps.items()}
-        for rows in (*batch.views, *batch.mates):
-            rows.images = self._moved(rows.images)
-            rows.maps = {name: values.to(self.device, non_blocking=True) for name, values in rows.maps.items()}
+        self._each(batch, self._moved)
         return batch
 
+    def _each(self, batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Changes every tensor of a batch."""
+        batch.images, batch.labels = change(batch.images), change(batch.labels)
+        batch.strong = None if batch.strong is None else change(batch.strong)
+        batch.maps = {name: change(values) for name, values in batch.maps.items()}
+        for rows in (*batch.views, *batch.mates):
+            rows.images, rows.maps = change(rows.images), {name: change(values) for name, values in rows.maps.items()}
+
+    def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What has to go from the host to a GPU, in memory that it can be copied from while training goes on; labels as bytes."""
+        if self.device.type != "cuda" or tensor.device.type != "cpu":
+            return tensor
+        return (tensor if tensor.is_floating_point() else tensor.to(torch.uint8)).pin_memory()
+
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device.type == "cuda" and tensor.device.type == "cpu":
-            tensor = tensor.pin_memory()
         tensor = tensor.to(self.device, non_blocking=True)
-        return tensor.contiguous(memory_format=self.augmenter.memory_format) if tensor.is_floating_point() else tensor
+        if not tensor.is_floating_point():
+            return tensor.long()
+        return tensor.contiguous(memory_format=self.augmenter.memory_format) if tensor.dim() == self.augmenter.dimensions + 2 else tensor
 
 
 def _put(ready: queue.Queue, item: Batch | BaseException, stopped: threading.Event) -> bool:

@@ -96,6 +96,8 @@ def build_store(
     cannot be written. `maps`: names of maps (`Item.maps`) to read too. What a stage has written (labels, maps) is held in
     RAM, never cached. Raises `UserError` with every unreadable file.
     """
+    if cache == "device" and torch.device(device).type == "mps":
+        raise UserError("--cache device: images on the device are augmented in float64, which an Apple GPU has not. Leave --cache out.")
     if len(items) != len(labeled):
         raise ValueError(f"{len(items)} items, but {len(labeled)} marks")
     if not items:
