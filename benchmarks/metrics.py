@@ -12,8 +12,12 @@ two cases at a time. Peers define some distances
 otherwise (MONAI: the larger of two percentiles; surface-distance: areas), so only medpy's numbers are compared. The floor is the
 time to read both label maps once (they lie in the cache). A peer or data set that is missing gets a line.
 
-For objects no package has all of these scores; the peer is what papers on glands and nuclei run, a mask for every object (the challenge's
-Matlab, and the Python that is passed around of AJI and PQ), written here with NumPy and scipy's k-d tree.
+For objects no package has all of these scores. cellseg-metrics (the functions of HoVer-Net and of cellseg_models.pytorch) has AJI and
+PQ, cellpose AJI and the pairs of IoU above 1/2: they are timed for these, ours for all scores, the Hausdorff distance of every object
+included. `mask by mask` has all of them: a mask for every object, as in the challenge's Matlab, written here with NumPy and scipy's k-d
+tree.
+
+    pip install --target folder --no-deps cellseg-metrics cellpose fastremap fill-voids opencv-python-headless
 """
 from __future__ import annotations
 
@@ -56,6 +60,7 @@ print(time.perf_counter() - start)
 """
 
 Peer = Callable[[np.ndarray, np.ndarray, int], None]
+ObjectPeer = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 def processor() -> str:
@@ -277,7 +282,36 @@ def mask_by_mask(prediction: np.ndarray, reference: np.ndarray) -> dict[str, flo
             "pq": 2 * matched.sum() / objects, "sq": sq, "rq": 2 * matched.size / objects}
 
 
-def compare_objects() -> list[dict[str, object]]:
+def object_peers() -> dict[str, ObjectPeer]:
+    """Packages that score objects and import here, each giving the scores that it has by our names; the others get a line."""
+    found: dict[str, ObjectPeer] = {}
+    try:
+        from cellseg_metrics import aggregated_jaccard_index, panoptic_quality
+
+        def cellseg(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+            quality = panoptic_quality(reference, prediction)
+            return {"pq": quality["pq"], "sq": quality["sq"], "rq": quality["dq"], "aji": aggregated_jaccard_index(reference, prediction)}
+
+        found["cellseg-metrics"] = cellseg
+    except ImportError as error:
+        print(f"cellseg-metrics: not installed ({error})")
+    try:
+        from cellpose import metrics as cellpose
+
+        def of_cellpose(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+            _, pairs, extra, missed = (float(one[0]) for one in cellpose.average_precision(reference, prediction, [0.5]))
+            aji = float(cellpose.aggregated_jaccard_index([reference], [prediction])[0])
+            return {"rq": 2 * pairs / (2 * pairs + extra + missed), "aji": aji}
+
+        found["cellpose"] = of_cellpose
+    except ImportError as error:
+        print(f"cellpose: not installed ({error})")
+    for name in found:
+        print(f"{name} {version(name)}")
+    return found
+
+
+def compare_objects(found: dict[str, ObjectPeer]) -> list[dict[str, object]]:
     """Prints the rows of all data sets of objects; the lines for machines."""
     lines: list[dict[str, object]] = []
     for dataset in ("GlaS", "MoNuSeg"):
@@ -285,11 +319,13 @@ def compare_objects() -> list[dict[str, object]]:
         for level, strength in (("near", 2.0), ("bad", 8.0)) if maps else ():
             pairs = [(moved(ids, strength, seed), ids) for seed, ids in enumerate(maps)]
             ours = [object_scores(object_sums(p, r)) for p, r in pairs]
-            times: dict[str, list[float]] = {"ours": [], "mask by mask": [], "floor": []}
+            times: dict[str, list[float]] = {name: [] for name in ("ours", "mask by mask", "floor", *found)}
             for _ in range(3):
                 times["ours"].append(milliseconds(lambda pairs=pairs: [object_scores(object_sums(p, r)) for p, r in pairs], 3) / len(pairs))
                 times["mask by mask"].append(milliseconds(lambda pairs=pairs: [mask_by_mask(p, r) for p, r in pairs[:1]]))
                 times["floor"].append(milliseconds(lambda pairs=pairs: [(p.max(), r.max()) for p, r in pairs], 3) / len(pairs))
+                for name, peer in found.items():
+                    times[name].append(milliseconds(lambda peer=peer, pairs=pairs: [peer(p, r) for p, r in pairs]) / len(pairs))
             times["ours, first"] = [milliseconds(lambda pairs=pairs: object_scores(object_sums(*pairs[0])), 3) for _ in range(3)]
             median = {name: float(np.median(values)) for name, values in times.items()}
             theirs = mask_by_mask(*pairs[0])
@@ -299,6 +335,11 @@ def compare_objects() -> list[dict[str, object]]:
                 print(f"{dataset:8}{level:6}{name:20}{value:12.2f}")
             print(f"{'':14}{objects} objects in {len(pairs)} images, object F1 {ours[0]['object_f1']:.2f}; the peer takes the first image "
                   f"alone; largest difference {worst:.1e}")
+            for name, peer in found.items():
+                far = {key: max(abs(peer(p, r)[key] - one[key]) for (p, r), one in zip(pairs, ours)) for key in peer(*pairs[0])}
+                print(f"{'':14}largest difference from {name}: {', '.join(f'{key} {value:.1e}' for key, value in far.items())}")
+                lines.append({"name": f"objects {dataset} {name} {level}", "ratio": round(median[name] / median["ours"], 2),
+                              "ours_ms": round(median["ours"], 3), "peer_ms": round(median[name], 2), "scores": sorted(far), "repeats": 3})
             ratio = round(median["mask by mask"] / median["ours, first"], 1)
             lines.append({"name": f"objects {dataset} mask by mask {level}", "ratio": ratio,
                           "times_floor": round(median["ours"] / median["floor"], 1), "ours_ms": round(median["ours, first"], 3),
@@ -334,8 +375,9 @@ def main() -> None:
         for level, target in LEVELS.items():
             pairs = [(bent(labels, target, seed), labels) for seed, labels in enumerate(maps)]
             lines += compare(dataset, level, pairs, found)
+    of_objects = object_peers()
     print("\nset     level who                 ms an image")
-    lines += compare_objects()
+    lines += compare_objects(of_objects)
     print()
     for line in lines:
         print(json.dumps(line))
