@@ -47,7 +47,8 @@ class Answer:
     gain: Estimate | None
     """Of choosing among the arms with unlabelled data over choosing among the supervised ones."""
     predicted: float | None
-    """Score that the advised arm lets expect with all labelled images, at the size and steps that were tried."""
+    """Score of the advised arm at the size and steps that were tried, with the labels that a fold leaves. Not drawn on to all labels: the
+    curve promises too much of them (results/advice.md)."""
     interval: tuple[float, float] | None
     curve: Curve | None
     worth: Worth | None
@@ -97,12 +98,10 @@ def answered(rounds: Rounds) -> Answer:
     if best and curve is not None and won is not None:
         more = worth(curve, rounds.trained_on, means(scores[base][:1]), means(scores[best][:1]))
     row = next(row for row in rows if row.arm.name == advised)
-    shift = (rounds.question.groups / rounds.trained_on) ** -curve.b if curve is not None and curve.tells else 1.0
-    predicted = 1 - (1 - row.score.mean) * shift
-    low, high = (1 - (1 - end) * shift for end in row.score.interval)
+    low, high = row.score.interval
     return Answer(
-        tuple(rows), base, best, advised, won, predicted, (max(low, 0.0), min(high, 1.0)), curve, more,
-        (*_verdict(rounds, base, best, advised, won, predicted, (low, high)), *_worth(rounds, won, curve, more)),
+        tuple(rows), base, best, advised, won, row.score.mean, (max(low, 0.0), min(high, 1.0)), curve, more,
+        (*_verdict(rounds, base, best, advised, won, row.score), *_worth(rounds, won, curve, more)),
         _unknown(rounds, curve), _commands(rounds, by_name[advised]))
 
 
@@ -111,11 +110,12 @@ def _whole(scores: np.ndarray) -> bool:
     return bool((~np.isnan(scores)).any(0).all())
 
 
-def _verdict(rounds: Rounds, base: str, best: str, advised: str, gain: Estimate | None, predicted: float,
-             interval: tuple[float, float]) -> list[str]:
-    labels = f"{rounds.question.groups} labelled {rounds.question.things}"
-    expected = (f"Train {advised}: with all {labels} a Dice of about {points(predicted)} is expected at this size and length (nine in ten: "
-                f"{points(interval[0])} to {points(interval[1])}).")
+def _verdict(rounds: Rounds, base: str, best: str, advised: str, gain: Estimate | None, score: Estimate) -> list[str]:
+    question, (low, high) = rounds.question, score.interval
+    known = "" if not np.isfinite(low) else f" (nine in ten: {points(low)} to {points(high)})"
+    expected = (f"Train {advised}. On images that it had not seen its Dice was {points(score.mean)}{known}, with about "
+                f"{rounds.trained_on:.0f} of the {question.groups} labelled {question.things}, at this size and length; with all of them "
+                f"it should be no lower.")
     if gain is None:
         return ["So far only supervised training has been scored on every labelled image, so whether unlabelled data helps is not known."
                 if not best else "Not every labelled image has been held out under a method with unlabelled data yet: no answer so far.",
@@ -142,9 +142,10 @@ def _worth(rounds: Rounds, gain: Estimate | None, curve: Curve | None, more: Wor
         return [f"How many more labelled {things} would be worth as much cannot be told: {why}."]
     most = (BEYOND - 1) * rounds.trained_on
     if more.more is None:
-        return [f"At least {most:.0f} more labelled {things} would be needed to be worth as much; beyond that the curve tells nothing."]
-    high = f"{more.high:.0f}" if more.high is not None else f"more than {most:.0f}"
-    return [f"About {more.more:.0f} more labelled {things} would be worth as much (nine in ten: {more.low:.0f} to {high})."]
+        return [f"More than {most:.0f} more labelled {things} would be needed to be worth as much; beyond that the curve tells nothing."]
+    return [f"At least about {more.more:.0f} more labelled {things} would be needed to be worth as much (by the images alone not under "
+            f"{more.low:.0f}). It may be many times more: the curve takes the error to go on falling as it did, and it never does so for "
+            f"long."]
 
 
 def _unknown(rounds: Rounds, curve: Curve | None) -> tuple[str, ...]:

@@ -60,9 +60,12 @@ class Look:
 
 
 def candidates_of(question: Question, labeled: Sequence[str] | None = None) -> list[Candidate]:
-    """The labelled and the unlabelled images of a question; `labeled` names those of a run in place of the question's."""
+    """The labelled and the unlabelled images of a question; `labeled`: names of those that a run knows, in place of the question's (of
+    somebody's own files beside them, since what has a mask need not be drawn again)."""
     cases = [*question.labeled, *question.unlabeled]
-    known = {case.name for case in question.labeled} if labeled is None else set(labeled)
+    known = set(labeled or ())
+    if labeled is None or question.data.own:
+        known |= {case.name for case in question.labeled}
 
     def reader(case: Case) -> Read:
         def read() -> np.ndarray:

@@ -136,7 +136,9 @@ class Rounds:
 
     def make_plan(self) -> Plan:
         """Measures and plans, where that was not done before; says it."""
-        if self.state.plan is None:
+        if self.state.plan is not None:
+            self._same(self.state.plan)
+        else:
             data = self.question.data
             sizes = sizes_for(data.defaults, data.dimensions, self.patch)
             self.say(f"Measuring this machine: {PROBE_STEPS} supervised steps at {sizes[-1].said}, and a test ...")
@@ -152,6 +154,17 @@ class Rounds:
             self.state.step, self.state.own_step = cost[self.state.plan.size], next(iter(cost.values()))
             self._keep()
         return self.state.plan
+
+    def _same(self, plan: Plan) -> None:
+        """Raises `UserError` where something else is asked for than what the plan that lies there has."""
+        others = [f"--methods {arm.name}" for arm in self.arms if arm.name not in (*plan.arms, *plan.left_out)]
+        if self.steps is not None and self.steps != plan.steps:
+            others.append(f"--max_iterations {self.steps}, and not {plan.steps}")
+        if self.patch is not None and self.patch != plan.size.patch:
+            others.append(f"--patch_size {' '.join(map(str, self.patch))}, and not {' '.join(map(str, plan.size.patch))}")
+        if others:
+            raise UserError(f"{self.question.folder / STATE}: the plan that was begun has not {others[0]}. Ask anew in another place: "
+                            "--exp advice/NAME.")
 
     def trial(self, arm: Arm, piece: Piece, size: Size | None = None, steps: int | None = None, probe: bool = False) -> Trial:
         plan = self.state.plan
