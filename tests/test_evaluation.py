@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from dataloaders.errors import UserError
 from storage import checkpoint
+from storage.sealed import parsed
 from system.ending import finish_with
 
 pytestmark = pytest.mark.usefixtures("narrow_module")
@@ -49,7 +50,7 @@ def results(tmp_path: Path) -> dict[str, dict]:
 
 
 def with_data(run: Path, root: Path) -> None:
-    config = json.loads((run / "config.json").read_text())
+    config = parsed((run / "config.json").read_bytes())
     (run / "config.json").write_text(json.dumps({**config, "root": str(root)}))
 
 

@@ -22,6 +22,7 @@ from dataloaders.errors import UserError
 from dataloaders.layouts.mt import DEFECTS
 from dataloaders.splits import split as splits
 from dataloaders.splits.split import SplitRequest
+from storage.sealed import parsed
 from sweeps import splits_file
 from sweeps.grid import Combination
 from sweeps.planning import Plan, plan
@@ -103,7 +104,7 @@ def test_another_protocol_or_selection_under_the_same_name_is_refused(tiny_acdc:
     path = tmp_path / "splits.json"
     write_splits(path, opened(tiny_acdc), RUNS)
     for key in ("protocol", "selection"):
-        value = json.loads(path.read_text())
+        value = parsed(path.read_bytes())
         then = value["splits"]["official"][key]
         value["splits"]["official"][key] = "another"
         path.write_text(json.dumps(value))

@@ -21,8 +21,8 @@ from pathlib import Path
 from dataloaders.errors import UserError
 
 SERVICE = frozenset(("@eadir", "#recycle", "#snapshot", "__macosx", "__pycache__", "$recycle.bin", "system volume information",
-                     "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
-"""Names, in lower case, of files and folders that nobody put there (Synology, macOS, Windows, Python)."""
+                     "lost+found", "sha256sums", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+"""Names, in lower case, of files and folders that nobody put there (Synology, macOS, Windows, Python), and of checksums."""
 NAMED = 8
 """Endings in a sentence about what was passed over."""
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from storage.checkpoint import write_json
 from storage.folders import budget_word, data_name, model_folder, split_name, word
 from storage.logbook import Lock
 from storage.provenance import changed_files
+from storage.sealed import read_sealed, sealed
 from system.ending import Leave
 
 ROOM = 64 * 2**20
@@ -77,7 +77,7 @@ def claim(folder: Path, config: dict[str, Any], defaults: Mapping[str, object], 
     if (folder / "config.json").exists():
         _compare(folder, config, defaults, accept_changes, taken)
     try:
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", sealed(config))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}). Make room, or mend its permissions.") from error
     return taken
@@ -112,12 +112,11 @@ def differences(old: Mapping[str, Any], now: Mapping[str, Any], defaults: Mappin
 
 
 def _compare(folder: Path, config: dict[str, Any], defaults: Mapping[str, object], accept_changes: bool, taken: Claim) -> None:
-    path = folder / "config.json"
-    try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8")) if (folder / "status.json").exists() else {}
-    except ValueError as error:
-        raise UserError(f"{path}: this is no readable JSON ({error}). Begin anew with --fresh (the folder is moved aside).", 4) from error
+    old = read_sealed(folder / "config.json", "Begin anew with --fresh (the folder is moved aside).")
+    if not isinstance(old.get("options"), dict):
+        raise UserError(f"{folder / 'config.json'}: no configuration of a run (no options in it). Begin anew with --fresh (the folder is "
+                        "moved aside).", 4)
+    status = _status(folder)
     done = status.get("state") == "done"
     lines = differences(old, config, defaults)
     code_changed = old.get("code") != config["code"]
@@ -142,6 +141,16 @@ def _compare(folder: Path, config: dict[str, Any], defaults: Mapping[str, object
     config["changes"] = taken.changes = [*old.get("changes", []), *lines]
     if code_changed or "first_code" in old:
         config["first_code"] = old.get("first_code", old.get("code"))
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    """What status.json says; nothing where it is not there, or cannot be trusted: the checkpoints know how far the run is."""
+    path = folder / "status.json"
+    try:
+        return read_sealed(path, "The run goes on from its last checkpoint, which knows how far it is.") if path.exists() else {}
+    except UserError as error:
+        print(f"WARNING: {error}", flush=True)
+        return {}
 
 
 def _untrained(folder: Path) -> bool:

@@ -1,7 +1,6 @@
 """Networks that start from the weights of an earlier run of one's own (--init_run): labels have come back, and training goes on."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import nn
 
 from dataloaders.errors import UserError
 from storage import checkpoint
+from storage.sealed import read_sealed
 
 NO_ROW = "so the result is no benchmark row"
 
@@ -72,8 +72,8 @@ class Earlier:
 def read(folder: Path) -> Earlier:
     """Raises `UserError` for a run that is not finished, `Damaged` for a checkpoint that cannot be trusted."""
     try:
-        config, status = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("config.json", "status.json"))
-    except (OSError, ValueError) as error:
+        config, status = (read_sealed(folder / name, "Bring the file back, or give another run.") for name in ("config.json", "status.json"))
+    except OSError as error:
         raise UserError(f"--init_run {folder}: this run cannot be read ({error}).") from None
     if status.get("state") != "done":
         raise UserError(f"--init_run {folder}: this run is not finished ({status.get('state')}). Run its command again: "

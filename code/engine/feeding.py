@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from dataloaders.annotation import largest_slices, published_slices
 from dataloaders.augmentation.frame import Fill
 from dataloaders.batches.loader import Loader
 from dataloaders.batches.store import Store, build_store
-from dataloaders.description import Item, Source
+from dataloaders.description import Case, Item, Source
 from dataloaders.errors import UserError
 from dataloaders.masks import learned
 from dataloaders.reading import problems
@@ -106,6 +107,17 @@ class Training:
             problems(self.source, self.split.labeled, self.split.val, () if fed.labeled_only else self.split.unlabeled)
             raise
         return store, places
+
+    def files(self, fed: Fed) -> list[Path]:
+        """The files of the data set that a stage is fed, and those of the validation cases; what stages have written is not among them."""
+        labeled = list(self.items(True) if fed.labeled is None else fed.labeled)
+        others = [] if fed.labeled_only else list(self.items(False) if fed.unlabeled is None else fed.unlabeled)
+        channels: Callable[[Case], Sequence[Path]] = getattr(self.source, "channel_files", lambda case: ())
+        found = [file for item in [*labeled, *others] for file in (item.image, *(channels(item.case) if item.index is None else ()))]
+        found += [item.label for item in labeled if item.label is not None and item.written is None]
+        for case in self.split.val:
+            found += [case.image, *channels(case), *([case.label] if case.label is not None else [])]
+        return found
 
     def _judge(self, store: Store, labeled: int, fed: Fed, say: Say) -> None:
         """Says what is odd about the labels that the run learns from, once; refuses labels of background alone."""

@@ -22,6 +22,7 @@ from dataloaders.errors import UserError
 from dataloaders.splits.split import Split, SplitRequest, make_split
 from engine.claim import run_name
 from storage.folders import model_folder
+from storage.sealed import parsed
 
 OF_THE_RUN = (*(field.name for field in dataclasses.fields(SplitRequest)), "seed", "exp")
 """What differs between the runs of a sweep; none of it decides which files a data set reads."""
@@ -67,10 +68,12 @@ def _resolved(kind: type[Kind], presets: Presets, words: list[str], known: dict[
 def _finished_otherwise(folder: Path, options: Options) -> list[str]:
     """The options in which a finished run in this folder differs: those that have no place in the folder's name."""
     try:
-        old = json.loads((folder / "config.json").read_text(encoding="utf-8"))["options"]
-        if json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"] != "done":
+        old = parsed((folder / "config.json").read_bytes())["options"]
+        if parsed((folder / "status.json").read_bytes())["state"] != "done":
             return []  # the script itself compares, and knows --accept_changes
     except (OSError, ValueError, KeyError):
+        return []
+    if not isinstance(old, dict):
         return []
     fates = fate_of(type(options))
     now = json.loads(json.dumps({name: getattr(options, name) for name in fates}, default=str))

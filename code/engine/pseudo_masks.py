@@ -2,9 +2,9 @@
 that a kill costs one image."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +25,7 @@ from engine.session import Session
 from inference import Inference, Predictor
 from pictures.flat import palette
 from storage.checkpoint import write_atomically, write_json
+from storage.sealed import parsed, sealed
 from system import distributed, faults
 
 Maps = Mapping[str, Callable[[np.ndarray], np.ndarray]]
@@ -105,12 +106,13 @@ def _begin(folder: Path, made_by: Mapping[str, object]) -> None:
     """Makes the folder; masks of other weights that lie there are removed first."""
     record = folder / "made_by.json"
     folder.mkdir(parents=True, exist_ok=True)
-    if record.exists() and json.loads(record.read_text(encoding="utf-8")) == made_by:
-        return
+    with contextlib.suppress(OSError, ValueError):
+        if parsed(record.read_bytes()) == made_by:
+            return
     record.unlink(missing_ok=True)
     for file in folder.iterdir():
         file.unlink()
-    write_json(record, made_by)
+    write_json(record, sealed(made_by))
 
 
 def _files(folder: Path, item: Item, maps: Maps, dimensions: int) -> dict[str, Path]:

@@ -27,6 +27,7 @@ from inference.scoring import WORDS
 from networks.ensembles import ENSEMBLES
 from storage.checkpoint import write_json
 from storage.logbook import Logbook
+from storage.sealed import parsed, sealed
 from storage.silence import Silence
 from system import distributed
 
@@ -139,9 +140,12 @@ class Run(Stage):
         file = self.session.folder / f"{name}.json"
 
         def found() -> str:
-            if not file.exists():
-                write_json(file, make())
-            return file.read_text(encoding="utf-8")
+            try:
+                return json.dumps(parsed(file.read_bytes())["made"])
+            except (OSError, ValueError, KeyError):  # there is none, or it cannot be trusted
+                made = sealed({"made": make()})
+                write_json(file, made)
+                return json.dumps(made["made"])
 
         return json.loads(distributed.from_first(found))
 

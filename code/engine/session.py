@@ -5,7 +5,8 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from command_line.declarations import fate_of
@@ -13,14 +14,17 @@ from command_line.options import FAST, Options
 from dataloaders import catalog
 from dataloaders.batches.cache import cache_folder
 from dataloaders.description import Case
+from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest, make_split
-from engine import earlier
+from engine import changes, earlier
 from engine.claim import Claim, claim, run_name
 from engine.feeding import Training
 from inference import Predictor, Summary, Validator, inference_of
 from losses.ranks import world
 from storage import provenance
+from storage.checkpoint import write_json
 from storage.folders import model_folder
+from storage.sealed import sealed
 from system import distributed
 from system.devices import check_precision, choose_device, keep_compiled, keep_freed_memory, set_determinism
 
@@ -90,6 +94,28 @@ class Session:
     def _check_validation(self) -> None:
         if self.validator is not None:
             self.validator.check()
+
+    def compare_files(self, stage: str, files: Sequence[Path], begun: bool) -> None:
+        """Raises `UserError` where files that a stage is fed are not those with which the run began, unless that is accepted; notes them.
+
+        `begun`: whether the stage has made a step.
+        """
+        then, now = changes.remembered(self.folder), changes.states(self.source.root, files)
+        lines, others = changes.differences(then, now, stage, begun)
+        if lines and (begun or any(name != stage for name in then)):
+            if not self.options.accept_changes:
+                raise UserError(changes.refusal(self.folder, lines))
+            assert self.claim is not None
+            self.claim.changes += [f"data: {line}" for line in lines[: changes.SHOWN]]
+            if len(lines) > changes.SHOWN:
+                self.claim.changes.append(f"data: {len(lines) - changes.SHOWN} more files")
+            self.config["changes"] = self.claim.changes
+            write_json(self.folder / "config.json", sealed(self.config))
+        elif others and begun:
+            print(f"{len(others)} files of the data set ({others[0]}, ...) have the size and the time that they had, and are not the same "
+                  "files: copied, or restored from an archive. Contents are not compared.", flush=True)
+        if then.get(stage) != now:
+            changes.remember(self.folder, {**then, stage: now})
 
     def score(self, predictor: Predictor) -> Summary:
         """The scores of a predictor on the validation cases, the same on every process; each predicts its share of them."""

@@ -190,6 +190,8 @@ class Stage:
         fitting.check_rows(self.parts.networks, loader.sampler.fewest, len(places.labeled), options)
         if options.schedule == "plateau" and options.steps_per_epoch is None:
             self.val_every = loader.steps_per_epoch
+        files, begun = session.training.files(fed), bool(state and state["step"])
+        distributed.on_first(lambda: session.compare_files(self.name, files, begun))
         offset = self._first_save() if state is None else self._put_back(state, bests)
         session.say_plan(monitor.book.say)
         monitor.begin(self.name, self.steps_done, self.iterations, offset)
@@ -354,7 +356,8 @@ class Stage:
         if distributed.first():
             checkpoint.save(self.file("best"), {
                 "format": 1, "kind": "best", "stage": self.name, "method": self.session.resolved.method,
-                "code": self.session.config["code"], "order": sorted(self.evaluated, key=lambda name: name != self.quoted),
+                "code": self.session.config["code"], "options": self.session.config["options"],
+                "order": sorted(self.evaluated, key=lambda name: name != self.quoted),
                 "predictors": dict(self.best_states),
                 "ensembles": {name: how for name, how in self.evaluated.items() if isinstance(how, str)},
             })

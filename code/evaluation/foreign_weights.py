@@ -24,6 +24,7 @@ from engine.fitting import check_network
 from storage import checkpoint, provenance
 from storage.checkpoint import write_json
 from storage.folders import REPOSITORY, model_folder, word
+from storage.sealed import parsed, sealed
 from storage.weight_files import read
 
 Parts = dict[str, str]
@@ -168,30 +169,30 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
     # What describes the test is known; the other options describe a training of which nothing is.
     settings = {name: getattr(options, name) if fate.tested else None for name, fate in fate_of(type(options)).items()}
     settings["labeled_num"] = labeled_num or UNKNOWN
-    write_json(folder / "config.json", {
+    write_json(folder / "config.json", sealed({
         "schema": 1, "method": name, "script": "prepare.py", "data_set": data.name, "dimensions": data.dimensions,
         "root": str(resolved.root.resolve()), "options": json.loads(json.dumps(settings, default=str)),
         "split": {"name": split, "labeled": [], "unlabeled": 0, "val": []}, "selection": UNKNOWN,
         "remarks": [*([data.note] if data.note else []), *remarks], "weights": {"file": str(file.resolve()), "sha256": digest},
         "code": provenance.code_digest(REPOSITORY / "code" / "prepare.py"), "commit": provenance.commit(),
         "versions": provenance.versions(), "machine": provenance.machine(torch.device("cpu")), "command": " ".join(sys.argv),
-    })
+    }))
     entry = {"score": None, "step": None, "network": network.spec, "state": network.state_dict()}
     checkpoint.save(folder / "best.pt", {"format": 1, "kind": "best", "stage": "", "method": name, "code": "", "order": ["network"],
                                          "predictors": {"network": entry}, "ensembles": {}})
-    write_json(folder / "status.json", {"state": "done", "step": None, "of": None})
+    write_json(folder / "status.json", sealed({"state": "done", "step": None, "of": None}))
     return folder, [*remarks, f"Next: python code/test_{data.dimensions}D.py --run {path.relpath(folder)}"]
 
 
 def claim(folder: Path, digest: str) -> None:
     """Makes the folder; raises `UserError` where a run of other weights lies there."""
     try:
-        old = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        known = parsed((folder / "config.json").read_bytes()).get("weights")
     except OSError:
-        old = {"weights": {"sha256": digest}}
+        known = {"sha256": digest}
     except ValueError:
-        old = {}
-    if old.get("weights", {}).get("sha256") != digest:
+        known = None
+    if not isinstance(known, dict) or known.get("sha256") != digest:
         raise UserError(f"{folder}: a run of other weights lies here. Choose another name with --name, or remove that folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from networks.folding import for_inference
 from storage import checkpoint, provenance
 from storage.checkpoint import write_json
 from storage.folders import find_run, model_folder, result_path
+from storage.sealed import read_sealed, sealed
 
 SCHEMA = 1
 
@@ -56,17 +57,34 @@ class Wanted(Protocol):
     seed: int | None
 
 
+NEEDED: dict[str, type] = {"method": str, "data_set": str, "dimensions": int, "root": str, "options": dict, "split": dict, "command": str}
+"""What a config.json must have for a test, and of which kind."""
+
+
+def _opened(folder: Path) -> TestedRun:
+    """The run of a folder, whatever its state. Raises OSError, and `UserError` (code 4) for files that cannot be trusted."""
+    config, status = (read_sealed(folder / name, "Bring the file back, or train again with --fresh.")
+                      for name in ("config.json", "status.json"))
+    wrong = [name for name, kind in NEEDED.items() if not isinstance(config.get(name), kind)]
+    if wrong:
+        raise UserError(f"{folder / 'config.json'}: no configuration of a run (missing or of another kind: {', '.join(wrong)}). Bring the "
+                        "file back, or train again with --fresh.", 4)
+    return TestedRun(folder, config, status)
+
+
 def _read(folder: Path) -> TestedRun | None:
     try:
-        config, status = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("config.json", "status.json"))
-        return TestedRun(folder, config, status)
-    except (OSError, ValueError):
+        return _opened(folder)
+    except (OSError, UserError):
         return None
 
 
 def finished(folder: Path) -> TestedRun:
     """The finished run in a folder, or below model/ by that path. Raises `UserError`."""
-    run = _read(find_run(str(folder)))
+    try:
+        run: TestedRun | None = _opened(find_run(str(folder)))
+    except OSError:
+        run = None
     if run is None or run.status.get("state") != "done":
         state = run.status.get("state", "unknown") if run else "unreadable"
         again = f" Run its command again: python {run.config['command']}" if run else ""
@@ -124,6 +142,9 @@ def trained(run: TestedRun, which: str, device: torch.device) -> Trained:
     """
     again = "Train again with --fresh, or test --checkpoint last."
     best, weights = checkpoint.load_known(run.folder / "best.pt", again)
+    if best.get("options", run.config["options"]) != run.config["options"]:
+        raise UserError(f"{run.folder / 'config.json'}: not the configuration of these weights (best.pt was made by other options). Bring "
+                        "the file back, or train again with --fresh.", 4)
     saved = best["predictors"]
     if which == "last":
         if "weights" in run.config:
@@ -174,7 +195,7 @@ def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by
     }
     file = result_path(run.folder, "" if predictor == found.quoted else predictor)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None))
+    write_json(file, sealed(json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)))
     return path.relpath(file)
 
 

@@ -2,12 +2,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pictures.sheets import plt, save_figure
 
 Series = dict[str, list[tuple[int, float]]]
 """By name: (step, value), in order."""
+NOT_LOSSES = ("step", "kind", "stage", "wait_share", "mask_share")
+
+
+def logged(metrics: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metrics.jsonl; those that are no line of a run (damaged, cut off) are left out."""
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int) and isinstance(entry.get("kind"), str):
+            yield entry
 
 
 def read_curves(metrics: Path) -> tuple[Series, Series, dict[str, int]]:
@@ -19,8 +33,7 @@ def read_curves(metrics: Path) -> tuple[Series, Series, dict[str, int]]:
     scores: Series = {}
     ends: dict[str, int] = {}
     stage, begin, last = "", 0, 0
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
+    for entry in logged(metrics):
         if entry.get("stage", "") != stage:
             if stage:
                 ends[stage] = begin + last
@@ -29,10 +42,10 @@ def read_curves(metrics: Path) -> tuple[Series, Series, dict[str, int]]:
         step = begin + entry["step"]
         if entry["kind"] == "train":
             for name, value in entry.items():
-                if name not in ("step", "kind", "stage", "wait_share", "mask_share") and not name.startswith(("lr_", "pseudo_labels")):
+                if isinstance(value, int | float) and name not in NOT_LOSSES and not name.startswith(("lr_", "pseudo_labels")):
                     losses.setdefault(name + suffix, []).append((step, value))
         elif entry["kind"].startswith("validation/"):
-            scores.setdefault(entry["kind"].removeprefix("validation/") + suffix, []).append((step, entry["dice/mean"] or 0.0))
+            scores.setdefault(entry["kind"].removeprefix("validation/") + suffix, []).append((step, entry.get("dice/mean") or 0.0))
     return losses, scores, ends
 
 

@@ -18,6 +18,7 @@ from dataloaders.listing import shortened, state_of
 from prediction.inputs import Entry, shown
 from storage.checkpoint import write_atomically, write_json
 from storage.logbook import Lock
+from storage.sealed import parsed, sealed
 
 TABLE, UNREADABLE, SHEET = "confidence.csv", "unreadable.csv", "least_certain.png"
 LONGEST_ENDING = ".nii.gz"
@@ -56,7 +57,7 @@ class Folder:
                 self._compare(settings)
                 self._read()
             else:
-                write_json(self._record, settings)
+                write_json(self._record, sealed(settings))
         except BaseException:
             self.lock.release()
             raise
@@ -70,10 +71,12 @@ class Folder:
 
     def _compare(self, settings: Mapping[str, Any]) -> None:
         try:
-            before = json.loads(self._record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UserError(f"{self._record}: cannot be read, so it is not known what made this folder. "
+            before = parsed(self._record.read_bytes())
+        except OSError as error:
+            raise UserError(f"{self._record}: cannot be read ({error.strerror}), so it is not known what made this folder. "
                             "Give a new one with --output.") from None
+        except ValueError as error:
+            raise UserError(f"{self._record}: {error}. So it is not known what made this folder; give a new one with --output.") from None
         wanted = json.loads(json.dumps(settings))
         other = [key for key in wanted if before.get(key) != wanted[key]]
         if other:
@@ -84,23 +87,23 @@ class Folder:
 
     def _read(self) -> None:
         try:
-            text = (self.place / "done.jsonl").read_text(encoding="utf-8")
+            text = (self.place / "done.jsonl").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
         self._torn = bool(text) and not text.endswith("\n")
         for line in text.splitlines():
             try:
-                row = json.loads(line)
+                row = parsed(line)
                 self.rows[row["file"]] = row
-            except (ValueError, KeyError, TypeError):  # the line at which a process was killed
+            except (ValueError, KeyError, TypeError):  # the line at which a process was killed, or a damaged one: predicted again
                 continue
 
     def remembered(self, key: str, made: Callable[[], Any]) -> Any:
         """What prediction.json holds under `key`; `made` now where it holds nothing."""
-        content = json.loads(self._record.read_text(encoding="utf-8"))
+        content = parsed(self._record.read_bytes())
         if key not in content:
             content[key] = json.loads(json.dumps(made()))
-            write_json(self._record, content)
+            write_json(self._record, sealed(content))
         return content[key]
 
     def is_done(self, entry: Entry) -> bool:
@@ -123,7 +126,7 @@ class Folder:
     def finished(self, row: dict[str, Any]) -> None:
         """Notes a finished file, whose predictions have been written."""
         self.rows[row["file"]] = row
-        self._lines.write(json.dumps(row) + "\n")
+        self._lines.write(json.dumps(sealed(row)) + "\n")
         self._lines.flush()
 
     def tables(self, entries: Sequence[Entry], classes: Sequence[str], unreadable: Mapping[str, str]) -> list[dict[str, Any]]:

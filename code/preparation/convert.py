@@ -188,8 +188,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_h5(path: Path, image: np.ndarray, label: np.ndarray, attributes: dict[str, np.ndarray]) -> None:
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("image", data=image, compression="gzip")
-        file.create_dataset("label", data=label, compression="gzip")
+        file.create_dataset("image", data=image, compression="gzip", fletcher32=True)
+        file.create_dataset("label", data=label, compression="gzip", fletcher32=True)
         file.attrs.update(attributes)
 
 

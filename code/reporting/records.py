@@ -1,7 +1,6 @@
 """Result files read and checked: what a report counts, and what it leaves out and why."""
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.results import SCHEMA
+from storage.sealed import parsed
 
 METRICS = ("dice", "jaccard", "hd95_vox", "asd_vox")
 """Every result has them."""
@@ -114,9 +114,11 @@ def read(places: Sequence[Path]) -> tuple[list[Record], list[Skipped]]:
 def read_one(path: Path) -> Record | Skipped:
     """One result file, checked field by field."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return Skipped(path, f"no readable JSON ({error}); a run that is being tested, or a file that was cut off")
+        value = parsed(path.read_bytes())
+    except OSError as error:
+        return Skipped(path, f"cannot be read ({error.strerror})")
+    except ValueError as error:
+        return Skipped(path, str(error))
     try:
         reason = _wrong(value)
     except (KeyError, TypeError, AttributeError) as error:
@@ -138,7 +140,7 @@ SUMMED = (*METRICS, *FURTHER, "missed", "both_empty", "n")
 
 def _wrong(value: Any) -> str:
     """What keeps a file from being counted; "" for nothing."""
-    if not isinstance(value, dict) or "schema" not in value:
+    if "schema" not in value:
         return "not a result of this program (no schema)"
     if value["schema"] != SCHEMA:
         return f"schema {value['schema']} (this program writes {SCHEMA})"

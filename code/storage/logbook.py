@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 from dataloaders.errors import LOCKED, NOT_PERMITTED, TOO_MANY, UserError
 from dataloaders.progress import Progress, say
 from storage.checkpoint import write_json
+from storage.sealed import sealed
 
 try:
     import fcntl
@@ -128,7 +129,8 @@ class Logbook:
     def status(self, state: str, step: int, **more: Any) -> None:
         """status.json: running, done, interrupted or failed (launchers hide exit codes)."""
         stage = {"stage": self._stage} if self._stage and state != "done" else {}
-        write_json(self.folder / "status.json", {"state": state, **stage, "step": step, "of": self.total, "pid": os.getpid(), **more})
+        told = {"state": state, **stage, "step": step, "of": self.total, "pid": os.getpid(), **more}
+        write_json(self.folder / "status.json", sealed(told))
 
     def close(self) -> None:
         for thing in (self._bar, self._board, self._lines, self._text):

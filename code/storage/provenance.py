@@ -25,7 +25,7 @@ SHAPING = {
 }
 """What of code/ decides weights and the chosen step, and why. All else (converters, pictures, evaluation, prediction, reports, sweeps, what
 lies on the disk) may change under a run that has begun."""
-NOT_SHAPING = ("engine/monitor.py", "engine/plan.py", "engine/launch.py", "engine/claim.py", "dataloaders/phantoms",
+NOT_SHAPING = ("engine/monitor.py", "engine/plan.py", "engine/launch.py", "engine/claim.py", "engine/changes.py", "dataloaders/phantoms",
                "dataloaders/errors.py", "dataloaders/progress.py")
 """Below these, what does not."""
 

@@ -50,9 +50,9 @@ def look(job: Job, sweep: str) -> Row:
         now, validation = last_validation(folder)
         began = (folder / "status.json").stat().st_mtime
         rate = (now - step) / max(time.time() - began, 1e-3)
-        return Row(state, max(now, step), of, validation, left=(of - now) / rate if rate > 0 else None, tries=told["failures"] + 1)
+        return Row(state, max(now, step), of, validation, left=(of - now) / rate if rate > 0 else None, tries=told.get("failures", 0) + 1)
     if state in ("training", "testing", "failed", "interrupted", "in use"):
-        return Row(state, step, of, last_validation(folder)[1], tries=told["failures"] + 1)
+        return Row(state, step, of, last_validation(folder)[1], tries=told.get("failures", 0) + 1)
     return Row("waiting", step if not trained(job) else of, of)
 
 
@@ -67,11 +67,13 @@ def last_validation(folder: Path) -> tuple[int, float | None]:
     lines = []
     for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:  # cut, or being written
             continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int) and isinstance(entry.get("kind"), str):
+            lines.append(entry)
     scores = [(line["step"], line.get("dice/mean")) for line in lines if line["kind"].startswith("validation/")]
-    last = next((score for step, score in scores if step == scores[-1][0]), None)
+    last = next((score for step, score in scores if step == scores[-1][0] and isinstance(score, int | float)), None)
     return (lines[-1]["step"] if lines else 0), last
 
 

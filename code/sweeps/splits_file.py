@@ -5,7 +5,6 @@ Names alone: no path, no date, no machine, so that the file is made again, byte 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from dataloaders.splits.draws import groups_of
 from dataloaders.splits.split import SplitRequest, make_split, parts_of
 from storage.checkpoint import write_json
 from storage.folders import split_name
+from storage.sealed import parsed, sealed
 
 SCHEMA = 1
 
@@ -52,7 +52,7 @@ def write_splits(path: Path, source: Source, requests: Iterable[SplitRequest]) -
     if path.exists():
         value = merged(path, value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, value)
+    write_json(path, sealed(value))
 
 
 def described(source: Any, requests: Iterable[SplitRequest]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def sorted_splits(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
 def merged(path: Path, new: dict[str, Any]) -> dict[str, Any]:
     """What the file holds and what is new. Raises `UserError` where they contradict each other, or the file is no such file."""
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = parsed(path.read_bytes())
         lines = differences(old, new)
         splits = dict(old["splits"])
         for name, split in new["splits"].items():
@@ -113,7 +113,8 @@ def merged(path: Path, new: dict[str, Any]) -> dict[str, Any]:
         if not lines:
             return {**new, "splits": sorted_splits(splits)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: this is no file of splits that can be read ({type(error).__name__}: {error}). Move it aside.") from error
+        raise UserError(f"{path}: this is no file of splits that can be read ({type(error).__name__}: {error}). Move it aside, and it is "
+                        "made again.") from error
     raise UserError("\n".join([
         f"{path}: other splits were written here under the same name; the data set or its lists have changed since:",
         *(f"  - {line}" for line in lines[:20]), *([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else []),

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from dataloaders.errors import LOCKED
+from storage.sealed import parsed, sealed
 
 try:
     import fcntl
@@ -53,12 +55,11 @@ class Outcome:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """{} where there is none, or one that is half written."""
+    """{} where there is none, or one that cannot be trusted."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def trained(job: Job) -> bool:
@@ -66,11 +67,34 @@ def trained(job: Job) -> bool:
 
 
 def tested(job: Job) -> bool:
-    """Whether there is a result younger than the end of the training."""
+    """Whether there is a result of this very training, which it names; one that names none must be younger than the training's end."""
     try:
-        return trained(job) and os.stat(job.result).st_mtime_ns >= os.stat(Path(job.folder) / "status.json").st_mtime_ns
+        if not trained(job):
+            return False
+        state = os.stat(job.result)
+        result, training = _read_result(job.result, state.st_size, state.st_mtime_ns, state.st_ino)
+        if not result:
+            return False  # damaged: it is tested again
+        if training is None:
+            return state.st_mtime_ns >= os.stat(Path(job.folder) / "status.json").st_mtime_ns
+        status = read_json(Path(job.folder) / "status.json")
+        return all(status.get(key) == value for key, value in training)
     except OSError:
         return False
+
+
+TRAINING = ("seconds", "waited", "validation_seconds", "peak_memory")
+"""By these numbers a result names the training that it is of: a clock that was set back says nothing of them."""
+
+
+@lru_cache(maxsize=2**14)
+def _read_result(file: str, size: int, time: int, number: int) -> tuple[bool, tuple[tuple[str, Any], ...] | None]:
+    """(whether a result can be read, what it says of its training; None: nothing). `size`, `time`, `number`: one state of the file."""
+    found = read_json(Path(file))
+    run = found.get("run")
+    training = run.get("training") if isinstance(run, dict) else None
+    known = tuple((key, training[key]) for key in TRAINING if training.get(key) is not None) if isinstance(training, dict) else ()
+    return bool(found), known or None
 
 
 def in_use(job: Job) -> bool:
@@ -156,7 +180,8 @@ def note(job: Job, sweep: str, state: str, failures: int, reason: str = "") -> N
     """Says in the run's folder what its sweep does with it, for the table."""
     path = Path(job.folder) / NOTE
     aside = path.with_name(f"{NOTE}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps({"sweep": sweep, "state": state, "failures": failures, "reason": reason, "time": time.time()}))
+    told = {"sweep": sweep, "state": state, "failures": failures, "reason": reason, "time": time.time()}
+    aside.write_text(json.dumps(sealed(told)))
     aside.replace(path)
 
 

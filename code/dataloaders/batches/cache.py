@@ -1,4 +1,4 @@
-"""The memory-mapped cache of decoded values: written whole or not at all, never read when stale or cut off.
+"""The memory-mapped cache of decoded values: written whole or not at all, never read when stale, cut off or damaged.
 
 Two files a set of values: `.bin` (stamp, then the values) and `.json` (stamp, type, shapes), the latter written last.
 """
@@ -10,6 +10,7 @@ import math
 import os
 import re
 import secrets
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from dataloaders.listing import state_of
 FORMAT = "semiseg-cache-1"
 HEADER = 64
 """Bytes before the values: the stamp of what was read, in ASCII."""
+COMPARED = 2**30
+"""Bytes of values that are compared with their checksum each time (a second); of more, what a disk has changed is not noticed."""
 
 
 def cache_folder() -> Path:
@@ -54,9 +57,11 @@ def identity(source: Source, kind: str, items: Sequence[Item], files: Sequence[P
 
 
 def read_cache(path: Path, stamp: str) -> Values | None:
-    """The mapped cache, or None where it is missing, stale, or cut off."""
+    """The mapped cache, or None where it is missing, stale, cut off or damaged."""
     try:
         index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if not isinstance(index, dict):
+            return None
         dtype, shapes = np.dtype(index["dtype"]), [tuple(shape) for shape in index["shapes"]]
         size = sum(math.prod(shape) for shape in shapes)
         if index["stamp"] != stamp or dtype.name not in ("uint8", "float32"):
@@ -66,6 +71,8 @@ def read_cache(path: Path, stamp: str) -> Values | None:
         if header != stamp or path.with_suffix(".bin").stat().st_size != HEADER + size * dtype.itemsize:
             return None
         values = np.memmap(path.with_suffix(".bin"), dtype, "r", offset=HEADER, shape=(size,))
+        if index["shapes_crc"] != _crc(index["shapes"]) or (values.nbytes <= COMPARED and index["crc"] != zlib.crc32(values.data)):
+            return None
         return Values(values.view(np.ndarray), shapes, "disk cache")
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -79,6 +86,7 @@ def write_cache(path: Path, stamp: str, arrays: Iterable[np.ndarray], problems: 
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     shapes: list[tuple[int, ...]] = []
     types: set[str] = set()
+    crc = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Plain writes: a full disk raises here, while a mapped file would kill the process.
@@ -86,6 +94,7 @@ def write_cache(path: Path, stamp: str, arrays: Iterable[np.ndarray], problems: 
             file.write(stamp.encode("ascii"))
             for array in arrays:
                 file.write(array.data)
+                crc = zlib.crc32(array.data, crc)
                 shapes.append(array.shape)
                 types.add(array.dtype.name)
             if problems.messages:
@@ -95,7 +104,8 @@ def write_cache(path: Path, stamp: str, arrays: Iterable[np.ndarray], problems: 
             os.fsync(file.fileno())
         os.replace(temporary, path.with_suffix(".bin"))
         with open(temporary, "x") as text:
-            json.dump({"format": FORMAT, "stamp": stamp, "dtype": types.pop(), "shapes": shapes}, text)
+            json.dump({"format": FORMAT, "stamp": stamp, "dtype": types.pop(), "shapes": shapes, "shapes_crc": _crc(shapes),
+                       "crc": crc}, text)
             text.flush()
             os.fsync(text.fileno())
         os.replace(temporary, path.with_suffix(".json"))
@@ -105,6 +115,10 @@ def write_cache(path: Path, stamp: str, arrays: Iterable[np.ndarray], problems: 
     finally:
         _remove(temporary)
     return read_cache(path, stamp)
+
+
+def _crc(shapes: object) -> int:
+    return zlib.crc32(json.dumps(shapes).encode())
 
 
 def _remove(path: Path) -> None:

@@ -105,6 +105,10 @@ class AcdcSource(ListedSource):
         for case in cases:
             if case.name in listed:
                 continue
+            if not case.image.exists():
+                where = next((entry.where for entry in self.entries("train.list") if entry.name == case.name), str(self.root))
+                problems.add(f"{where}: {case.name} has neither slices in train_slices.list nor a file {case.image}.")
+                continue
             try:
                 depth = self._depth(case.image)
             except UserError as error:

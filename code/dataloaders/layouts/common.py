@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataloaders.errors import NO_LOCKS, NOT_PERMITTED, Problems, UserError, trouble
+from dataloaders.layouts import checksums
 from dataloaders.listing import is_regular
 from dataloaders.masks import Facts, soft_values, values_of, whole_numbers
 
@@ -30,6 +32,8 @@ MOST_TEXT = 64 * 2**20
 """Bytes of a list or a description; larger ones are not read."""
 MOST_ELEMENTS = 2**28
 """Arrays that declare more are refused before memory is asked for (ACDC's largest has 4 million, LA's 7 million)."""
+DAMAGED = (RuntimeError, KeyError, ValueError, TypeError, IndexError, OverflowError, EOFError)
+"""What HDF5's library raises of a damaged file, beside OSError."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,14 @@ def unreadable(file: Path, error: OSError) -> UserError:
 
 
 def regular(file: Path) -> None:
-    """Raises `UserError` for a pipe or a device, of which reading may never end; files that are not there are told of by who opens them."""
-    if file.exists() and not is_regular(file) and not file.is_dir():
+    """Raises `UserError` for a pipe or a device, of which reading may never end, and for a file that is not the one of its SHA256SUMS.
+
+    Files that are not there are told of by who opens them.
+    """
+    if is_regular(file):
+        with suppress(OSError):
+            checksums.check(file)
+    elif file.exists() and not file.is_dir():
         raise UserError(f"{file}: no regular file (a pipe, a socket or a device); such a thing is not read.")
 
 
@@ -185,7 +195,7 @@ class H5:
                 self.handle = h5py.File(file, "r", locking=False)
         except OSError as error:
             raise unreadable(file, error) from None
-        except RuntimeError:
+        except DAMAGED:
             raise UserError(f"{file}: {what_lies_there(file)}") from None
 
     def __enter__(self) -> H5:
@@ -194,8 +204,22 @@ class H5:
     def __exit__(self, *_: object) -> None:
         self.handle.close()
 
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Turns what h5py raises of a damaged file into a `UserError`: as many kinds of exception as there are places in a file."""
+        try:
+            yield
+        except OSError as error:
+            raise unreadable(self.file, error) from None
+        except DAMAGED:
+            raise UserError(f"{self.file}: {what_lies_there(self.file)}") from None
+
     def dataset(self, key: str, dimensions: Sequence[int]) -> h5py.Dataset:
         """The dataset `key`, not yet read: an array of numbers in this very file with one of the numbers of `dimensions`."""
+        with self._sound():
+            return self._dataset(key, dimensions)
+
+    def _dataset(self, key: str, dimensions: Sequence[int]) -> h5py.Dataset:
         link = self._link(key)
         if link is None:
             found = ", ".join(sorted(self.handle.keys())) or "nothing"
@@ -224,9 +248,10 @@ class H5:
 
     def values(self, key: str, dimensions: int) -> np.ndarray | None:
         """float64 of an attribute or a small dataset `key` with this number of dimensions; None where the file has neither."""
-        stored = self.handle.attrs.get(key)
-        if stored is None and self._link(key) is not None:
-            stored = self.read(key, (dimensions,))
+        with self._sound():
+            stored = self.handle.attrs.get(key)
+            if stored is None and self._link(key) is not None:
+                stored = self.read(key, (dimensions,))
         array = np.asarray(0.0 if stored is None else stored)
         if array.dtype.kind not in "uif" or (stored is not None and array.ndim != dimensions):
             raise UserError(f"{self.file}: {key!r} is {array.dtype} of shape {array.shape}; expected numbers in {dimensions} dimensions. "
@@ -242,8 +267,9 @@ class H5:
             return dataset[()] if index is None else dataset[index]
         except OSError as error:
             raise UserError(f"{self.file}: " + (trouble(error) or self._why_not(dataset, key))) from None
-        except RuntimeError:
-            raise UserError(f"{self.file}: {self._why_not(dataset, key)}") from None
+        except DAMAGED:
+            with self._sound():
+                raise UserError(f"{self.file}: {self._why_not(dataset, key)}") from None
 
     def _why_not(self, dataset: h5py.Dataset, key: str) -> str:
         """Of values that cannot be read: packed by a filter that is not here, or damaged."""
@@ -314,6 +340,19 @@ def reading(file: Path, what: str) -> Iterator[None]:
         raise UserError(f"{file}: the {what} is damaged or cut off; download it again.") from None
 
 
+def check_chunks(picture: Image.Image, file: Path) -> None:
+    """Raises ValueError where a part of a PNG is not that of its checksum: Pillow does not compare those of pixels."""
+    if picture.format != "PNG":
+        return
+    content, place, kind = memoryview(file.read_bytes()), 8, b""
+    while kind != b"IEND":
+        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
+        kind, told = bytes(content[place + 4 : place + 8]), bytes(content[end : end + 4])
+        if len(told) < 4 or zlib.crc32(content[place + 4 : end]) != int.from_bytes(told, "big"):
+            raise ValueError
+        place = end + 4
+
+
 def read_picture(file: Path, channels: int | None, white: float | None = None) -> np.ndarray:
     """(C, H, W) uint8 of a photograph, turned as its EXIF says, as tools that draw masks show it.
 
@@ -322,6 +361,7 @@ def read_picture(file: Path, channels: int | None, white: float | None = None) -
     """
     with open_picture(file) as picture:
         with reading(file, "picture"):
+            check_chunks(picture, file)
             turned = ImageOps.exif_transpose(picture)
             deep = is_deep(turned)
             values = np.asarray(turned) if deep else None
@@ -386,6 +426,7 @@ def _mask(file: Path) -> tuple[np.ndarray, list[int], bool]:
         if picture.mode not in MASK_MODES:
             raise UserError(f"{file}: a picture in the colours {picture.mode}; expected a mask of one channel whose values are class ids.")
         with reading(file, "mask"):
+            check_chunks(picture, file)
             pages, turned = pages_of(picture), picture.getexif().get(ORIENTATION, 1) not in (0, 1)
             if pages == 1:
                 values = np.asarray(ImageOps.exif_transpose(picture))

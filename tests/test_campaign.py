@@ -1,0 +1,83 @@
+"""A small sample of tests/campaign.py: the whole of it takes hours, and its counts stand in docs/reliability.md."""
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from campaigns import files, kills, mutants
+from campaigns.ledger import Ledger, in_children
+
+UNDETECTED = ("h5, as downloaded", "NIfTI, not packed", "lists")
+"""Formats without a checksum: another value of theirs is a value like any other; docs/reliability.md has their counts."""
+
+
+def test_damaged_files(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, narrow: None) -> None:
+    """Ten of each kind: refused by name, or harmless, or told."""
+    place = scratch / "campaign"
+    files.settings(place, monkeypatch.setenv)
+    ledger = Ledger(tmp_path / "files.jsonl")
+    in_children(files.faults(files.targets(place), 240), ledger)
+    bad = [row for row in ledger.found.values() if row["outcome"] not in files.GOOD
+           and not (row["outcome"] == "silent" and row["kind"] in UNDETECTED)]
+    assert not bad, "\n".join(map(str, bad))
+    counts = Counter(row["outcome"] for row in ledger.found.values())
+    assert len(ledger.found) > 200 and counts["refused"] > 100, counts
+
+
+def test_a_ledger_goes_on_and_survives_what_kills_a_child(tmp_path: Path) -> None:
+    def die() -> tuple[str, str]:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return "", ""
+
+    def fail() -> tuple[str, str]:
+        raise KeyError("x")
+
+    def good() -> tuple[str, str]:
+        return "refused", ""
+
+    faults = [("a", "k", good), ("b", "k", die), ("c", "k", fail), ("d", "l", good)]
+    ledger = Ledger(tmp_path / "x.jsonl")
+    in_children(faults, ledger)
+    assert {name: row["outcome"] for name, row in ledger.found.items()} == {"a": "refused", "b": "crash", "c": "traceback", "d": "refused"}
+    (tmp_path / "x.jsonl").write_text((tmp_path / "x.jsonl").read_text() + '{"fau')
+    again = Ledger(tmp_path / "x.jsonl")
+    in_children(faults, again)
+    assert again.found == ledger.found and "| k | 3 | 1 | 1 | 1 |" in again.table(("refused",))
+
+
+def test_mutants_are_programs_that_differ_by_one_change() -> None:
+    every = mutants.mutants_of("engine/schedules.py")
+    assert len(every) > 80 and len({mutant.name for mutant in every}) == len(every)
+    text = ast.unparse(ast.parse((mutants.ROOT / "code" / "engine" / "schedules.py").read_text()))
+    for mutant in every[::15]:
+        source = mutant.source()
+        assert source.strip() != text.strip(), mutant.name
+        ast.parse(source)
+    whole = mutants.chosen(60)
+    assert {mutant.module for mutant in whole} == set(mutants.TESTS)
+    assert [one.name for one in whole] == [one.name for one in mutants.chosen(60)]
+
+
+def test_a_mutant_is_caught_and_another_survives(tmp_path: Path) -> None:
+    """On a module of its own, so that the sample costs no import of torch."""
+    bed = mutants.Bed.__new__(mutants.Bed)
+    bed.place = tmp_path
+    (tmp_path / "code").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_x.py").write_text("from x import more\n\ndef test_more():\n    assert more(2) == 3\n")
+    for source, outcome in (("more = lambda n: n + 1\n", "survived"), ("more = lambda n: n - 1\n", "caught"), ("more = lambda n: n * 1.5\n",
+                                                                                                          "survived")):
+        bed.put("x.py", source)
+        assert bed.tested(("tests/test_x.py",))[0] == outcome
+
+
+def test_a_few_kills(tmp_path: Path, scratch: Path) -> None:
+    killer, ledger = kills.Killer(scratch / "kills"), Ledger(tmp_path / "kills.jsonl")
+    for name, kind, what, k in [fault for fault in kills.faults(520) if fault[1] in ("training, at a place", "sweep")][:5]:
+        ledger.add(name, kind, *killer.find(name, what, k))
+    assert all(row["outcome"] in kills.GOOD for row in ledger.found.values()), json.dumps(ledger.found, indent=1)
