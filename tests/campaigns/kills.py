@@ -1,7 +1,7 @@
-"""Processes killed at a place that is drawn, or when the clock says so, and started again by the same command.
+"""Processes killed at places that are drawn, or when the clock says so, and started again by the same command.
 
-The outcome is "same" (all files end as those of an uninterrupted one, to the bit), "not struck" (it had ended before), and what may not be:
-"differs", "fell back" (to an older checkpoint), "failed".
+The outcome of a chain of kills, after each of which the same command is given again, is "same" (all files end as those of an uninterrupted
+one, to the bit); what may not be is "differs", "fell back" (to an older checkpoint), "failed".
 """
 from __future__ import annotations
 
@@ -26,23 +26,29 @@ from made_results import make_results
 from narrow import make_narrow
 from tiny import write_acdc, write_folder
 
-from campaigns.ledger import Finding, Ledger
+from campaigns.ledger import Ledger
 
-GOOD, BAD = ("same", "not struck"), ("differs", "fell back", "failed")
+Finding = tuple[str, str, int]
+"""(outcome, words, kills)."""
+GOOD, BAD = ("same",), ("differs", "fell back", "failed")
 PLATEAU = ("--schedule", "plateau", "--steps_per_epoch", "2", "--val_every", "2", "--patience", "0")
 METHODS = {
     "Supervised": (), "MeanTeacher": ("--consistency_start", "2", "--consistency", "5"), "simEps": (*PLATEAU, "--num_branches", "2"),
     "awkward_stages": (), "awkward_critic": (), "awkward_policy": (), "two_stages": (),
 }
+METHODS_OF = {"training": ("Supervised", "MeanTeacher", "simEps", "awkward_critic", "awkward_policy"),
+              "stages": ("awkward_stages", "two_stages")}
 PLACES = ("step", "write", "half", "rename", "between", "swap", "validation", "validated")
+LENGTHS = {"training": (6, 10), "stages": (6, 10), "sweep": (3, 5), "report": (2, 3), "predict": (2, 4)}
+"""How many kills a chain has; fewer where the work has ended before."""
 
 
-def faults(count: int) -> list[tuple[str, str, str, int]]:
-    """(name, kind, what is done, k): six of ten in training, the others in what comes before and behind it."""
+def faults(count: int) -> list[tuple[str, str]]:
+    """(name, kind) of chains of kills, of about `count` kills in all."""
     found = []
-    for kind, share in (("training, at a place", 0.35), ("training, by the clock", 0.2), ("training, several times", 0.1),
-                        ("stages, at a place", 0.1), ("sweep", 0.1), ("report", 0.05), ("predict", 0.1)):
-        found += [(f"{kind}/{k}", kind, kind.split(",")[0], k) for k in range(round(count * share))]
+    for kind, share in (("training", 0.6), ("stages", 0.2), ("sweep", 0.08), ("report", 0.04), ("predict", 0.08)):
+        chains = max(1, round(count * share / (sum(LENGTHS[kind]) / 2)))
+        found += [(f"{kind}/{k}", kind) for k in range(chains)]
     random.Random(0).shuffle(found)
     return found
 
@@ -66,39 +72,38 @@ class Killer:
             self.clean[method] = outcome(self.bench.run_folder(f"clean {method}"))
         return self.clean[method]
 
-    def training(self, name: str, methods: tuple[str, ...], k: int) -> Finding:
+    def training(self, name: str, kind: str) -> Finding:
         draw = random.Random(name)
-        method = draw.choice(methods)
-        expected, model = self.expected(method), f"killed {k}"
-        train = partial(self.bench.train, method, *METHODS[method], model=model)
-        struck, rules = 0, []
-        for _ in range(draw.randint(2, 4) if "several" in name else 1):
-            if "clock" in name:
+        method = draw.choice(METHODS_OF[kind])
+        expected, model, kills, rules = self.expected(method), name.replace("/", " "), 0, list[str]()
+        for _ in range(draw.randint(*LENGTHS[kind])):
+            if draw.random() < 0.35:
+                rules.append("by the clock")
                 started = self.bench.start(method, *METHODS[method], model=model)
                 with contextlib.suppress(AssertionError):
                     started.said("Folder:")
-                    time.sleep(draw.uniform(0, 0.6))
-                rules.append("by the clock")
+                    time.sleep(draw.uniform(0, 1.0))
                 started.process.kill()
                 end = started.end()
             else:
-                rules.append(f"kill@{draw.choice(PLACES)}:{draw.randint(1, 14)}")
-                end = train(fault=rules[-1])
-            struck += end.code == -signal.SIGKILL
+                rules.append(f"kill@{draw.choice(PLACES)}:{draw.randint(1, 8)}")
+                end = self.bench.train(method, *METHODS[method], model=model, fault=rules[-1])
+            kills += end.code == -signal.SIGKILL
             if end.code not in (0, -signal.SIGKILL):
-                return "failed", f"{method} {rules}: {end}"
-        end = train()
+                return "failed", f"{method} {rules}: {end}", kills
+            if end.code == 0:
+                break
+        end = self.bench.train(method, *METHODS[method], model=model)
         folder = self.bench.run_folder(model)
         found = outcome(folder)
         wrong = [key for key in expected if found.get(key) != expected[key]]
         left = [path.name for path in folder.iterdir() if ".tmp-" in path.name]
         shutil.rmtree(self.bench.folder / model)
         if end.code:
-            return "failed", f"{method} {rules}: {end}"
+            return "failed", f"{method} {rules}: {end}", kills
         if wrong or left:
-            return "differs", f"{method} {rules}: {wrong} {left}\n{end.out}"
-        said = "WARNING" in end.out
-        return ("fell back" if said else "same" if struck else "not struck"), f"{method} {' '.join(rules)}"
+            return "differs", f"{method} {rules}: {wrong} {left}\n{end.out}", kills
+        return ("fell back" if "WARNING" in end.out else "same"), f"{method} {' '.join(rules)}", kills
 
     # A sweep of fake runs, a report, a prediction: killed by the clock
 
@@ -109,15 +114,15 @@ class Killer:
             folder = self.place / f"clean {kind}"
             assert self.called(make, folder, None) == 0, (folder / "said").read_text()
             self.clean[kind] = told(folder)
-        folder, struck = self.place / name.replace("/", " "), 0
-        for _ in range(draw.randint(1, 2)):
-            struck += self.called(make, folder, draw.uniform(0.0, longest)) == -signal.SIGKILL
+        folder, kills = self.place / name.replace("/", " "), 0
+        for _ in range(draw.randint(*LENGTHS[kind])):
+            kills += self.called(make, folder, draw.uniform(0.0, longest)) == -signal.SIGKILL
         code = self.called(make, folder, None)
         found, said = told(folder), (folder / "said").read_text()[-800:]
         shutil.rmtree(folder)
         if code:
-            return "failed", said
-        return ("differs" if found != self.clean[kind] else "same" if struck else "not struck"), said
+            return "failed", said, kills
+        return ("differs" if found != self.clean[kind] else "same"), said, kills
 
     def called(self, make: Callable[[Path], object], folder: Path, kill_after: float | None) -> int:
         folder.mkdir(exist_ok=True)
@@ -133,12 +138,10 @@ class Killer:
         (folder / "begun").unlink(missing_ok=True)
         return process.exitcode if process.exitcode is not None else 99
 
-    def find(self, name: str, kind: str, k: int) -> Finding:
-        """What comes of one fault."""
-        if kind == "training":
-            return self.training(name, ("Supervised", "MeanTeacher", "simEps", "awkward_critic", "awkward_policy"), k)
-        if kind == "stages":
-            return self.training(name, ("awkward_stages", "two_stages"), k)
+    def find(self, name: str, kind: str) -> Finding:
+        """What comes of one chain."""
+        if kind in METHODS_OF:
+            return self.training(name, kind)
         if kind == "sweep":
             return self.by_clock(name, sweep, told_of_sweep, 0.7)
         if kind == "report":
@@ -206,18 +209,18 @@ def all_files(folder: Path) -> dict[str, str]:
 
 
 def run(place: Path, ledger: Ledger, count: int) -> None:
-    """Kills `count` times, as far as the ledger does not know it."""
+    """About `count` kills, as far as the ledger does not know them."""
     for module in ("report", "predict", "campaigns.kills"):
         if module not in harness.PRELOAD:
             harness.PRELOAD.append(module)
     killer: Killer | None = None
-    for name, kind, what, k in faults(count):
+    for name, kind in faults(count):
         if name in ledger.found:
             continue
         killer = killer or Killer(place)
         with contextlib.redirect_stderr(io.StringIO()):
             try:
-                found, said = killer.find(name, what, k)
+                found, said, number = killer.find(name, kind)
             except AssertionError as error:
-                found, said = "failed", str(error)
-        ledger.add(name, kind, found, said)
+                found, said, number = "failed", str(error), 1
+        ledger.add(name, kind, found, said, number)

@@ -29,8 +29,9 @@ class Ledger:
                 except (ValueError, KeyError):  # the line at which the campaign was stopped
                     continue
 
-    def add(self, fault: str, kind: str, outcome: str, said: str) -> None:
-        row = {"fault": fault, "kind": kind, "outcome": outcome, "said": said[-1500:]}
+    def add(self, fault: str, kind: str, outcome: str, said: str, count: int = 1) -> None:
+        """`count`: how many faults the line is of."""
+        row = {"fault": fault, "kind": kind, "outcome": outcome, "count": count, "said": said[-1500:]}
         self.found[fault] = row
         with open(self.file, "a") as lines:
             lines.write(json.dumps(row) + "\n")
@@ -39,7 +40,7 @@ class Ledger:
         """By kind of fault, how often each outcome was found."""
         counted: dict[str, Counter[str]] = {}
         for row in self.found.values():
-            counted.setdefault(row["kind"], Counter())[row["outcome"]] += 1
+            counted.setdefault(row["kind"], Counter())[row["outcome"]] += row["count"]
         return counted
 
     def table(self, outcomes: Sequence[str]) -> str:
