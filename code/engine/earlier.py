@@ -72,7 +72,8 @@ class Earlier:
 def read(folder: Path) -> Earlier:
     """Raises `UserError` for a run that is not finished, `Damaged` for a checkpoint that cannot be trusted."""
     try:
-        config, status = (read_sealed(folder / name, "Bring the file back, or give another run.") for name in ("config.json", "status.json"))
+        config, status = (read_sealed(folder / name, "Bring the file back, or give another run.")
+                          for name in ("config.json", "status.json"))
     except OSError as error:
         raise UserError(f"--init_run {folder}: this run cannot be read ({error}).") from None
     if status.get("state") != "done":
