@@ -1,6 +1,7 @@
-"""Five minutes on Phantom: simEps against a supervised run of the same budget, tested, with a table and a picture.
+"""Two minutes on a drawn data set: a semi-supervised run against a supervised one of the same labels, tested, with a table and a picture.
 
-`python code/demo.py` is what `make demo` runs. All methods, over three seeds and beside fair opponents: `make comparison`.
+`python code/demo.py` is what `make demo` runs, `python code/demo.py --data defects` what `make demo DATA=defects` does. Both sides have the
+same steps, size of images and batch; results/phantom.md has the settings over three seeds. All methods: `make comparison`.
 """
 from __future__ import annotations
 
@@ -9,15 +10,22 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
 import tyro
+from PIL import Image
 
 from dataloaders import catalog
+from dataloaders.description import DataSet
 from dataloaders.reading import informative_slice
+from evaluation.export import file_name
 from pictures.curves import read_curves
 from pictures.flat import grey, overlay
 from pictures.sheets import legend, plt, save_figure
@@ -26,48 +34,99 @@ from system.ending import finish_with
 from system.jobs import run_all
 
 CODE = Path(__file__).resolve().parent
-HEART = catalog.DATA_SETS["Phantom"].classes
-SEED = 1337
 
 
-def folder(method: str) -> Path:
-    return model_folder() / "Phantom" / f"{method}_7_labeled" / "unet" / f"official_seed{SEED}"
+@dataclass(frozen=True)
+class Show:
+    """What is shown on a data set."""
+
+    data_set: str
+    method: str
+    labeled: str
+    things: str
+    """What is labelled: patients, photographs."""
+    options: Mapping[str, tuple[str, ...]]
+    """Common options of both runs, in the order in which a run's name has them."""
+    own: str
+    """Where one's own files go, for the last line."""
+
+    @property
+    def data(self) -> DataSet:
+        return catalog.DATA_SETS[self.data_set]
+
+    @property
+    def words(self) -> list[str]:
+        return [word for name, values in self.options.items() for word in (f"--{name}", *values)]
 
 
-def train(methods: tuple[str, ...]) -> None:
-    """Trains with 7 labelled patients, side by side."""
-    words = ["--dataset", "Phantom", "--labeled_num", "7", "--seed", str(SEED)]
-    failed = run_all([(method, [sys.executable, str(CODE / f"train_{method}.py"), *words]) for method in methods])
+SHOWS = {
+    "phantom": Show("Phantom", "FixMatch", "7", "patients", {"max_iterations": ("150",)}, ""),
+    "defects": Show("PhantomDefect", "FixMatch", "20", "photographs", {"max_iterations": ("150",), "patch_size": ("64", "64")}, "_defects"),
+}
+
+
+@dataclass
+class Demo:
+    data: Literal["phantom", "defects"] = "phantom"
+    """phantom: slices of a heart; defects: photographs of a surface with scratches, spots and inclusions."""
+    seed: int = 2
+    """Seed of both runs; of seeds 1, 2 and 3 the one with the middle gap on validation cases."""
+
+
+def folder(method: str, show: Show, seed: int) -> Path:
+    """Of the run, below model/demo/."""
+    own = "".join(f"_{name}={'x'.join(values)}" for name, values in show.options.items())
+    return model_folder() / "demo" / show.data_set / f"{method}_{show.labeled}_labeled" / "unet" / f"official_seed{seed}{own}"
+
+
+def command(method: str, show: Show, seed: int) -> list[str]:
+    """Of a training."""
+    return [sys.executable, str(CODE / f"train_{method}.py"), "--dataset", show.data_set, "--labeled_num", show.labeled, *show.words,
+            "--seed", str(seed), "--exp", f"demo/{show.data_set}/{method}"]
+
+
+def train(methods: tuple[str, ...], show: Show, seed: int) -> None:
+    """Trains with the same labels, side by side."""
+    failed = run_all([(method, command(method, show, seed)) for method in methods])
     if failed:
         raise catalog.UserError("\n".join(failed), 3)
 
 
-def test(method: str) -> None:
-    command = [sys.executable, str(CODE / "test_2D.py"), "--run", str(folder(method))]
-    done = subprocess.run(command, capture_output=True, text=True)
+def test(run: Path) -> None:
+    command = [sys.executable, str(CODE / "test_2D.py"), "--run", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
-        raise catalog.UserError(f"The test of {method} failed:\n{done.stdout}{done.stderr}", 3)
+        raise catalog.UserError(f"The test of {run} failed:\n{done.stdout}{done.stderr}", 3)
 
 
-def scores(method: str, predictor: str = "") -> dict[str, dict[str, float]]:
-    return json.loads(result_path(folder(method), predictor).read_text())["summary"]
+def result(run: Path) -> dict[str, Any]:
+    return json.loads(result_path(run).read_text(encoding="utf-8"))
 
 
-def picture(path: Path) -> None:
-    """Image, reference and both predictions of the median case, and both learning curves."""
-    rows = json.loads(result_path(folder("simEps")).read_text())["cases"]
+def median_case(run: Path) -> str:
+    """The name of the test case with the median score."""
     dice: dict[str, list[float]] = {}
-    for row in rows:
+    for row in result(run)["cases"]:
         dice.setdefault(row["name"], []).append(row["dice"] or 0.0)
-    case = sorted(dice, key=lambda name: mean(dice[name]))[len(dice) // 2]
+    return sorted(dice, key=lambda name: mean(dice[name]))[len(dice) // 2]
+
+
+def picture(path: Path, show: Show, runs: Mapping[str, Path]) -> None:
+    """Image, reference and both predictions of the median case, and both learning curves."""
+    case = median_case(runs[show.method])
 
     def read(method: str, kind: str) -> np.ndarray:
-        return np.asarray(nibabel.load(folder(method) / "predictions" / f"{case}_{kind}.nii.gz").dataobj).T  # type: ignore[attr-defined]
+        """(S, H, W)."""
+        stem = runs[method] / "predictions" / f"{file_name(case)}_{kind}"
+        if show.data.intensities == "8-bit":
+            return np.asarray(Image.open(f"{stem}.png").convert("L") if kind == "img" else Image.open(f"{stem}.png"))[None]
+        return np.asarray(nibabel.load(f"{stem}.nii.gz").dataobj).T  # type: ignore[attr-defined]
 
-    image, reference = read("simEps", "img"), read("simEps", "gt")
+    image, reference = read(show.method, "img"), read(show.method, "gt")
     k = informative_slice(reference)
     panels = {"image": grey(image[None, k]), "reference": overlay(image[None, k], reference[k])}
-    for method, title in (("Supervised", "supervised, 7 patients"), ("simEps", "simEps, 7 patients")):
+    for method in ("Supervised", show.method):
+        title = f"{'supervised' if method == 'Supervised' else method}, {show.labeled} {show.things}"
         panels[title] = overlay(image[None, k], read(method, "pred")[k])
     figure = plt.figure(figsize=(11, 6.2))
     for i, (title, panel) in enumerate(panels.items()):
@@ -75,8 +134,8 @@ def picture(path: Path) -> None:
         axis.imshow(panel, interpolation="nearest")
         axis.set_title(title, fontsize=9)
         axis.axis("off")
-    for i, method in enumerate(("Supervised", "simEps")):
-        losses, validated, _ = read_curves(folder(method) / "metrics.jsonl")
+    for i, (method, run) in enumerate(runs.items()):
+        losses, validated, _ = read_curves(run / "metrics.jsonl")
         for j, (curves, title) in enumerate((({"loss": losses["total"]}, f"{method}: loss"), (validated, f"{method}: validation Dice"))):
             axis = figure.add_subplot(2, 4, 5 + 2 * i + j)
             for name, points in curves.items():
@@ -88,33 +147,43 @@ def picture(path: Path) -> None:
             if j:
                 axis.set_ylim(0, 1)
                 axis.legend(fontsize=6, frameon=False)
-    legend(figure, HEART)
+    legend(figure, show.data.classes)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)
 
 
-def demo() -> None:
-    began = time.time()
-    print("Two trainings side by side on Phantom (synthetic, drawn by this program), 7 labelled patients of 70: "
-          "simEps, and supervised.", flush=True)
-    catalog.open_source(*catalog.resolve("Phantom", None, REPOSITORY)[:2])  # drawn once, before two processes want it
-    train(("simEps", "Supervised"))
-    for method in ("Supervised", "simEps"):
-        test(method)
-    path = REPOSITORY / "results" / "demo.png"
-    picture(path)
-    lines = (("supervised", scores("Supervised")), ("one simEps branch alone", scores("simEps", "branch1")),
-             ("simEps (mean of 3 branches)", scores("simEps")))
-    print(f"\nPhantom (synthetic), 20 test patients, 7 labelled patients ({time.time() - began:.0f} s). "
-          "One seed: differences of a few points mean little; results/phantom.md has all methods.")
-    print(f"{'':<30}{'Dice':>8}{'HD95 vox':>10}   " + "  ".join(HEART[1:]))
-    for title, summary in lines:
-        classes = "  ".join(f"{summary[name]['dice']:>{len(name)}.3f}" for name in HEART[1:])
-        print(f"{title:<30}{summary['mean']['dice']:>8.3f}{summary['mean']['hd95_vox']:>10.2f}   {classes}")
+def table(show: Show, runs: Mapping[str, Path], seconds: float) -> str:
+    """The scores on the screen."""
+    cases = len({row["name"] for row in result(runs["Supervised"])["cases"]})
+    lines = [f"{show.data_set} (synthetic), {cases} test cases, {show.labeled} labelled {show.things} ({seconds:.0f} s). One seed: "
+             "differences of a few points mean little; results/phantom.md has three, and all methods.",
+             f"{'':<24}{'Dice':>8}{'HD95 vox':>10}   " + "  ".join(show.data.classes[1:])]
+    for method, run in runs.items():
+        summary = result(run)["summary"]
+        classes = "  ".join(f"{summary[name]['dice']:>{len(name)}.3f}" for name in show.data.classes[1:])
+        title = "supervised" if method == "Supervised" else method
+        lines.append(f"{title:<24}{summary['mean']['dice']:>8.3f}{summary['mean']['hd95_vox']:>10.2f}   {classes}")
+    return "\n".join(lines)
+
+
+def demo(options: Demo) -> None:
+    began, show = time.time(), SHOWS[options.data]
+    catalog.open_source(*catalog.resolve(show.data_set, None, REPOSITORY)[:2])  # drawn once, before two processes want it
+    counts = "of 70" if options.data == "phantom" else "of 200"
+    print(f"Two trainings side by side on {show.data_set} (synthetic, drawn by this program), {show.labeled} labelled {show.things} "
+          f"{counts}: {show.method}, and supervised.", flush=True)
+    methods = ("Supervised", show.method)
+    train(methods, show, options.seed)
+    runs = {method: folder(method, show, options.seed) for method in methods}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(test, runs.values()))
+    path = REPOSITORY / "results" / f"demo{show.own}.png"
+    picture(path, show, runs)
+    print("\n" + table(show, runs, time.time() - began))
     print(f"\nPicture: {os.path.relpath(path)}")
     print("Next, with ACDC in data/ACDC (data/README.md says how):  .venv/bin/python code/train_simEps.py --labeled_num 7")
-    print("Or with your own images, images/ and masks/ in D:        .venv/bin/python code/train_simEps.py --dataset folder --root_path D")
+    print("Or with your own images, images/ and masks/ in D:        .venv/bin/python code/train_FixMatch.py --dataset folder --root_path D")
 
 
 if __name__ == "__main__":
-    sys.exit(finish_with(lambda: tyro.cli(demo, description=__doc__)))
+    sys.exit(finish_with(lambda: demo(tyro.cli(Demo, use_underscores=True, description=__doc__))))

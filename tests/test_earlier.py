@@ -12,6 +12,7 @@ import torch
 from harness import Bench, content
 from tiny import write_folder
 
+from engine.claim import brief
 from evaluation.testing import note_earlier
 from reporting.comparison import comparable
 from reporting.rows import _remarks
@@ -53,6 +54,13 @@ def test_new_masks_are_found_and_the_weights_go_on(scratch: Path, tmp_path: Path
     (first / "status.json").write_text('{"state": "interrupted"}')
     refused = bench.train("MeanTeacher", *OWN, "--init", str(first), model="refused")
     assert refused.code == 2 and "is not finished (interrupted)" in refused.err
+
+
+def test_names_of_runs_do_not_grow_without_end() -> None:
+    """A third run starts from the second, whose name holds the first's."""
+    long = "drawn-seed1337-max-iterations-300-batch-size-8-init-run-drawn-seed1337-max-iterations"
+    assert brief("short") == "short" and len(brief(long)) == 40
+    assert brief(long) != brief(f"{long}x") and brief(long).startswith("drawn-seed1337-max")
 
 
 def test_results_and_reports_say_so(capsys: pytest.CaptureFixture[str]) -> None:

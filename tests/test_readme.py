@@ -30,7 +30,8 @@ FOREIGN = {"array", "block", "cpus", "depth", "gpus", "gres", "head", "help", "j
            "rdzv_backend", "rdzv_endpoint", "rdzv_id", "requeue", "signal", "standalone", "time", "wait"}
 """What every script has, and options of tensorboard, git, SLURM, torchrun and Ray."""
 KINDS = {"advise": "Advise", "test_2D": "Test", "test_3D": "Test", "compare": "Compare", "cross_validate": "CrossValidate",
-         "report": "Report", "predict": "Predict", "reproduce": "Reproduce", "export": "Export"}
+         "report": "Report", "predict": "Predict", "reproduce": "Reproduce", "export": "Export",
+         "demo": "Demo"}
 SMALL = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--device", "cpu")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -157,7 +158,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_exist(page: Path) -> None:
-    scripts = [*methods(), *KINDS, "demo", "prepare"]
+    scripts = [*methods(), *KINDS, "prepare"]
     known = set[str]().union(*(options_of(script) for script in scripts), REPLACED, FOREIGN)
     known |= set(re.findall(r"^    (\w+): \w+ =", example()[1], re.MULTILINE))
     mentioned = set(re.findall(r"(?<![\w-])--([a-zA-Z]\w*)", text_of(page)))

@@ -1,6 +1,7 @@
 """A run's folder: its name, and how it is made or taken over, locked, and compared with what lies there already."""
 from __future__ import annotations
 
+import hashlib
 import itertools
 import shutil
 import time
@@ -44,8 +45,17 @@ def run_name(options: Options, split: str) -> Path:
     for name, fate in fate_of(type(options)).items():
         value = getattr(options, name)
         if fate.name == "value" and name != "variant" and value != resolved.defaults[name]:
-            parts.append(f"{name}={word(value)}")
+            parts.append(f"{name}={brief(word(value))}")
     return Path(f"{exp}_{budget_word(options.labeled_num)}_labeled") / options.model / "_".join(parts)
+
+
+LONGEST = 40
+"""Letters of a value in a folder's name; the name of a run that another one started from may be long."""
+
+
+def brief(text: str) -> str:
+    """`text`, or its beginning and a digest of it where it is long."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass

@@ -99,7 +99,7 @@ def at_size(maps: np.ndarray, image: NewImage, inference: Inference) -> np.ndarr
 
 
 def on_one_core(inference: Inference, sides: Sequence[int], **runs: Callable[[Any], Any]) -> dict[str, float]:
-    """Seconds that each of `runs` takes for one input (1, C, *sides) with one thread, the median of some passes, taken in turn."""
+    """Seconds of work that each of `runs` takes for one input (1, C, *sides) with one thread, the median of some passes, taken in turn."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     images = torch.randn((1, inference.data.channels, *sides), generator=torch.Generator().manual_seed(0))
@@ -107,10 +107,10 @@ def on_one_core(inference: Inference, sides: Sequence[int], **runs: Callable[[An
     try:
         for _ in range(PASSES + 2):
             for name, run in runs.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 with torch.no_grad():
                     run(images)
-                spent[name].append(time.perf_counter() - began)
+                spent[name].append(time.process_time() - began)
     finally:
         torch.set_num_threads(threads)
     return {name: median(seconds[2:]) for name, seconds in spent.items()}
