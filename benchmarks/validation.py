@@ -132,7 +132,7 @@ class Streets:
     def spacing(self, case: Case) -> None:
         return None
 
-    affine = spacing
+    affine = header = spacing
 
 
 def large(count: int, device: str) -> None:

@@ -106,7 +106,8 @@ def main(options: Method) -> None:
     run, windows = Run(options), windows_of(options.patch_size)
     run.say("SemSim is a RECONSTRUCTION: there is no public code, about ten choices are ours "
             f"(docs/methods/semsim.md). The fusion module has {windows} x {windows} windows.")
-    run.refuse(run.data.dimensions != 2 or not options.model.startswith("unet"), "SemSim reads "
+    of_unet = options.model.startswith("unet") and not options.model.endswith("lite0")
+    run.refuse(run.data.dimensions != 2 or not of_unet, "SemSim reads "
                f"the maps of a 2D U-Net, not of {options.model} on {run.data.name}, and takes no "
                "volumes: choose images and --model unet or unet_transposed.")
     height, width = (side // 4 for side in options.patch_size)

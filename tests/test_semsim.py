@@ -431,7 +431,7 @@ def test_a_run_says_that_it_is_a_reconstruction_and_tests_the_unet(bench):
 
 @pytest.mark.parametrize("words, sentence", [
     (("--regions", "3"), "--regions 3: a divisor is needed of 8 and 8"),
-    (("--model", "nnunet_2D"), "choose images and --model unet"),
+    (("--model", "nnunet_2D"), "choose images and --model unet"), (("--model", "unet_lite0"), "choose images and --model unet"),
     (("--feature_dropout", "1"), "--feature_dropout 1: 0 to less than 1 is needed"),
     (("--prototype_temperature", "0"), "--prototype_temperature 0: more than 0 is needed"),
 ])
