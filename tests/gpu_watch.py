@@ -427,13 +427,33 @@ def told_apart(notes: Notes) -> Iterator[None]:
         yield
 
 
-def train(method: str, words: Sequence[str], folder: Path, device: str = "cuda") -> Notes:
-    """Runs a script's own `main` on a watched machine; its files lie in `folder`."""
+@contextlib.contextmanager
+def unwritten() -> Iterator[None]:
+    """While open, a run's own checkpoints are gathered and not written, and pictures not drawn, which takes a third of the time. Those of a
+    stage are written, since the next one reads them."""
+    from engine.monitor import Monitor
+    from storage import checkpoint
+
+    save = checkpoint.save
+
+    def gathered(path: Path, state: Any, keep_previous: bool = False) -> None:
+        if path.name in ("last.pt", "best.pt"):
+            checkpoint.check_plain(state, path.stem)
+        else:
+            save(path, state, keep_previous)
+
+    with mock.patch.object(checkpoint, "save", gathered), mock.patch.object(Monitor, "wants_picture", lambda *_: False):
+        yield
+
+
+def train(method: str, words: Sequence[str], folder: Path, device: str = "cuda", written: bool = False) -> Notes:
+    """Runs a script's own `main` on a watched machine; its files lie in `folder`, checkpoints only if they are to be `written`."""
     from engine import parse
 
     script, kind = import_module(f"train_{method}"), kind_of(f"train_{method}")
     places = {f"SEMISEG_{name}": str(folder / name.lower()) for name in ("MODEL", "RESULTS", "CACHE")}
-    with mock.patch.dict(os.environ, places), watched(device) as notes, told_apart(notes):
+    files = contextlib.nullcontext() if written else unwritten()
+    with mock.patch.dict(os.environ, places), files, watched(device) as notes, told_apart(notes):
         options = parse(kind, script.PRESETS, [*words, "--device", device])
         try:
             script.main(options)

@@ -33,7 +33,7 @@ def by_own_and_by_others(cosines: Tensor) -> tuple[Tensor, Tensor]:
     """
     itself = torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
     others = cosines.exp().masked_fill(itself.view(*itself.shape, *[1] * (cosines.dim() - 2)), 0.0).sum(1)
-    return cosines[itself].softmax(1), others / others.sum(1, keepdim=True)
+    return cosines.diagonal().movedim(-1, 0).softmax(1), others / others.sum(1, keepdim=True)
 
 
 def agreement_of_votes(cosines: Tensor) -> Tensor:
