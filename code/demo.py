@@ -156,7 +156,7 @@ def table(show: Show, runs: Mapping[str, Path], seconds: float) -> str:
     """The scores on the screen."""
     cases = len({row["name"] for row in result(runs["Supervised"])["cases"]})
     lines = [f"{show.data_set} (synthetic), {cases} test cases, {show.labeled} labelled {show.things} ({seconds:.0f} s). One seed: "
-             "differences of a few points mean little; results/phantom.md has three, and all methods.",
+             f"differences of a few points mean little{'; results/phantom.md has three' if show.data_set == 'Phantom' else ''}.",
              f"{'':<24}{'Dice':>8}{'HD95 vox':>10}   " + "  ".join(show.data.classes[1:])]
     for method, run in runs.items():
         summary = result(run)["summary"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dataloaders.errors import UserError
+from dataloaders.layouts.common import MOST_TEXT
 from preparation.labels import convert_labels
 from preparation.regions import Wrong, counts_of, ellipse, from_brush, from_runs
 
@@ -181,6 +183,10 @@ def test_imagej(folder: Path) -> None:
     roifile.ImagejRoi.frompoints(np.array(CORNERS), name="spot-1").tofile(regions / "a.roi")
     assert convert_labels(regions, folder).classes == ["background", "spot"]
     assert np.array_equal(mask(folder, "a"), SQUARE)
+    with zipfile.ZipFile(regions / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.roi", b"0" * (MOST_TEXT + 1))
+    with pytest.raises(UserError, match="b.zip: no regions of ImageJ .*it unpacks to"):
+        convert_labels(regions, folder)
 
 
 @pytest.mark.parametrize("entry, said", [

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import PICTURES, regular, unreadable, what_lies_there
+from dataloaders.layouts.common import MOST_TEXT, PICTURES, regular, unreadable, what_lies_there
 from dataloaders.listing import natural, walk
 from preparation.regions import Region, Wrong, counts_of, ellipse, from_brush, from_runs, outline_of, rectangle
 
@@ -362,6 +362,7 @@ def imagej(file: Path, place: Path, problems: Problems) -> Export | None:
                         "requirements-optional.txt. Or save masks from ImageJ as PNG (Edit, Selection, Create Mask).") from None
     try:
         regular(file)
+        check_unpacked(file)
         found = roifile.roiread(file)
     except (OSError, ValueError, zipfile.BadZipFile, KeyError, IndexError, TypeError) as error:
         problems.add(f"{file}: no regions of ImageJ ({type(error).__name__}: {error}); save them again from the ROI Manager.")
@@ -372,6 +373,15 @@ def imagej(file: Path, place: Path, problems: Problems) -> Export | None:
         where = f"{file}, region {number} ({roi.name or 'without a name'})"
         image.regions += noted(problems, where, lambda r=roi, w=where: roi_region(r, w))  # type: ignore[misc]
     return Export("ImageJ", [image], [])
+
+
+def check_unpacked(file: Path) -> None:
+    """Raises ValueError for a set of regions that would unpack to more than a text may have."""
+    if file.suffix.lower() == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MOST_TEXT:
+            raise ValueError(f"it unpacks to {size} bytes")
 
 
 def roi_region(roi: Any, where: str) -> Region:
