@@ -33,7 +33,8 @@ class Arm:
     method: str
     """code/train_<method>.py."""
     cost: float
-    """Of a step, that of Supervised being 1, with the same rows; measured on a U-Net at 64 x 64 on a CPU. What runs take replaces it."""
+    """Of a step, that of Supervised being 1, with the same rows: counted by its passes through the network, not measured. What runs take
+    replaces it."""
     words: tuple[str, ...] = ()
     """Options of the script."""
     scaled: tuple[str, ...] = ()

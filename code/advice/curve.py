@@ -40,10 +40,6 @@ class Curve:
         """Whether the score rises with labels in nine draws of ten."""
         return bool(self.b >= FLATTEST and np.quantile(self.drawn, 0.1) >= FLATTEST)
 
-    def at(self, budget: float) -> float:
-        """The score that so many labels let expect."""
-        return float(1 - self.a * budget**-self.b)
-
 
 @dataclass(frozen=True)
 class Worth:
