@@ -121,6 +121,8 @@ def test_a_plan_fits_its_time_or_says_how_much_is_needed():
     assert short.rounds == 1 and short.left_out[-1] == "simEps" and {"Supervised", "Supervised-strong"} <= set(short.arms)
     with pytest.raises(UserError, match=r"a run 8 s more.*--hours 0\.0[0-9]"):
         planned(60, arms, 3, 2, step, 8.0, 30000)
+    with pytest.raises(UserError, match=r"--hours 0\.1: too little"):
+        planned(-40, arms, 3, 2, step, 8.0, 30000, used=400)
     assert planned(300, arms, 3, 2, step, 2.0, 30000, steps=100).steps == 100
     assert Plan.of_json(json.loads(json.dumps(short.as_json()))) == short
     assert sizes_for({"patch_size": (256, 256), "batch_size": 24, "labeled_bs": 12}, 2, None)[-1] == Size((64, 64), 8, 4)

@@ -29,7 +29,8 @@ from storage.checkpoint import write_json
 from system.devices import choose_device
 
 STATE = "advice.json"
-PROBE_STEPS = 16
+PROBE_STEPS, WHOLE = 16, 1.5
+"""Steps of the run that measures; how many passes of the network a step is taken for, with loss, optimizer and batch."""
 MOST_ROUNDS = 6
 """Divisions of the labelled images, however much time there is."""
 SEED = 1
@@ -147,10 +148,11 @@ class Rounds:
             if outcome.state not in ("done", "skipped"):
                 raise UserError(f"The first run of the adviser failed: {outcome.reason}", 3)
             inside = self.trials.training_seconds(trial)
-            self.state.beside = max((wall if wall is not None else inside + 10) - inside, 0.5)
             cost = measured(data, sizes, inside / PROBE_STEPS, choose_device(self.trials.device))
+            self.state.beside = max((wall if wall is not None else inside + 10) - PROBE_STEPS * cost[sizes[-1]], 0.5)
             self.state.plan = planned(self.left, self.arms, self.folds, len(budgets_for(self.question.groups, self.folds)), cost,
-                                      self.state.beside, int(str(data.defaults.get("max_iterations", 30000))), self.steps)
+                                      self.state.beside, int(str(data.defaults.get("max_iterations", 30000))), self.steps,
+                                      self.state.used)
             self.state.step, self.state.own_step = cost[self.state.plan.size], next(iter(cost.values()))
             self._keep()
         return self.state.plan
@@ -284,11 +286,12 @@ class Rounds:
         return leader(scores, there) if there else None
 
 
-def measured(data: Any, sizes: Sequence[Size], smallest: float, device: torch.device) -> dict[Size, float]:
-    """Seconds of a supervised step by size: that of the last was measured in a run, the others' follow from passes of the network alone,
-    forward and backward, of two rows."""
-    if len(sizes) == 1:
-        return {sizes[0]: smallest}
+def measured(data: Any, sizes: Sequence[Size], probed: float, device: torch.device) -> dict[Size, float]:
+    """Seconds of a supervised step by size, from passes of the network alone, forward and backward, of two rows.
+
+    Of the last size `probed` is the mean of a few steps of a run. The first of them reads images and compiles, which counts as what a run
+    costs beside its steps; so a step is taken to be `WHOLE` passes of its rows where that is less.
+    """
     name = str(data.defaults.get("model", "unet"))
     network = networks.build(name, in_channels=data.channels, num_classes=data.num_classes).to(device).train()
 
@@ -303,5 +306,6 @@ def measured(data: Any, sizes: Sequence[Size], smallest: float, device: torch.de
             best = min(best, time.perf_counter() - began)
         return best / 2 * size.batch
 
-    unit = seconds(sizes[-1])
-    return {size: smallest * (1.0 if size == sizes[-1] else seconds(size) / unit) for size in sizes}
+    passes = {size: seconds(size) for size in sizes}
+    smallest = min(probed, WHOLE * passes[sizes[-1]])
+    return {size: smallest * passes[size] / passes[sizes[-1]] for size in sizes}

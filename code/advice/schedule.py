@@ -107,11 +107,11 @@ def steps_within(runs: Sequence[tuple[Arm, int]], step: float, beside: float, se
 
 
 def planned(seconds: float, arms: Sequence[Arm], folds: int, budgets: int, step: Mapping[Size, float], beside: float, most: int,
-            steps: int | None = None) -> Plan:
+            steps: int | None = None, used: float = 0.0) -> Plan:
     """The largest size at which `WANTED` steps fit all rounds; else the smallest with what fits, then fewer rounds, then fewer arms.
 
     step: seconds of a supervised step by size, the dearest first; most: steps of the data set's own training; steps: those that were asked
-    for. Raises `UserError` with the time that the least would take.
+    for; used: seconds of the time that are over already. Raises `UserError` with the time that the least would take.
     """
     usable, smallest = USED * seconds, list(step)[-1]
     wanted, least = (steps, steps) if steps else (min(WANTED, most), min(LEAST, most))
@@ -124,10 +124,10 @@ def planned(seconds: float, arms: Sequence[Arm], folds: int, budgets: int, step:
         runs = programme(arms[:count], folds, budgets, rounds)
         if (fitting := steps_within(runs, cost, beside, usable)) >= least:
             return _plan(smallest, steps or min(fitting, most), arms[:count], arms, rounds, folds, runs, cost, beside)
-    needed = seconds_of(runs, cost, beside, least) / USED
-    raise UserError(f"--hours {seconds / 3600:.3g}: too little for an answer on this machine, where a step at {smallest.said} takes "
-                    f"{cost:.2g} s and a run {beside:.0f} s more. Supervised training and one other method over {folds} parts take about "
-                    f"--hours {max(needed / 3600, 0.01):.2f}.")
+    needed = seconds_of(runs, cost, beside, least) / USED + used
+    raise UserError(f"--hours {(seconds + used) / 3600:.3g}: too little for an answer on this machine, where a step at {smallest.said} "
+                    f"takes {cost:.2g} s and a run {beside:.0f} s more. Supervised training and one other method over {folds} parts take "
+                    f"about --hours {max(needed / 3600, 0.01):.2f}.")
 
 
 def _plan(size: Size, steps: int, arms: Sequence[Arm], every: Sequence[Arm], rounds: int, folds: int, runs: Sequence[tuple[Arm, int]],
