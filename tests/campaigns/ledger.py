@@ -83,6 +83,8 @@ def in_children(faults: Iterable[tuple[str, str, Fault]], ledger: Ledger, limit_
 
 def _called(todo: Sequence[tuple[str, str, Fault]], writer: int, limit_s: int) -> None:
     """In a child: a line for each fault; never returns."""
+    import torch
+    torch.set_num_threads(1)  # the threads of the parent do not live in a child of a fork, and waiting for them never ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     silent = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
