@@ -346,7 +346,7 @@ def averaged(runs: list[Path]) -> tuple[float, float]:
     source, settings = catalog.open_source(data, root), config["options"]
     cases = test_cases(source, SplitRequest.of(settings))
     device = torch.device("cpu")
-    members = [results.trained(results.TestedRun(run, {}, {}), "best", device).predictors["network"] for run in runs]
+    members = [results.trained(results.finished(run), "best", device).predictors["network"] for run in runs]
     with torch.no_grad():
         inference = inference_of(source.data, settings["patch_size"], settings["stride"], device)
         row = Validator(source, cases, inference)(MeanLogits(members).eval())["mean"]
@@ -399,8 +399,8 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
         for name in dict.fromkeys(name for one in found.values() for name in one):
             of_it = [one[name] for one in found.values() if name in one]
             if len(next(iter(found.values()))) > 1:
-                chosen = [one["run"]["selected"].get(name, {}).get("validation_dice") for one in of_it]
-                known = [value for value in chosen if value is not None]
+                known = [value for one in of_it for key, value in one["run"]["selected"].get(name, {}).items()
+                         if key.startswith("validation_") and value is not None]
                 parts.append(f"| {row.title} | {name} | {spread([mean_of(one, table)[0] for one in of_it], 3)} | "
                              f"{f'{mean(known):.3f}' if known else ''} |")
         options = next(iter(quoted.values()))["run"]["options"]

@@ -131,10 +131,15 @@ def test_images_by_window_are_the_mean_over_windows():
     data = described("window")
     pixels = Pictures(data).image(Pictures(data).cases()[1])
     inference = inference_of(data, PATCH, (8, 8), CPU)
-    want = sliding_window_scores(by_colour, scaled(pixels)[0], 3, PATCH, (8, 8))
-    got = inference.probabilities(by_colour, pixels[:, None])
+
+    def predictor(images: torch.Tensor) -> torch.Tensor:
+        return by_colour(images)
+
+    predictor.multiple = 1  # type: ignore[attr-defined]
+    want = sliding_window_scores(predictor, scaled(pixels)[0], 3, PATCH, (8, 8))
+    got = inference.probabilities(predictor, pixels[:, None])
     assert np.array_equal(got[:, 0], want.numpy())
-    assert np.array_equal(inference.labels(by_colour, pixels[:, None])[0], want.argmax(0).numpy())
+    assert np.array_equal(inference.labels(predictor, pixels[:, None])[0], want.argmax(0).numpy())
 
 
 @pytest.mark.parametrize("how", ["resized", "whole"])

@@ -203,7 +203,7 @@ def test_perturbations_are_drawn_from_torch_alone_and_pass_gradients():
 
 @pytest.mark.parametrize("name, several, data, sentence", [
     ("unet", True, "ACDC", "--model unet: this network makes one prediction of an image, the method reads several; choose one of .*cct"),
-    ("unet_urpc", False, "ACDC", "several predictions of an image, the method reads one; .*, unet, unet_32, unet_cma, unet_transposed"),
+    ("unet_urpc", False, "ACDC", "several predictions of an image, the method reads one; .*, unet, unet_32, unet_cma, unet_lite0"),
     ("unet_3D_dv_semi", False, "LA", "several predictions of an image"),
     ("vnet", True, "LA", "choose one of unet_3D_dv_semi"),
     ("vnet", True, "ACDC", "a network for 3D images, but ACDC is 2D; choose one of .*unet_cct, unet_cdma, unet_ds, unet_ucc, unet_urpc"),

@@ -19,7 +19,7 @@ GROUPS = {
     "Training": ("max_iterations", "batch_size", "labeled_bs", "patch_size", "optimizer", "base_lr", "head_rate", "schedule", "patience",
                  "steps_per_epoch", "ramp", "dice", "passes", "stride", "seed"),
     "The run": ("exp", "fresh", "accept_changes", "val_every", "save_every", "log_every"),
-    "The machine": ("device", "precision", "compile", "sync_bn", "cache", "deterministic"),
+    "The machine": ("device", "fast", "precision", "compile", "sync_bn", "cache", "deterministic"),
 }
 
 
