@@ -22,7 +22,7 @@ from harness import Bench, check_equal, keep_states, kind_of, leave_copies, outc
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.stem.removeprefix("train_") for path in (ROOT / "code").glob("train_*.py"))
 IMAGES, IN_3D = ("--dataset", "ACDC"), ("--dataset", "nnunet", "--patch_size", "32", "16", "16")
-FIVE = ("--max_iterations", "5", "--val_every", "3", "--save_every", "3", "--log_every", "1")
+FOUR = ("--max_iterations", "4", "--val_every", "4", "--save_every", "2", "--log_every", "1")
 TWO = ("--max_iterations", "2", "--val_every", "2", "--save_every", "2", "--log_every", "1", "--batch_size", "8", "--labeled_bs", "4")
 SHORTEST = ("--max_iterations", "2", "--val_every", "2", "--save_every", "2")
 BUSY = {"steps_per_epoch": "2", "consistency": "5", "consistency_start": "0", "num_branches": "2", "teacher_passes": "2",
@@ -70,15 +70,15 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(case: tuple[str, ...], bench:
     """All that a method carries from step to step is in the checkpoint; and the run is tested."""
     method, *words = case
     named, data = data_of(method)
-    train = partial(bench.train, method, *named, *FIVE, *busy(method), *words, data=data)
-    whole = train(before=partial(leave_copies, {"step-last:5": "killed"}))
+    train = partial(bench.train, method, *named, *FOUR, *busy(method), *words, data=data)
+    whole = train(before=partial(leave_copies, {"step-last:4": "killed"}))
     assert whole.code == 0, whole.out + whole.err
     resumed = train(model="killed")
-    assert resumed.code == 0 and "resumed at step 3" in resumed.out, resumed.out + resumed.err
+    assert resumed.code == 0 and "resumed at step 2" in resumed.out, resumed.out + resumed.err
     expected, found = outcome(bench.run_folder()), outcome(bench.run_folder("killed"))
     assert [key for key in expected if found.get(key) != expected[key]] == []
     losses = [line["total"] for line in expected["metrics"] if line["kind"] == "train" and "stage" not in line]
-    assert len(losses) == 5 and all(abs(loss) < 1e4 for loss in losses)
+    assert len(losses) == 4 and all(abs(loss) < 1e4 for loss in losses)
     if not words:
         results = bench.test("test_2D" if takes_images(method) else "test_3D")
         assert "est, median and worst case" in capsys.readouterr().out
