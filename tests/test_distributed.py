@@ -229,7 +229,7 @@ def wait_for_steps(process: subprocess.Popen[str], bench: Bench) -> None:
 
 
 SHORT_RUN = ("code/train_Supervised.py", "--patch_size", "32", "32", "--batch_size", "4", "--labeled_num", "2", "--device", "cpu",
-             "--exp", "run", "--max_iterations", "40", "--val_every", "40", "--save_every", "8", "--log_every", "1")
+             "--exp", "run", "--max_iterations", "24", "--val_every", "24", "--save_every", "4", "--log_every", "1")
 
 
 def test_torchrun_ends_when_a_rank_is_killed_and_goes_on(bench: Bench) -> None:
