@@ -209,3 +209,10 @@ def test_resize_is_scipys() -> None:
 def test_refusal_names_the_run() -> None:
     with pytest.raises(UserError, match="no run here"):
         test_2D.main(test_2D.Test(run=Path("nowhere")))
+
+
+def test_a_result_names_its_script_without_the_place_of_the_repository() -> None:
+    from evaluation.results import as_typed
+    from storage.folders import REPOSITORY
+    assert as_typed(f"{REPOSITORY}/code/train_CPS.py --seed 1") == "code/train_CPS.py --seed 1"
+    assert as_typed("code/train_CPS.py --root_path /data/x") == "code/train_CPS.py --root_path /data/x"

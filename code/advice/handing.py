@@ -51,7 +51,7 @@ def _link(place: Path, file: Path) -> None:
     """A link to a file; a copy where the system makes none."""
     try:
         place.symlink_to(file.resolve())
-    except (OSError, NotImplementedError):
+    except (OSError, RuntimeError):  # RuntimeError: a system without links
         shutil.copyfile(file, place)
 
 

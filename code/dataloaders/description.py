@@ -249,8 +249,8 @@ class Source(ABC):
 
     def instances(self, case: Case, label: int) -> np.ndarray:
         """(H, W) whole numbers: the objects of a class, each with a number of its own, 0 elsewhere; of data sets that have objects
-        (`Evaluation.objects`)."""
-        raise NotImplementedError(f"{type(self).__name__} tells no objects apart")
+        (`Evaluation.objects`). Raises TypeError for others."""
+        raise TypeError(f"{type(self).__name__} tells no objects apart")
 
     def spacing(self, case: Case) -> tuple[float, ...] | None:
         """mm per voxel in the array's axis order, None where unknown."""

@@ -23,7 +23,7 @@ from networks.ensembles import ENSEMBLES
 from networks.folding import for_inference
 from storage import checkpoint, provenance
 from storage.checkpoint import write_json
-from storage.folders import find_run, model_folder, result_path
+from storage.folders import REPOSITORY, find_run, model_folder, result_path
 from storage.sealed import read_sealed, sealed
 
 SCHEMA = 1
@@ -165,6 +165,11 @@ def trained(run: TestedRun, which: str, device: torch.device) -> Trained:
     return Trained({name: modules[name] for name in best["order"]}, chosen, weights)
 
 
+def as_typed(command: str) -> str:
+    """A recorded command with its script as one types it in the repository, wherever that lay: results travel, and its place does not."""
+    return command.removeprefix(f"{REPOSITORY}/")
+
+
 def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by: str, summary: Mapping[str, Any],
            further: Mapping[str, Any], cases: Sequence[Case], classes: Sequence[str], rows: Sequence[Sequence[Mapping[str, Any]]],
            cost: Mapping[str, Any]) -> str:
@@ -178,7 +183,7 @@ def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by
     value = {
         "schema": SCHEMA,
         "run": {
-            **{key: config[key] for key in kept},
+            **{key: config[key] for key in kept}, "command": as_typed(config["command"]),
             "changes": config.get("changes", []),
             "processes": config.get("processes", 1),
             "predictor": predictor,

@@ -49,7 +49,7 @@ def convert_mask(job: Job, folder: Path) -> None:
 
     try:
         mask = np.asarray(loadmat(job.label, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, MatReadError) as error:
         raise UserError(f"{job.label}: no GTcls.Segmentation can be read from it ({error}); download {job.case} again.") from error
     known = (mask < len(CLASSES)) | (mask == 255)
     if mask.ndim != 2 or mask.dtype.kind not in "uif" or not known.all() or (mask != np.floor(mask)).any():
