@@ -1,6 +1,6 @@
 """What every script in code/ must do, whatever its method. Scripts are found by listing; a new one needs no line here.
 
-On images (where it takes none, on volumes) it trains (every variant), is killed and resumed to the bit, is tested, and in two processes
+On images (where it takes none, on volumes) it trains, is killed and resumed to the bit (every variant), is tested, and in two processes
 ends with the same weights on both. On volumes it trains, or says that it is for images; the reverse likewise. Its losses are tested
 somewhere. Help, presets and length of a script: test_scripts.py and test_structure.py; its page and its row of the README:
 test_readme.py.
@@ -67,20 +67,19 @@ def data_of(tiny_acdc: Path, volumes: Path) -> Callable[[str], tuple[tuple[str, 
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_a_killed_run_ends_as_an_uninterrupted_one(case: tuple[str, ...], bench: Bench, data_of: Callable,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
-    """All that a method carries from step to step is in the checkpoint, and the run is tested; its variants train."""
+    """All that a method carries from step to step is in the checkpoint; and the run is tested."""
     method, *words = case
     named, data = data_of(method)
     train = partial(bench.train, method, *named, *FOUR, *busy(method), *words, data=data)
     whole = train(before=partial(leave_copies, {"step-last:4": "killed"}))
     assert whole.code == 0, whole.out + whole.err
-    expected = outcome(bench.run_folder())
+    resumed = train(model="killed")
+    assert resumed.code == 0 and "resumed at step 2" in resumed.out, resumed.out + resumed.err
+    expected, found = outcome(bench.run_folder()), outcome(bench.run_folder("killed"))
+    assert [key for key in expected if found.get(key) != expected[key]] == []
     losses = [line["total"] for line in expected["metrics"] if line["kind"] == "train" and "stage" not in line]
     assert len(losses) == 4 and all(abs(loss) < 1e4 for loss in losses)
     if not words:
-        resumed = train(model="killed")
-        assert resumed.code == 0 and "resumed at step 2" in resumed.out, resumed.out + resumed.err
-        found = outcome(bench.run_folder("killed"))
-        assert [key for key in expected if found.get(key) != expected[key]] == []
         results = bench.test("test_2D" if takes_images(method) else "test_3D")
         assert "est, median and worst case" in capsys.readouterr().out
         best = torch.load(bench.run_folder() / "best.pt", weights_only=True)
