@@ -37,6 +37,7 @@ from networks.ensembles import MeanLogits
 from reporting.rows import RECONSTRUCTIONS
 from storage.checkpoint import write_json
 from storage.folders import REPOSITORY, model_folder, result_path, results_folder
+from storage.sealed import read_sealed
 from system.ending import finish_with
 from system.jobs import run_all
 
@@ -54,6 +55,7 @@ OF_IMAGES = ("ABDCrossTeaching", "CCT", "CDMA", "CrossTeaching", "DSSN", "FixMat
 """Scripts that take no volumes."""
 FURTHER = 5
 """So many methods, the best on validation cases, have the further seeds of a table, as the baselines have."""
+MAKE_AGAIN = "Delete the file: its row is then tested, or trained, again."
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 
@@ -294,7 +296,7 @@ def kept(row: Row, seed: int, table: Table, where: str) -> dict[str, dict[str, A
     """Results of a row that lie in results/, by predictor, the quoted one first; empty where there are none."""
     found: list[tuple[bool, int, dict[str, Any]]] = []
     for path in sorted((results_folder() / where).glob(f"{row.key}_{row.labeled or table.budget}_labeled/*/*.json")):
-        result = json.loads(path.read_text())
+        result = read_sealed(path, MAKE_AGAIN)
         if result["run"]["options"]["seed"] == seed and asked_for(words_of(row, table), result["run"]["options"]):
             found.append((path.stem.endswith(f"_{result['run']['predictor']}"), len(found), result))
     return {result["run"]["predictor"]: result for *_, result in sorted(found, key=lambda one: one[:2])}
@@ -311,7 +313,7 @@ def scores(row: Row, seed: int, table: Table, where: str) -> dict[str, dict[str,
         failed = run_all([(tester, [sys.executable, str(CODE / f"{tester}.py"), "--run", str(run)])], 1)
         if failed:
             raise catalog.UserError(f"{run}: the test failed.", 3)
-    found = [json.loads(path.read_text()) for path in (file, *sorted(file.parent.glob(f"{file.stem}_*.json")))]
+    found = [read_sealed(path, MAKE_AGAIN) for path in (file, *sorted(file.parent.glob(f"{file.stem}_*.json")))]
     return {one["run"]["predictor"]: one for one in found}
 
 

@@ -44,6 +44,10 @@ def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypa
     assert page.read_text() == text and not starts(capfd.readouterr().out), "results are enough for the page"
     other = dataclasses.replace(table, words=tuple(word.replace("32", "48") for word in words))
     assert not compare.scores(compare.SUPERVISED, 1, other, "phantom"), "another schedule is another row"
+    damaged = next(path for path in before if "Supervised" in str(path))
+    damaged.write_text(damaged.read_text().replace('"dice": 0.', '"dice": 0.9', 1))
+    with pytest.raises(UserError, match="its values are not those of its digest"):
+        compare.main(asked)
 
 
 def starts(said: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What a campaign has found, a line a fault, so that it can be stopped anywhere and goes on; and the table of it."""
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -86,6 +87,7 @@ def _called(todo: Sequence[tuple[str, str, Fault]], writer: int, limit_s: int) -
     import torch
     torch.set_num_threads(1)  # the threads of the parent do not live in a child of a fork, and waiting for them never ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.disable()  # a child that dies is one of the outcomes
     silent = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(silent, number)
