@@ -1,4 +1,4 @@
-"""On a GPU nothing would break and no step would wait: every script, test_2D.py and predict.py under the watch of `gpu_watch.py`.
+"""On a GPU nothing would break and no step would wait: every script, network and tester under the watch of `gpu_watch.py`.
 
 A script is run by its own `main` through the engine with --device cuda --deterministic 2: two steps of the real loop, of which the second
 is counted, a validation, the saves, the end. A new script needs no line here. SEMISEG_GPU_TABLE=FILE writes what was counted, as JSON;
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +26,10 @@ from PIL import Image
 from test_every_method import METHODS, busy, takes_images
 from tiny import write_folder
 
+import networks
 from dataloaders.augmentation.strong_views import send
 from engine.schedules import Form
-from networks import build, ema_update, frozen_copy
+from networks import BUILDERS, build, ema_update, frozen_copy
 from networks.compiling import compiled
 
 SHORT = ("--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--max_iterations", "2", "--val_every", "2", "--save_every", "2",
@@ -35,9 +37,24 @@ SHORT = ("--batch_size", "4", "--labeled_bs", "2", "--labeled_num", "2", "--max_
 SIDES = {"slices": ("32", "32"), "pictures": ("32", "32"), "volumes": ("32", "16", "16")}
 EARLY = ("--consistency_start", "0")
 BESIDE: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "Supervised, strong": ("Supervised", "slices", ("--augment", "strong")),
     "MeanTeacher, --cache disk": ("MeanTeacher", "slices", (*EARLY, "--cache", "disk")),
+    "MeanTeacher, Adam, bf16": ("MeanTeacher", "slices", (*EARLY, "--optimizer", "adam", "--precision", "bf16-mixed")),
+    "FixMatch, photographs": ("FixMatch", "pictures", ("--blur", "0.5", "--cutout", "0.5")),
+    "UniMatch, photographs": ("UniMatch", "pictures", ()),
+    "FixMatchCTA, photographs": ("FixMatchCTA", "pictures", busy("FixMatchCTA")),
+    "IIU, pg_fanet": ("IIU", "slices", ("--variant", "published_code")),
+    "CDMA, mtnet": ("CDMA", "slices", ("--model", "mtnet")),
+    "URPC, volumes": ("URPC", "volumes", ()),
+    "CAML, volumes": ("CAML", "volumes", busy("CAML")),
+    "UAMT, volumes": ("UAMT", "volumes", ("--teacher_passes", "2")),
+    "simEps, volumes": ("simEps", "volumes", ("--model", "vnet", "--num_branches", "2")),
 }
 """By name: script, data, options of runs beside the first of each script."""
+SIDE_OF = {"pnet": ("16", "16"), "nnunet_2D": ("128", "128"), "nnunet": ("8", "64", "64"), "deeplabv3plus_resnet18": ("33", "33")}
+SINGLE = [name for name in (*networks.names(2, False), *networks.names(3, False))
+          if not name.endswith(("_32", "_transposed", "resnet50", "resnet101", "_stride8", "_cma"))]
+"""Networks of one prediction, a name for each kind; the others are those of methods."""
 ALLOWED: dict[tuple[str, str], str] = {
     ("losses/pseudo_labels.py", "likeliest"): "connected components are found on the host (BCP, ABD: published)",
     ("losses/uncertainty.py", ""): "connected components are found on the host (PG-FANet: published)",
@@ -57,6 +74,7 @@ LOGGED = {("engine/monitor.py", f"Monitor.{name}") for name in ("step", "check_f
 REFUSED: dict[tuple[str, str], str] = {}
 """What CUDA refuses under --deterministic 2, by file and function, and why it stays."""
 ROWS: dict[str, dict[str, float]] = {}
+BUILT: set[str] = set()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,8 +82,10 @@ def one_thread_and_narrow_networks(narrow_module: None) -> Iterator[None]:
     """At the end what was counted is written, where that is asked for."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    built = networks.build
     with pytest.MonkeyPatch.context() as patch:
         leave_undrawn(patch)
+        patch.setattr(networks, "build", lambda name, **arguments: BUILT.add(name) or built(name, **arguments))
         yield
     torch.set_num_threads(threads)
     if os.environ.get("SEMISEG_GPU_TABLE"):
@@ -181,13 +201,23 @@ def test_a_script_otherwise(name: str, data: dict[str, tuple[str, ...]], tmp_pat
     check(name, train(method, words_of(data, kind, *words), tmp_path))
 
 
-def test_a_run_goes_on(data: dict[str, tuple[str, ...]], tmp_path: Path,
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_network(name: str, data: dict[str, tuple[str, ...]], tmp_path: Path) -> None:
+    if name == "efficient_unet":
+        pytest.importorskip("monai")
+    kind = "slices" if name in networks.names(2) else "volumes"
+    more = ("--batch_size", "2", "--labeled_bs", "1") if name == "nnunet" else ()
+    notes = train("Supervised", words_of(data, kind, "--model", name, *more, sides=SIDE_OF.get(name, ())), tmp_path)
+    check(f"Supervised, {name}", notes)
+
+
+@pytest.mark.parametrize("method, words", [("MeanTeacher", ("--optimizer", "adam", *EARLY)), ("FixMatchCTA", busy("FixMatchCTA"))])
+def test_a_run_goes_on(method: str, words: tuple[str, ...], data: dict[str, tuple[str, ...]], tmp_path: Path,
                        capsys: pytest.CaptureFixture[str]) -> None:
     """What comes from a checkpoint lies on the device again."""
     from engine.stage import Stage
 
-    method, given = "MeanTeacher", words_of(data, "slices", "--optimizer", "adam", *EARLY, "--max_iterations", "4")
-    after_step = Stage.after_step
+    given, after_step = words_of(data, "slices", *words, "--max_iterations", "4"), Stage.after_step
 
     def stopped(stage: Any, step: int, terms: Any) -> None:
         after_step(stage, step, terms)
@@ -201,25 +231,38 @@ def test_a_run_goes_on(data: dict[str, tuple[str, ...]], tmp_path: Path,
     check(f"{method}, gone on with", notes)
 
 
-@pytest.mark.parametrize("kind", ["slices", "pictures"])
-def test_testers_and_prediction(kind: str, data: dict[str, tuple[str, ...]], tmp_path: Path,
+@pytest.mark.parametrize("device, kind", [("cuda", "slices"), ("cuda", "volumes"), ("mps", "pictures")])
+def test_testers_and_prediction(device: str, kind: str, data: dict[str, tuple[str, ...]], tmp_path: Path,
                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    """They may wait, for what they write; nothing is mixed."""
+    """They may wait, for what they write; nothing is mixed, and Apple's device gets no float64."""
     import predict
     import test_2D
+    import test_3D
 
-    train("Supervised", words_of(data, kind, "--max_iterations", "1"), tmp_path, written=True)
+    words = words_of(data, kind, "--max_iterations", "1", *(("--model", "vnet") if kind == "volumes" else ()))
+    train("Supervised", words, tmp_path, written=True)
     for name in ("MODEL", "RESULTS"):
         monkeypatch.setenv(f"SEMISEG_{name}", str(tmp_path / name.lower()))
     run = next((tmp_path / "model").rglob("best.pt")).parent
-    images = {"slices": "data/slices", "pictures": "images"}[kind]
-    with watched() as notes:
-        test_2D.main(test_2D.Test(run=run, device="cuda"))
+    tester = test_3D if kind == "volumes" else test_2D
+    images = {"slices": "data/slices", "pictures": "images", "volumes": "imagesTs"}[kind]
+    with watched(device) as notes:
+        tester.main(tester.Test(run=run, device=device))  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
             patch.setattr("os.cpu_count", lambda: 1)
-            predict.main(predict.Predict(run=run, input=Path(data[kind][1]) / images, output=tmp_path / "said", device="cuda"))
-    ROWS[f"testers, {kind}"] = row_of(notes)
-    assert not notes.lines("mixture"), notes.lines("mixture")
+            predict.main(predict.Predict(  # overlays of volumes are read again, and figures are not drawn here
+                run=run, input=Path(data[kind][1]) / images, output=tmp_path / "said", device=device,  # type: ignore[arg-type]
+                save=("masks",) if kind == "volumes" else ("masks", "overlays")))
+    ROWS[f"testers, {kind}, {device}"] = row_of(notes)
+    assert not notes.lines("mixture") and (device == "cuda" or not notes.lines("double")), notes.lines("mixture") + notes.lines("double")
+
+
+def test_all_kinds_of_networks_were_watched() -> None:
+    if set(METHODS) - set(ROWS) or set(BESIDE) - set(ROWS):
+        pytest.skip("not all of this file was run")
+    kinds = {name: builder.func if isinstance(builder, partial) else builder for name, builder in BUILDERS.items()}
+    seen = {kinds[name] for name in BUILT} | ({kinds["efficient_unet"]} if "efficient_unet" not in BUILT else set())
+    assert not [name for name, kind in kinds.items() if kind not in seen]
 
 
 def test_the_table() -> None:

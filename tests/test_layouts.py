@@ -129,6 +129,10 @@ def test_acdc_without_a_list_of_slices_or_lists_at_all(tmp_path):
     source = open_source(ACDC, tmp_path)
     assert len(source.items(source.cases("train"))) == 1 + 7 * DEPTH
     assert any("from the volumes" in remark for remark in source.remarks)
+    (tmp_path / "train_slices.list").write_text("patient001_frame01_slice_1\npatient001_frame01_s1ice_2\n")
+    source = open_source(ACDC, tmp_path)
+    assert len(source.items(source.cases("train"))) == 1 + 7 * DEPTH
+    assert any("line 2: patient001_frame01_s1ice_2 is a slice of no case" in remark for remark in source.remarks)
     (tmp_path / "train.list").unlink()
     assert len(open_source(ACDC, tmp_path).cases("train")) == 140
 

@@ -164,8 +164,8 @@ class Run(Stage):
         try:
             self.monitor.book.status(state, self._current().steps_done, reason=reason)
             self.monitor.book.note(trace + reason)
-            self.monitor.book.close()
         finally:
+            self.monitor.book.close()  # on a full disk too: what writes for tensorboard is a thread
             self.session.release()
 
     def _current(self) -> Stage:

@@ -100,7 +100,8 @@ def strike(target: Target, file: Path, harm: str, draw: random.Random) -> Findin
         try:
             after, said = target.read(file)
         except UserError as error:
-            return ("refused" if target.named(file) in str(error) else "unnamed"), f"{file.name} {harm}: {error}"
+            known = any(target.named(one) in str(error) for one in filter(None, (file, partner)))
+            return ("refused" if known else "unnamed"), f"{file.name} {harm}: {error}"
         outcome = "unharmed" if after == before else "told" if said and said != said_before else "silent"
         return outcome, f"{file.name} {harm}: {said}"
     finally:

@@ -81,8 +81,8 @@ class Machines:
         assert end.code == 0, end
         self.clean = outcome(self.bench.run_folder("clean"))
 
-    def train(self, model: str, *words: str, **more) -> End:
-        return self.bench.train("Supervised", *words, model=model, **more)
+    def train(self, model: str, *words: str, method: str = "Supervised", **more) -> End:
+        return self.bench.train(method, *words, model=model, **more)
 
     def begun(self, model: str, step: int = 8, **more) -> None:
         end = self.train(model, fault=f"kill@step:{step}", **more)
@@ -196,9 +196,10 @@ class Machines:
         data = self.bench.folder / f"{model} data" / "ACDC"
         shutil.copytree(self.bench.data, data)
         file = data / name
-        end = self.train(f"{model} whole", data=data)
+        train = partial(self.train, method="MeanTeacher", data=data)  # every image of the training part is in use
+        end = train(f"{model} whole")
         assert end.code == 0, end
-        self.begun(model, data=data)
+        self.begun(model, method="MeanTeacher", data=data)
         content, state = file.read_bytes(), file.stat()
         if change == "other size":
             file.write_bytes(content + bytes(8))
@@ -214,12 +215,12 @@ class Machines:
             file.write_bytes(content[::-1])
             file.write_bytes(content)
             os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-        first = self.train(model, data=data)
+        first = train(model)
         if "Traceback" in first.err:
             return "traceback", first.err
         kept = change in ("a copy", "restored")
         if first.code == 2 and file.name in first.err and "--accept_changes" in first.err and not kept:
-            accepted = self.train(model, "--accept_changes", data=data)
+            accepted = train(model, "--accept_changes")
             noted = file.name in (self.bench.run_folder(model) / "config.json").read_text()
             return ("refused" if accepted.code == 0 and noted else "silent"), first.err
         if first.code == 0 and kept and "are not the same files" in first.out:

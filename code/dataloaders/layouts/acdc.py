@@ -126,12 +126,18 @@ class AcdcSource(ListedSource):
                 *(Item(file.stem, Case(file.stem, file, file, file.stem), file, file) for file in slices)]
 
     def _compare_slices(self, cases: list[Entry]) -> None:
-        listed = {volume_of(entry.name) for entry in self.slices()}
+        slices, names = self.slices(), {entry.name for entry in cases}
+        listed = {volume_of(entry.name) for entry in slices}
         alone = [entry.name for entry in cases if entry.name not in listed]
+        strangers = [entry for entry in slices if volume_of(entry.name) not in names]
+        remarks = []
         if listed and alone:
-            remark = f"{len(alone)} training cases are not in train_slices.list ({alone[0]}, ...); their slices are read from the volumes."
-            if remark not in self.remarks:
-                self.remarks.append(remark)
+            remarks.append(f"{len(alone)} training cases are not in train_slices.list ({alone[0]}, ...); their slices are read from the "
+                           "volumes.")
+        if strangers:
+            remarks.append(f"{strangers[0].where}: {strangers[0].name} is a slice of no case of train.list; it is left out, as {len(strangers)} "
+                           "such lines are in all.")
+        self.remarks += [remark for remark in remarks if remark not in self.remarks]
 
     def _depth(self, volume: Path) -> int:
         if volume not in self._depths:
