@@ -164,6 +164,15 @@ def test_damage_never_takes_the_place_of_a_good_one(tmp_path: Path) -> None:
     assert checkpoint.load(file)["step"] == 3 and checkpoint.load(checkpoint.previous_of(file))["step"] == 1
 
 
+def test_a_save_cut_between_its_two_files_leaves_nothing_behind(tmp_path: Path) -> None:
+    """last.prev.pt is then another name of last.pt, and replacing a file by itself does nothing."""
+    file = tmp_path / "last.pt"
+    checkpoint.save(file, {"format": 1, "step": 1}, keep_previous=True)
+    checkpoint.previous_of(file).hardlink_to(file)
+    checkpoint.save(file, {"format": 1, "step": 2}, keep_previous=True)
+    assert checkpoint.load(checkpoint.previous_of(file))["step"] == 1 and not list(tmp_path.glob("*.tmp-*"))
+
+
 def test_both_checkpoints_damaged(bench: Bench) -> None:
     folder = begun(bench)
     flip(folder / "last.pt")

@@ -136,8 +136,9 @@ def _copy(path: Path, digest: str, to: Path) -> None:
         os.link(path, temporary)
         os.replace(temporary, to)
     except OSError:  # no hard links on this file system
-        temporary.unlink(missing_ok=True)
         write_atomically(to, path.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)  # where `to` is the same file already, after a kill, replacing does nothing
 
 
 def load(path: Path, again: str = "Start anew with --fresh.") -> dict[str, Any]:
