@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, mode, stdev
 from typing import Any, Literal
 
 import torch
@@ -55,6 +55,7 @@ OF_IMAGES = ("ABDCrossTeaching", "CCT", "CDMA", "CrossTeaching", "DSSN", "FixMat
 """Scripts that take no volumes."""
 FURTHER = 5
 """So many methods, the best on validation cases, have the further seeds of a table, as the baselines have."""
+SCHEDULE = ("max_iterations", "batch_size", "labeled_bs")
 MAKE_AGAIN = "Delete the file: its row is then tested, or trained, again."
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
@@ -384,8 +385,7 @@ def train(rows: Sequence[tuple[Row, int]], table: Table, options: Compare) -> li
 
 def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: list[Row]) -> None:
     """The page, from the runs and results that are there."""
-    lines, parts, settings, beside = [], [], [], []
-    common = {one.name for one in fields(Options)}
+    lines, parts, settings, beside = [], [], list[tuple[str, dict[str, Any]]](), []
     others = json.loads((path.parent / table.beside).read_text()) if table.beside else []
     for row in rows:
         found = {seed: there for seed in seeds if (there := scores(row, seed, table, where))}
@@ -405,26 +405,23 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
                          if key.startswith("validation_") and value is not None]
                 parts.append(f"| {row.title} | {name} | {spread([mean_of(one, table)[0] for one in of_it], 3)} | "
                              f"{f'{mean(known):.3f}' if known else ''} |")
-        options = next(iter(quoted.values()))["run"]["options"]
-        own = {name: value for name, value in options.items() if name not in common}
-        schedule = f"{options['max_iterations']} | {options['batch_size']} | " if table.own_schedules else ""
-        settings.append(f"| {row.title} | {schedule}{options['base_lr']:g} | "
-                        f"{', '.join(f'{name} {value}' for name, value in own.items() if value is not None)} |")
+        settings.append((row.title, next(iter(quoted.values()))["run"]["options"]))
         theirs = {one["seed"]: one["test_dice_best"] for one in others if one["method"] == row.script}
         if theirs:
             beside.append(put_beside(row.title, theirs, found, table))
     if not settings:
         raise catalog.UserError(f"{os.path.relpath(path)} is not written: there is no finished row.")
     below = path.read_text().split(MARKER, 1)[1] if path.exists() and MARKER in path.read_text() else "\n"
-    size, kind = "x".join(map(str, options["patch_size"])), "images" if dimensions_of(table) == 2 else "volumes"
+    usual = {name: mode(options[name] for _, options in settings) for name in SCHEDULE}
+    size, kind = "x".join(map(str, settings[-1][1]["patch_size"])), "images" if dimensions_of(table) == 2 else "volumes"
     voxels = "pixels" if dimensions_of(table) == 2 else "voxels"
     typed = "python code/compare.py" + ("" if where == "phantom" else f" --table {where}")
     counted = "volumes" if kind == "volumes" else f"{catalog.named(table.data_set).unit}s"
     labeled = table.budget + (" of the images" if table.budget.endswith("%") else f" {counted}")
     schedule = (f"Images of {size} {voxels}; steps and batch stand in the last table (supervised: all of it labelled; the others: half)."
                 if table.own_schedules else
-                f"Steps: {options['max_iterations']}; batch: {options['batch_size']} {kind} of {size} {voxels} "
-                f"(supervised: all labelled; the others: {options['labeled_bs']} labelled).")
+                f"Steps: {usual['max_iterations']}; batch: {usual['batch_size']} {kind} of {size} {voxels} "
+                f"(supervised: all labelled; the others: {usual['labeled_bs']} labelled); where a method differs, its settings tell.")
     which = "" if table.every_seed or len(seeds) == 1 else (f" Further seeds: the baselines, and the {FURTHER} methods that are best on "
                                                             "validation cases with the first one.")
     first, second = (score.name for score in table.scores)
@@ -440,9 +437,19 @@ def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: li
         "## Networks of a method", "", f"| method | network | {first} | its validation score |", "|---|---|---|---|", *parts, "",
         "## Settings of each method", "",
         *(("| | steps | batch | rate | options |", "|---|---|---|---|---|") if table.own_schedules else
-          ("| | rate | options |", "|---|---|---|")), *settings, "", MARKER]) + below
+          ("| | rate | options |", "|---|---|---|")), *(set_as(title, options, usual, table) for title, options in settings), "",
+        MARKER]) + below
     path.write_text(text)
     print(f"Written to {os.path.relpath(path)}")
+
+
+def set_as(title: str, options: dict[str, Any], usual: dict[str, Any], table: Table) -> str:
+    """The settings of a row: its rate, the options of its script, and what of the schedule is not as in most rows."""
+    common = {one.name for one in fields(Options)}
+    schedule = f"{options['max_iterations']} | {options['batch_size']} | " if table.own_schedules else ""
+    other = {name: options[name] for name in SCHEDULE if options[name] != usual[name] and not table.own_schedules}
+    own = {name: value for name, value in options.items() if name not in common and value is not None}
+    return f"| {title} | {schedule}{options['base_lr']:g} | {', '.join(f'{name} {value}' for name, value in (other | own).items())} |"
 
 
 BESIDE = ("Test Dice of the checkpoint that was best on validation cases, each seed; of two networks their mean. Ours minus theirs, of the "

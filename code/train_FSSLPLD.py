@@ -48,7 +48,7 @@ class Method(Options):
 
 PRESETS: Presets = {
     "BraTS2019": dict(site_pattern="^BraTS19_([^_]+)_"),
-    "Phantom": dict(local_steps=5, resting_rounds=5),
+    "Phantom": dict(max_iterations=1400, local_steps=25, resting_rounds=3),
 }
 
 

@@ -48,7 +48,7 @@ class Method(Options):
 ALWAYS = dict(batch_size=3, labeled_bs=2, optimizer="sgd", base_lr=0.005, schedule="inverse")
 PRESETS: Presets = {
     "2D": ALWAYS, "3D": ALWAYS, "PROMISE12": dict(patch_size=(144, 144)),
-    "Phantom": dict(pre_iterations=100),
+    "Phantom": dict(batch_size=4, base_lr=0.01, pre_iterations=350),
     "published_code": dict(ema_restarts=True),
 }
 

@@ -135,8 +135,8 @@ class AcdcSource(ListedSource):
             remarks.append(f"{len(alone)} training cases are not in train_slices.list ({alone[0]}, ...); their slices are read from the "
                            "volumes.")
         if strangers:
-            remarks.append(f"{strangers[0].where}: {strangers[0].name} is a slice of no case of train.list; it is left out, as {len(strangers)} "
-                           "such lines are in all.")
+            remarks.append(f"{strangers[0].where}: {strangers[0].name} is a slice of no case of train.list; it is left out, as "
+                           f"{len(strangers)} such lines are in all.")
         self.remarks += [remark for remark in remarks if remark not in self.remarks]
 
     def _depth(self, volume: Path) -> int:
