@@ -153,7 +153,7 @@ TABLES = {
     "phantom3d": Table(
         "Phantom3D: every method that takes volumes, one schedule",
         "Phantom3D is synthetic: these figures say that the program works, and nothing about patients.", "Phantom3D", "4",
-        ("--patch_size", "32", "32", "16", "--stride", "16", "16", "8", "--max_iterations", "200")),
+        ("--max_iterations", "200"), {"pre_iterations": "100"}),
     "phantom_scenes": Table(
         "PhantomScenes: methods for photographs, one short schedule",
         "PhantomScenes is synthetic: these figures say that the methods run to their last stage, and nothing about photographs. 60 steps a "
