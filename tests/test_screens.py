@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataloaders.errors import LOCKED, NO_LOCKS, NOT_PERMITTED, TOO_MANY, UserError, shown, trouble
 from dataloaders.layouts.common import H5, open_picture, read_list
@@ -222,3 +224,48 @@ def test_a_file_system_without_locks_is_no_reason_not_to_work(tmp_path: Path, mo
     else:
         with pytest.raises(UserError, match="in use by"):
             Lock(tmp_path)
+
+
+def events_of(folder: Path) -> list[Any]:
+    """What the event files of a folder hold: records of a length, its checksum, as many bytes, their checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+    found = []
+    for file in sorted(folder.glob("events.*")):
+        content = file.read_bytes()
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def test_what_tensorboard_reads(tmp_path: Path) -> None:
+    book = Logbook(tmp_path, 10)
+    book.begin(4, 0, "")
+    book.record("train", 5, {"total": 0.5, "name": "not a number"})
+    book.picture("views", np.full((4, 6, 3), 255, np.uint8), 5)
+    book.picture("map", np.full((4, 6), 0.5, np.float32), 5)
+    book.close()
+    first, start, *values = events_of(tmp_path / "log")
+    assert first.file_version == "brain.Event:2" and (start.step, start.session_log.status) == (4, start.session_log.START)
+    told = {event.summary.value[0].tag: event.summary.value[0] for event in values}
+    assert {event.step for event in values} == {5} and set(told) == {"train/total", "views", "map"}
+    assert told["train/total"].simple_value == 0.5 and (told["map"].image.height, told["map"].image.width) == (4, 6)
+    with Image.open(io.BytesIO(told["map"].image.encoded_image_string)) as image:
+        assert np.asarray(image).max() == 127
+
+
+def test_a_full_disk_stops_no_thread_of_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told to who records, not to a thread that dies, whose queue then fills."""
+    book, before = Logbook(tmp_path, 10), threading.active_count()
+    book.begin(0, 0, "")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("storage.logbook.Board.FLUSHED_EVERY_S", 0.0)
+    with pytest.raises(OSError, match="No space left"):
+        book.record("train", 1, {"total": 0.5})
+    book.close()
+    assert threading.active_count() == before

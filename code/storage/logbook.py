@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import image as image_summary
+from tensorboardX.summary import scalar as scalar_summary
 
 from dataloaders.errors import LOCKED, NOT_PERMITTED, TOO_MANY, UserError
 from dataloaders.progress import Progress, say
@@ -57,6 +60,40 @@ class Lock:
         self.file.close()
 
 
+class Board:
+    """Scalars and pictures for tensorboard, in a file of a folder.
+
+    tensorboardX's own SummaryWriter writes by a thread: on a full disk the thread dies with a traceback, and who feeds it waits for ever.
+    Here whoever records meets the OSError.
+    """
+
+    FLUSHED_EVERY_S = 30.0
+
+    def __init__(self, folder: Path, step: int):
+        """`step`: where the series goes on; what stands behind it in earlier files of the folder is not shown."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        if step:
+            self._file.write_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._write(scalar_summary(name, value), step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """(H, W, 3) uint8 or (H, W) in [0, 1]."""
+        self._write(image_summary(name, image, dataformats="HWC" if image.ndim == 3 else "HW"), step)
+
+    def _write(self, summary: Any, step: int) -> None:
+        self._file.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        if time.monotonic() - self._flushed > self.FLUSHED_EVERY_S:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class Logbook:
     """Writes everything that a run tells. Created once a run; `offset` bytes of metrics.jsonl are kept on resuming."""
 
@@ -65,7 +102,7 @@ class Logbook:
         self.metrics = folder / "metrics.jsonl"
         self._text = open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed by close()
         self._lines: IO[str] | None = None
-        self._board: SummaryWriter | None = None
+        self._board: Board | None = None
         self._stage = ""
         self._bar: Progress | None = None
         self._started = time.monotonic()
@@ -91,7 +128,7 @@ class Logbook:
         if self._board is None or stage != self._stage:
             if self._board is not None:
                 self._board.close()
-            self._board = SummaryWriter(str(self.folder / "log" / stage), purge_step=step if step else None, flush_secs=30)
+            self._board = Board(self.folder / "log" / stage, step)
         self._stage = stage
         self._bar = Progress(title=stage or "training", total=self.total, unit="it", first=step)
 
@@ -114,12 +151,12 @@ class Logbook:
         self._lines.flush()  # for who follows the run by this file
         for key, value in clean.items():
             if isinstance(value, int | float):
-                self._board.add_scalar(f"{kind}/{key}", value, step)
+                self._board.scalar(f"{kind}/{key}", value, step)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """(H, W, 3) uint8 or (H, W) in [0, 1] to tensorboard."""
         assert self._board is not None
-        self._board.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
+        self._board.image(name, image, step)
 
     def advance(self, **shown: str) -> None:
         """One step of the progress bar; where the screen is a file or a pipe, a line every so often."""
