@@ -78,6 +78,7 @@ def test_a_table_of_groups_decides(tmp_path: Path) -> None:
     ("piece 1,a\n", "expected image,group"), ("image,group\nnowhere,a\n", "line 2: there is no image nowhere"),
     ("image,group\npiece 1,a\npiece 1.png,b\n", "line 3: piece 1 is in group a already"),
     ("image,group\npiece 1\n", "expected an image and its"), ("", "expected image,group"),
+    ("image,group\npiece 1," + "x" * 200000 + "\n", "no table .* is a quotation mark not closed"),
     (b"image,group\n\xff\xfe,a\n", "not a text in UTF-8")])
 def test_a_wrong_table_of_groups_gets_a_sentence(tmp_path: Path, content: str | bytes, words: str) -> None:
     root = write_folder(tmp_path / "own")

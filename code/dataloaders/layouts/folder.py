@@ -33,9 +33,9 @@ from dataloaders.layouts.common import (
     white_of,
 )
 from dataloaders.layouts.images import ImageSource, picture_stem, pictures_in
-from dataloaders.layouts.own import Lists, groups_of, own_parts
-from dataloaders.listing import composed, to_do
-from dataloaders.masks import Facts, meaning
+from dataloaders.layouts.own import Lists, groups_of, not_read, own_parts
+from dataloaders.listing import composed, place_of, to_do
+from dataloaders.masks import Facts, meaning, same_palettes
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
 
 PIXELS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {1: ((0.449,), (0.226,)), 3: (IMAGENET_MEAN, IMAGENET_STD)}
@@ -52,7 +52,7 @@ def facts_of(mask: Path, read: Callable[[Path], Facts]) -> tuple[Facts | None, U
 
 def class_names(root: Path) -> list[str]:
     """Those of classes.txt, none where there is no such file."""
-    file = root / "classes.txt"
+    file = place_of(root, "classes.txt")
     return [entry.name for entry in read_list(file)] if file.exists() else []
 
 
@@ -77,6 +77,7 @@ class FolderSource(ImageSource):
                                 f"{self.lists.left[0]}) and are left out; names in unlabeled.txt are trained on without their masks.")
         self.groups, said = groups_of(self.root, self.images, [name for name in self.images if name in self.masks], self.name_of,
                                       bool(self.lists.files))
+        self.remarks += not_read(self.root)
         self.remarks += said
         self._checked_lists()
         learned = self.cases("train") + self.cases("val")
@@ -123,10 +124,11 @@ class FolderSource(ImageSource):
 
     def _cases_of(self, part: Part) -> list[Case]:
         folder = part != "train" and part not in self.lists.files
-        base = self.root / part if folder else self.root
+        base = place_of(self.root, part) if folder else self.root
         if folder and not base.is_dir():
             return []
-        images, masks = (self.images, self.masks) if not folder else (self._found(f"{part}/images"), self._found(f"{part}/masks"))
+        images, masks = (self.images, self.masks) if not folder else (self._found(f"{base.name}/images"),
+                                                                                             self._found(f"{base.name}/masks"))
         if not images:
             raise UserError(f"{base / 'images'}: no {self.kind} in it.{self._instead(base / 'images')}")
         names = list(images) if folder else self.lists.training if part == "train" else self.lists.names[part]
@@ -169,7 +171,7 @@ class FolderSource(ImageSource):
         problems.raise_any(str(self.root))
 
     def has_part(self, part: Part) -> bool:
-        return part in self.lists.files or (part != "train" and (self.root / part).is_dir())
+        return part in self.lists.files or (part != "train" and place_of(self.root, part).is_dir())
 
     def to_ids(self, mask: np.ndarray, of: Case | Item) -> np.ndarray:
         """Class ids; 255 is class 1 where all masks have 0 and 255 only, else it stays (ignored)."""
