@@ -188,6 +188,7 @@ def test_a_channel_whose_scaling_is_not_done_is_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entry, words", [
+    ({"image": "./imagesTr2/tr_000.nii.gz", "label": "./labelsTr/tr_000.nii.gz"}, "imagesTr2/tr_000.nii.gz as the image of tr_000"),
     ({"image": "./imagesTr/tr_000.nii.gz", "label": "./labelsOther/tr_000.nii.gz"}, "labelsOther"),
     ({"image": "./imagesTr/tr_000.nii.gz", "label": "./labelsTr/tr_001.nii.gz"}, "labelsTr/tr_001"),
 ])

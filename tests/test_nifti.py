@@ -298,6 +298,7 @@ DESCRIPTIONS = [
     ("no labels", {"labels": None}, "'labels' is missing"), ("no channels", {"channel_names": None}, "'channel_names' is missing"),
     ("labels a list", {"labels": ["a", "b"]}, "expected an object"),
     ("regions", {"labels": {"background": 0, "all": [1, 2]}}, "is a region"),
+    ("a key twice", '{"labels": {"background": 0, "a": 2, "a": 1}, "channel_names": {"0": "MR"}}', "the key 'a' stands twice"),
     ("a gap", {"labels": {"background": 0, "b": 2}}, "values 0, 2; expected 0"), ("a word", {"labels": {"background": 0, "b": "x"}}, "'x'"),
     ("one class", {"labels": {"background": 0}}, "at least two"), ("no background", {"labels": {"a": 1, "b": 2}}, "values 1, 2"),
     ("ignore inside", {"labels": {"background": 0, "a": 1, "ignore": 1}}, "above all classes"),
