@@ -19,6 +19,7 @@ import numpy as np
 from dataloaders.catalog import open_source
 from dataloaders.description import Case, DataSet, Item, Part, Source
 from dataloaders.errors import UserError
+from dataloaders.intensities import APART
 from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
 from dataloaders.masks import Facts, two_ways
@@ -30,8 +31,6 @@ PATIENCE_S = 300.0
 """A file that takes longer to read is given up."""
 LEAST_MM, MOST_MM = 5e-3, 50.0
 """Sides of a voxel beyond which a wrong unit is likely."""
-APART = 50
-"""Stored values: how much greater the greatest of one image may be than that of another."""
 DARK = 16
 """Of 255: pictures none of which has a brighter pixel are remarked on."""
 

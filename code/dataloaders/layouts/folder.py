@@ -21,6 +21,7 @@ import numpy as np
 
 from dataloaders.description import Case, DataSet, Evaluation, Item, Part
 from dataloaders.errors import Problems, UserError
+from dataloaders.intensities import APART
 from dataloaders.layouts.common import (
     Look,
     look_at,
@@ -30,6 +31,7 @@ from dataloaders.layouts.common import (
     read_list,
     read_picture,
     reading,
+    stored_values,
     white_of,
 )
 from dataloaders.layouts.images import ImageSource, picture_stem, pictures_in
@@ -75,9 +77,9 @@ class FolderSource(ImageSource):
         if "train" in self.lists.files and self.lists.left:
             self.remarks.append(f"{self.root}: {len(self.lists.left)} of {len(self.images)} images stand in no list (for example "
                                 f"{self.lists.left[0]}) and are left out; names in unlabeled.txt are trained on without their masks.")
+        self.remarks += not_read(self.root)
         self.groups, said = groups_of(self.root, self.images, [name for name in self.images if name in self.masks], self.name_of,
                                       bool(self.lists.files))
-        self.remarks += not_read(self.root)
         self.remarks += said
         self._checked_lists()
         learned = self.cases("train") + self.cases("val")
@@ -91,7 +93,9 @@ class FolderSource(ImageSource):
         self.meaning = meaning(self.facts, names, self.root / "masks")
         self.binary = self.meaning.binary
         self.remarks += self.meaning.remarks
-        self.data = self._described(names, self._looks([case.image for case in learned]))
+        looks = self._looks([case.image for case in learned])
+        self.data = self._described(names, looks)
+        self._remark_turned_masks(learned, looks)
 
     @property
     def cache_key(self) -> str:
@@ -146,17 +150,32 @@ class FolderSource(ImageSource):
         if alone:
             self.remarks.append(f"{base / 'masks'}: {len(alone)} masks have no image of their name, for example {alone[0]}; not used.")
         if part == "test":
-            self._checked_test([case.label for case in cases if case.label is not None])
+            self._checked_test(cases)
         return cases
 
-    def _checked_test(self, masks: list[Path]) -> None:
-        """Raises `UserError` where the masks of the test part are written otherwise than those that were learned from."""
-        if self.binary or self.data.ignored is None:
+    def _checked_test(self, cases: list[Case]) -> None:
+        """Raises `UserError` where the masks of the test part are written otherwise than those that were learned from, or its images have
+        another scale."""
+        if self.looked_at:
+            self._checked_scale([case.image for case in cases])
+        asked = self.data.ignored is not None and not self.binary
+        if not self.looked_at and not asked:  # no palettes in volumes, and reading them takes long
             return
-        union = frozenset[int]().union(*(mask.values for mask in self._facts(masks)))
-        if 255 in union and not union - {0, 255}:
+        masks = [case.label for case in cases if case.label is not None]
+        found = self._facts(masks)
+        same_palettes([*self.facts, *found], self.root)
+        union = frozenset[int]().union(*(mask.values for mask in found))
+        if asked and 255 in union and not union - {0, 255}:
             raise UserError(f"{masks[0].parent}: the test masks hold 0 and 255 alone, and beside {', '.join(self.data.classes[1:])} 255 "
                             "means ignored, so nothing could be scored. Write them as the masks of training are.")
+
+    def _checked_scale(self, images: list[Path]) -> None:
+        """Raises `UserError` where images of the test part have 16 bits or floats, and those that were learned from eight bits."""
+        looks = self._looks(images) if self.data.white is None else {}
+        deep = [image for image, look in looks.items() if look.deep]
+        if deep and self._white(looks) != 255:
+            raise UserError(f"{deep[0]}: {len(deep)} of {len(images)} test images have 16 bits or floats, those of training and validation "
+                            "have 8 bits; one scale is expected in a data set. Save all of them alike.")
 
     def _checked_lists(self) -> None:
         """Raises `UserError` where lists put what groups.csv holds together into two parts."""
@@ -238,7 +257,8 @@ class FolderSource(ImageSource):
         """The value that is read as 255 in all deep pictures: by the greatest in them (`white_of`); None where all have eight bits."""
         deep = [image for image, look in looks.items() if look.deep]
         with ThreadPoolExecutor(4) as pool:
-            found = [one for one in pool.map(greatest_in, deep) if one is not None]
+            greatest = list(zip(deep, pool.map(greatest_in, deep)))
+        found = [one for _, one in greatest if one is not None]
         if not found:
             return None
         tops = {floats: max(value for value, kind in found if kind == floats) for floats in {kind for _, kind in found}}
@@ -246,6 +266,13 @@ class FolderSource(ImageSource):
         if len(scales) > 1:
             raise UserError(f"{self.root / 'images'}: some images hold floats up to {tops[True]:g}, others whole numbers up to "
                             f"{tops[False]:g}; one scale is expected in a data set. Save all of them alike.")
+        seen = sorted((one[0], image) for image, one in greatest if one is not None and one[0] > 0)
+        if seen and seen[-1][0] > APART * seen[0][0]:
+            (least, dark), (most, light) = seen[0], seen[-1]
+            told = f"{light}: values up to {most:g}, but only up to {least:g} in {dark.name}"
+            if least <= 1 and True in tops:
+                raise UserError(f"{told}; one scale is expected in a data set. Save all of them alike.")
+            self.remarks.append(f"{told}: two scales? 0 to {max(scales):g} is used for all.")
         return scales.pop()
 
     def _remark_looks(self, looks: dict[Path, Look], channels: int, white: float | None) -> None:
@@ -267,11 +294,20 @@ class FolderSource(ImageSource):
                                 "mark must have been drawn on the turned image.")
 
 
+    def _remark_turned_masks(self, cases: list[Case], looks: dict[Path, Look]) -> None:
+        """A sentence on masks that are turned where their images are not."""
+        turned = {mask.file for mask in self.facts if mask.turned}
+        alone = [case.label for case in cases if case.label in turned and case.image in looks and not looks[case.image].turned]
+        if alone:
+            self.remarks.append(f"{alone[0]}: turned as its EXIF says, and its image has no such mark ({len(alone)} such masks). Where a "
+                                "mask was drawn on the image as it is, save it without EXIF.")
+
+
 def greatest_in(image: Path) -> tuple[float, bool] | None:
     """The greatest value of a deep picture, and whether it holds floats; None where it cannot be read, which is told when it is."""
     try:
         with open_picture(image) as picture, reading(image, "picture"):
-            values = np.asarray(picture)
+            values = stored_values(picture)
         return lowest_and_greatest(values, image)[1], values.dtype.kind == "f"
     except UserError:
         return None
