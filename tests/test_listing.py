@@ -162,14 +162,22 @@ def test_what_a_mac_leaves_beside_published_files_is_in_no_list(tmp_path: Path) 
 
 def test_h5_slices_in_upper_case_and_lists_with_endings(tmp_path: Path) -> None:
     root = write_acdc(tmp_path)
-    wanted = names(root), [item.image.name for item in opened(root).items(opened(root).cases("train"))]
+    before = opened(root)
+    wanted = [item.image.name for item in before.items(before.cases("train"))]
     for file in [*(root / "data").glob("*01.h5"), *(root / "data/slices").glob("*_1.h5")]:
         file.rename(file.with_suffix(".H5"))
     for file in root.glob("*.list"):
         file.write_text("".join(f"{line}.h5\r\n" for line in file.read_text().splitlines()))
     source = opened(root)
     found = [item.image for item in source.items(source.cases("train"))]
-    assert (names(root), [file.with_suffix(".h5").name for file in found]) == wanted and all(file.exists() for file in found)
+    assert [file.with_suffix(".h5").name for file in found] == wanted and all(file.exists() for file in found)
+
+
+def test_lists_in_upper_case_are_those_beside_the_data(tmp_path: Path) -> None:
+    root = write_acdc(tmp_path)
+    wanted = names(root)
+    (root / "train.list").rename(root / "Train.LIST")
+    assert names(root) == wanted
 
 
 def test_folders_that_are_not_looked_into_are_told_of(tmp_path: Path) -> None:

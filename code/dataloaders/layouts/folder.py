@@ -35,7 +35,7 @@ from dataloaders.layouts.common import (
     white_of,
 )
 from dataloaders.layouts.images import ImageSource, picture_stem, pictures_in
-from dataloaders.layouts.own import Lists, groups_of, not_read, own_parts
+from dataloaders.layouts.own import Lists, groups_of, not_read, own_parts, subfolders
 from dataloaders.listing import composed, place_of, to_do
 from dataloaders.masks import Facts, meaning, same_palettes
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
@@ -149,6 +149,8 @@ class FolderSource(ImageSource):
         alone = [name for name in masks if name not in images] if folder or part == "train" else []
         if alone:
             self.remarks.append(f"{base / 'masks'}: {len(alone)} masks have no image of their name, for example {alone[0]}; not used.")
+        if folder:
+            self._remark_shared(part, names)
         if part == "test":
             self._checked_test(cases)
         return cases
@@ -169,6 +171,13 @@ class FolderSource(ImageSource):
             raise UserError(f"{masks[0].parent}: the test masks hold 0 and 255 alone, and beside {', '.join(self.data.classes[1:])} 255 "
                             "means ignored, so nothing could be scored. Write them as the masks of training are.")
 
+    def _remark_shared(self, part: Part, names: list[str]) -> None:
+        """A sentence on subfolders (patients, pieces) that a folder of a part and the images of training have in common."""
+        both = sorted(set(subfolders(names).values()) & set(subfolders(self.images).values()))
+        if both:
+            self.remarks.append(f"{self.root / part}: {len(both)} of its subfolders are called as some of {self.root / 'images'} are "
+                                f"({both[0]}, ...). If they are patients or pieces, these stand on two sides, and scores are too high.")
+
     def _checked_scale(self, images: list[Path]) -> None:
         """Raises `UserError` where images of the test part have 16 bits or floats, and those that were learned from eight bits."""
         looks = self._looks(images) if self.data.white is None else {}
@@ -178,15 +187,18 @@ class FolderSource(ImageSource):
                             "have 8 bits; one scale is expected in a data set. Save all of them alike.")
 
     def _checked_lists(self) -> None:
-        """Raises `UserError` where lists put what groups.csv holds together into two parts."""
+        """Raises `UserError` where lists put what groups.csv holds together into two parts; without a list of training that is what has a
+        mask and stands in no list."""
         stands: dict[str, tuple[str, str]] = {}
         problems = Problems()
-        for part, names in self.lists.names.items():
+        parts = {"train": [name for name in self.lists.left if name in self.masks]} | self.lists.names if self.lists.files else {}
+        for part, names in parts.items():
             for name in names if part != "unlabeled" else ():
                 other, first = stands.setdefault(self.groups.get(name, name), (part, name))
                 if other != part:
+                    where = self.lists.files[other].name if other in self.lists.files else "no list and so is trained on"
                     problems.add(f"{self.lists.files[part]}: {name} belongs to {self.groups[name]}, as {first} does, which stands in "
-                                 f"{self.lists.files[other].name}; a group belongs to one part. Mend the lists or groups.csv.")
+                                 f"{where}; a group belongs to one part. Mend the lists or groups.csv.")
         problems.raise_any(str(self.root))
 
     def has_part(self, part: Part) -> bool:
