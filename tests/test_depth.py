@@ -67,6 +67,15 @@ def test_a_pgm_has_no_scale_of_its_own(tmp_path: Path) -> None:
     assert again.data.white == 4095 and np.array_equal(first, third) and second.max() == 62
 
 
+def test_a_tiff_in_which_0_is_white_is_turned_round(tmp_path: Path) -> None:
+    for name, kind, top in (("8", np.uint8, 255), ("16", np.uint16, 65535)):
+        stored = (top * (1 - RAMP)).astype(kind)
+        file = Image.fromarray(np.uint8(255) - stored if top == 255 else stored)  # Pillow turns those of eight bits when it writes them
+        file.save(tmp_path / f"{name}.tif", tiffinfo={0x0106: 0})
+    dark = [read_picture(tmp_path / f"{name}.tif", 1)[0] for name in ("8", "16")]
+    assert all(pixels[0, 0] < 2 and pixels[-1, -1] > 253 for pixels in dark)
+
+
 def test_images_of_two_scales_are_told_of(tmp_path: Path) -> None:
     source = folder(tmp_path, [(65535 * RAMP).astype(np.uint16), (255 * RAMP).astype(np.uint16)])
     assert any("only up to 255 in p1.png: two scales?" in remark for remark in source.remarks)

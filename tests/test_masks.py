@@ -1,6 +1,8 @@
 """Masks judged as a set: pictures and volumes, values, palettes, transparency, pages, and what a run learns from."""
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +143,27 @@ def test_a_mask_as_pgm_has_the_values_of_its_file(tmp_path: Path, top: int) -> N
     pixels = values.astype(">u2" if top > 255 else np.uint8).tobytes()
     (tmp_path / "mask.pgm").write_bytes(b"P5\n%d %d\n%d\n" % (*SIZE[::-1], top) + pixels)
     assert (read_mask(tmp_path / "mask.pgm") == values).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_mask_of_few_bits_has_the_ids_of_its_file(tmp_path: Path, bits: int) -> None:
+    ids, white = BOX[:, :16], BOX[:, :16] * np.uint8(2**bits - 1)
+    for values, wanted in ((ids, ids), (white, ids * 255 if bits > 1 else ids)):
+        rows = np.packbits(np.unpackbits(values[..., None], axis=2)[..., -bits:].reshape(len(values), -1), axis=1)
+        parts = (b"IHDR", struct.pack(">IIBBBBB", 16, len(values), bits, 0, 0, 0, 0)), (
+            b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))), (b"IEND", b"")
+        content = b"".join(struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in parts)
+        (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+        assert (read_mask(tmp_path / "mask.png") == wanted).all()
+
+
+def test_classes_of_which_each_mask_has_one_are_told_of(tmp_path: Path) -> None:
+    assert any("none has both" in said for said in opened(write(tmp_path / "a", [BOX, BOX * 2, BOX, BOX * 2])).remarks)
+    both = BOX.copy()
+    both[0] = 2
+    assert not any("none has both" in said for said in opened(write(tmp_path / "b", [BOX, BOX * 2, BOX, both])).remarks)
+    root = write(tmp_path / "c", [BOX, BOX * 2, BOX, BOX * 2], names="ground\nhole\ncrack\n")
+    assert not any("none has both" in said for said in opened(root).remarks)
 
 
 def test_signed_numbers_that_lie_far_apart_are_told_as_they_are() -> None:

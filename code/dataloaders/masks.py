@@ -14,6 +14,8 @@ import numpy as np
 from dataloaders.errors import UserError
 
 IGNORED = 255
+FEW = 3
+"""Masks of which nothing follows."""
 MOST_CLASSES = 64
 """Without names of classes: more different values than this are grey levels, not classes."""
 NEARLY = 1e-3
@@ -193,6 +195,8 @@ def remarks_on(masks: Sequence[Facts], foreground: frozenset[int], names: Sequen
     if foreground and alone:
         yield (f"{place}: {len(alone)} of {len(masks)} masks hold 255 (ignored) and no class, for example {alone[0].file.name}; is 255 "
                "meant as an object there?")
+    if not names and foreground == {1, 2} and len(masks) > FEW and not any(mask.values >= foreground for mask in masks):
+        yield f"{place}: each mask holds 1 or 2, none has both; if they are one kind of object, write it as one value."
     absent = [name for value, name in enumerate(names) if value and value not in foreground]
     if foreground and absent:
         yield f"{place}: no mask has a pixel of {', '.join(absent)}."

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
 ORIENTATION = 0x0112
 """The EXIF tag that says how a picture is to be turned."""
+PHOTOMETRIC = 0x0106
+"""The TIFF tag that says whether 0 is white."""
 MASK_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 """What a file may hold, whatever its name: Pillow knows others, of which one (EPS) hands it to another program."""
@@ -383,15 +385,26 @@ def is_deep(picture: Image.Image) -> bool:
 
 
 def stored_values(picture: Image.Image) -> np.ndarray:
-    """The values of a picture as its file has them, turned as its EXIF says: Pillow stretches those of a PGM, whose greatest value may be
-    any, to 255 or 65535, and of a depth that each file has for itself no scale of a data set can be made.
+    """The values of a picture, not yet read, as its file has them, turned as its EXIF says.
+
+    Pillow stretches grey of two and four bits, and that of a PGM, whose greatest value may be any, to 255 or 65535: class ids are others
+    then, and of a depth that each file has for itself no scale of a data set can be made. (Two or four bits that are black and white alone
+    stay 0 and 255.) And a TIFF of 16 bits in which 0 is white it leaves so, though not one of eight.
     """
-    tiles = getattr(picture, "tile", None)
-    told = tiles[0][3] if picture.format == "PPM" and tiles and picture.mode != "F" else None
+    tiles, top = getattr(picture, "tile", None), 255
+    told = tiles[0][3] if tiles and picture.mode in ("L", "RGB", "I") else None
+    packed = told if isinstance(told, str) else told[0] if isinstance(told, tuple) and told else ""
+    if picture.format == "PPM" and isinstance(told, tuple):
+        top = told[1]
+    elif packed in ("L;2", "L;4"):
+        top = 2 ** int(packed[-1]) - 1
+    white_is_0 = picture.format == "TIFF" and picture.mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
     values = np.asarray(ImageOps.exif_transpose(picture))
-    if not isinstance(told, tuple):
-        return values
-    return np.rint(values * (told[1] / (65535 if picture.mode == "I" else 255))).astype(values.dtype)
+    if white_is_0:
+        return np.subtract(65535, values, dtype=np.uint16)
+    stretched = 65535 if picture.mode == "I" else 255
+    as_it_is = top in (255, stretched) or (packed in ("L;2", "L;4") and bool(np.isin(values, (0, 255)).all()))
+    return values if as_it_is else np.rint(values * (top / stretched)).astype(values.dtype)
 
 
 def to_eight_bits(values: np.ndarray, file: Path, white: float | None = None) -> np.ndarray:
@@ -450,10 +463,10 @@ def _mask(file: Path) -> tuple[np.ndarray, list[tuple[int, ...]], bool]:
             raise UserError(f"{file}: a picture in the colours {picture.mode}; expected a mask of one channel whose values are class ids.")
         with reading(file, "mask"):
             check_chunks(picture, file)
-            pages, turned = pages_of(picture), picture.getexif().get(ORIENTATION, 1) not in (0, 1)
+            pages = pages_of(picture)
             if pages == 1:
                 values = stored_values(picture)
-                palette = palette_of(picture)
+                palette, turned = palette_of(picture), picture.getexif().get(ORIENTATION, 1) not in (0, 1)
         if pages > 1:
             raise UserError(f"{file}: {pages} pages of one size; a mask has one. Save each page as a file of its own, with its image "
                             "likewise, or the stack as a volume (.nii.gz).")
