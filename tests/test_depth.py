@@ -56,7 +56,52 @@ def test_floats_are_scaled_by_what_they_reach(tmp_path: Path, top: float, white:
     assert source.data.white == white and levels(source)[0] == (256 if top > 0.5 else 6)
 
 
+def test_a_pgm_has_no_scale_of_its_own(tmp_path: Path) -> None:
+    bright, dark = (4000 * RAMP).astype(">u2"), (1000 * RAMP).astype(">u2")
+    source = folder(tmp_path, [bright.astype(np.uint16)] * 3)
+    for k, values in enumerate((bright, dark)):
+        (tmp_path / f"images/p{k}.png").unlink()
+        (tmp_path / f"images/p{k}.pgm").write_bytes(b"P5\n44 30\n%d\n" % values.max() + values.tobytes())
+    again = open_source(source.data.__class__(**{**source.data.__dict__, "white": None}), tmp_path)
+    first, second, third = (again.image(case) for case in again.cases("train"))
+    assert again.data.white == 4095 and np.array_equal(first, third) and second.max() == 62
+
+
+def test_a_tiff_in_which_0_is_white_is_turned_round(tmp_path: Path) -> None:
+    for name, kind, top in (("8", np.uint8, 255), ("16", np.uint16, 65535)):
+        stored = (top * (1 - RAMP)).astype(kind)
+        file = Image.fromarray(np.uint8(255) - stored if top == 255 else stored)  # Pillow turns those of eight bits when it writes them
+        file.save(tmp_path / f"{name}.tif", tiffinfo={0x0106: 0})
+    dark = [read_picture(tmp_path / f"{name}.tif", 1)[0] for name in ("8", "16")]
+    assert all(pixels[0, 0] < 2 and pixels[-1, -1] > 253 for pixels in dark)
+
+
+def test_images_of_two_scales_are_told_of(tmp_path: Path) -> None:
+    source = folder(tmp_path, [(65535 * RAMP).astype(np.uint16), (255 * RAMP).astype(np.uint16)])
+    assert any("only up to 255 in p1.png: two scales?" in remark for remark in source.remarks)
+
+
+@pytest.mark.parametrize("train, test, words", [
+    (np.uint8(255), np.uint16(900), "test images have 16 bits or floats"), (np.uint8(255), np.float32(1), "test images have 16 bits"),
+    (np.uint16(4000), np.float32(1), "floats up to 1, but the scale of the data set is 0 to 4095"),
+    (np.float32(1), np.uint16(900), "whole numbers up to 900, but the scale of the data set is 0 to 1"),
+    (np.float32(1), np.float32(255), "floats up to 255, but"), (np.uint8(255), np.uint16(255), ""), (np.float32(1), np.uint8(255), ""),
+    (np.uint16(4000), np.uint16(900), "")])
+def test_test_images_have_the_scale_of_training(tmp_path: Path, train: np.generic, test: np.generic, words: str) -> None:
+    def ramp(top: np.generic) -> np.ndarray:
+        return (RAMP * float(top)).astype(top.dtype)
+
+    source = folder(tmp_path, [ramp(train)] * 2, ".tif")
+    folder(tmp_path / "test", [ramp(test)] * 2, ".tif")
+    if not words:
+        assert [source.image(case).max() > 50 for case in source.cases("test")] == [True, True]
+        return
+    with pytest.raises(UserError, match=words):
+        [source.image(case) for case in source.cases("test")]
+
+
 @pytest.mark.parametrize("arrays, words", [
+    ([RAMP.astype(np.float32), (255 * RAMP).astype(np.float32)], "one scale is expected"),
     ([RAMP.astype(np.float32) * 2] * 3, "neither 0 to 1 nor 0 to 255"),
     ([RAMP.astype(np.float32), (60000 * RAMP).astype(np.int32), RAMP.astype(np.float32)], "one scale is expected"),
 ])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from harness import Bench, End, outcome, together
+
+from system.ending import finish_with
 
 Harm = Callable[[Path], object]
 LABELED, UNLABELED = "data/slices/patient001_frame01_slice_2.h5", "data/slices/patient005_frame01_slice_1.h5"
@@ -249,6 +252,18 @@ def test_read_only_folder(bench: Bench) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
     end = bench.train("Supervised")
     assert end.code == 0 and "resumed at step 3" in end.out, end
+
+
+@pytest.mark.parametrize("number, words", [
+    (errno.EROFS, "out/r.json: cannot be written (Read-only"), (errno.EACCES, "out/r.json: cannot be written (Permission"),
+    (errno.ENOTDIR, "a file lies in its place"), (errno.EEXIST, "a file lies in its place"), (errno.ENOSPC, "The disk is full")])
+def test_places_that_cannot_be_written_get_a_sentence(number: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def write() -> None:
+        raise OSError(number, os.strerror(number), "out/r.json")
+
+    assert finish_with(write) == 2
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
 
 
 def small_files(limit: int) -> None:

@@ -78,6 +78,7 @@ def test_a_table_of_groups_decides(tmp_path: Path) -> None:
     ("piece 1,a\n", "expected image,group"), ("image,group\nnowhere,a\n", "line 2: there is no image nowhere"),
     ("image,group\npiece 1,a\npiece 1.png,b\n", "line 3: piece 1 is in group a already"),
     ("image,group\npiece 1\n", "expected an image and its"), ("", "expected image,group"),
+    ("image,group\npiece 1," + "x" * 200000 + "\n", "no table .* is a quotation mark not closed"),
     (b"image,group\n\xff\xfe,a\n", "not a text in UTF-8")])
 def test_a_wrong_table_of_groups_gets_a_sentence(tmp_path: Path, content: str | bytes, words: str) -> None:
     root = write_folder(tmp_path / "own")
@@ -93,6 +94,20 @@ def test_lists_that_part_a_group_are_refused(tmp_path: Path) -> None:
         (root / f"{part}.txt").write_text(name)
     with pytest.raises(UserError, match="piece 2 belongs to group a, as piece 1 does"):
         opened(root)
+    (root / "train.txt").unlink()
+    with pytest.raises(UserError, match="piece 2 belongs to group a, as piece 1 does, which stands in no list and so is trained on"):
+        opened(root)
+
+
+def test_folders_of_parts_that_share_subfolders_are_told_of(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "own", images=6, masks=6)
+    write_folder(root / "val", images=2, masks=2)
+    for place, own, count in ((root, 3, 6), (root / "val", 3, 2)):
+        for side in ("images", "masks"):
+            for k in range(count):
+                (place / side / f"patient {k % own}").mkdir(exist_ok=True)
+                (place / side / f"piece {k}.png").rename(place / side / f"patient {k % own}" / f"piece {k}.png")
+    assert any("2 of its subfolders are called as some of" in said and "(patient 0, ...)" in said for said in opened(root).remarks)
 
 
 def test_volumes_have_a_table_of_groups_too(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Headers of volumes: units, and the two places with their codes, which predictions keep."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -98,6 +99,29 @@ def test_a_scale_and_a_range_of_the_image_do_not_reach_the_prediction(tmp_path: 
     made = in_place_of(np.ones((3, 4, 5), np.uint8), read_header(tmp_path / "a.nii").stored)
     nibabel.save(made, tmp_path / "b.nii")
     assert (np.asanyarray(nibabel.load(tmp_path / "b.nii").dataobj) == 1).all() and made.header["cal_max"] == 0
+
+
+@pytest.mark.parametrize("steps, unit, doubtful", [
+    ((1, 1, 1), "mm", True), ((0.7, 0.8, 2.5), "mm", False), ((0.7, 0.801, 2.5), "mm", False), ((700, 800, 2500), "micron", False)])
+def test_two_sizes_of_a_voxel_are_told_of(tmp_path: Path, steps: tuple[float, ...], unit: str, doubtful: bool) -> None:
+    file = volume(tmp_path / "a.nii.gz", unit, 1000 if unit == "micron" else 1)
+    image = nibabel.load(file)
+    image.header["pixdim"][1:4] = steps
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None, image.header), file)
+    header = read_header(file)
+    assert np.allclose(header.affine, STRAIGHT, atol=1e-4)
+    assert bool(header.doubt) == doubtful == ("0.7 x 0.8 x 2.5 mm by its affine (sform), which is taken, and of 1 x 1 x" in header.doubt)
+    data = replace(named("folder", 3), channels=1, scaling=("zscore",))
+    assert [*data.reader.read_new(data, [file]).remarks] == ([f"of {header.doubt}"] if doubtful else [])
+    said = oddities(data, [Case("a", file, None, "a")], [Reading(doubt=header.doubt)])
+    assert any("other programs take these" in remark for remark in said) == doubtful
+
+
+def test_check_doubts_axes_in_another_order() -> None:
+    case = Case("a", Path("a.h5"), None, "a")
+    for shape, doubtful in (((40, 48, 3), True), ((10, 48, 40), False), ((600, 512, 512), False), ((48, 40), False)):
+        said = oddities(named("ACDC"), [case], [Reading(shape=shape)])
+        assert any("are its axes (slice, y, x)?" in remark for remark in said) == doubtful
 
 
 def test_an_nrrd_in_another_unit_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def own(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "own", images=6, masks=4)
 
 
-@pytest.mark.parametrize("place", ["@eaDir/piece 1.png", "__MACOSX", ".ipynb_checkpoints", "#recycle", "$RECYCLE.BIN/S-1-5", "lost+found"])
+@pytest.mark.parametrize("place", ["@eaDir/piece 1.png", "__MACOSX", ".ipynb_checkpoints", "#recycle", "$RECYCLE.BIN/S-1-5", "lost+found",
+                                   "@Recycle", "~snapshot", "RECYCLER"])
 def test_folders_of_systems_and_hidden_ones_are_not_seen(own: Path, place: str) -> None:
     before = names(own)
     for side in ("images", "masks"):
@@ -159,7 +160,43 @@ def test_what_a_mac_leaves_beside_published_files_is_in_no_list(tmp_path: Path) 
     assert not named("ACDC").reader.unlisted(root, set((root / "data").rglob("patient*.h5")))
 
 
+def test_h5_slices_in_upper_case_and_lists_with_endings(tmp_path: Path) -> None:
+    root = write_acdc(tmp_path)
+    before = opened(root)
+    wanted = [item.image.name for item in before.items(before.cases("train"))]
+    for file in [*(root / "data").glob("*01.h5"), *(root / "data/slices").glob("*_1.h5")]:
+        file.rename(file.with_suffix(".H5"))
+    for file in root.glob("*.list"):
+        file.write_text("".join(f"{line}.h5\r\n" for line in file.read_text().splitlines()))
+    source = opened(root)
+    found = [item.image for item in source.items(source.cases("train"))]
+    assert [file.with_suffix(".h5").name for file in found] == wanted and all(file.exists() for file in found)
+
+
+def test_lists_in_upper_case_are_those_beside_the_data(tmp_path: Path) -> None:
+    root = write_acdc(tmp_path)
+    wanted = names(root)
+    (root / "train.list").rename(root / "Train.LIST")
+    assert names(root) == wanted
+
+
+def test_folders_that_are_not_looked_into_are_told_of(tmp_path: Path) -> None:
+    root = write_balls(tmp_path / "V")
+    (root / "labelsTr/more").mkdir()
+    assert any("1 folders in it are not looked into (more, ...)" in remark for remark in opened(root).remarks)
+
+
+def test_a_channel_whose_scaling_is_not_done_is_told_of(tmp_path: Path) -> None:
+    root = write_balls(tmp_path / "V")
+    tell(root, channel_names={"0": " CT "})
+    assert opened(root).data.scaling == ("ct",)
+    tell(root, channel_names={"0": "rescale_to_0_1"}, numTraining="77")
+    remarks = opened(root).remarks
+    assert any("asks for a scaling that is not done here" in said for said in remarks) and any("numTraining is 77" in r for r in remarks)
+
+
 @pytest.mark.parametrize("entry, words", [
+    ({"image": "./imagesTr2/tr_000.nii.gz", "label": "./labelsTr/tr_000.nii.gz"}, "imagesTr2/tr_000.nii.gz as the image of tr_000"),
     ({"image": "./imagesTr/tr_000.nii.gz", "label": "./labelsOther/tr_000.nii.gz"}, "labelsOther"),
     ({"image": "./imagesTr/tr_000.nii.gz", "label": "./labelsTr/tr_001.nii.gz"}, "labelsTr/tr_001"),
 ])

@@ -1,6 +1,8 @@
 """Masks judged as a set: pictures and volumes, values, palettes, transparency, pages, and what a run learns from."""
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from dataloaders.catalog import open_source, resolve
 from dataloaders.description import Source
 from dataloaders.errors import UserError
 from dataloaders.layouts.common import checked_label, read_mask
-from dataloaders.masks import learned, soft_values
+from dataloaders.masks import learned, soft_values, values_of
 from preparation.check import Reading, judged, oddities, outside
 
 SIZE = (14, 18)
@@ -105,6 +107,78 @@ def test_palettes_that_give_a_number_two_colours_are_refused(tmp_path: Path) -> 
     message = refused(write(tmp_path / "a", [palette(BOX, black, red, green), palette(BOX, black, green, red), palette(BOX, black, red)]))
     assert "the palettes differ" in message and "(255, 0, 0)" in message and "piece 1.png" in message
     opened(write(tmp_path / "b", [palette(BOX, black, red, green), palette(BOX * 0, black, green), palette(BOX, black, red)]))
+
+
+def test_palettes_in_which_0_is_the_object(tmp_path: Path) -> None:
+    white, black = (255, 255, 255), (0, 0, 0)
+    inverted = [palette(1 - BOX, white, black), palette(1 - BOX, white, black)]
+    assert any("show 1 as black and 0, the background, in a colour" in said for said in opened(write(tmp_path / "a", inverted)).remarks)
+    assert "has no palette, so 0 is black there" in refused(write(tmp_path / "b", [*inverted, BOX]))
+    root = write(tmp_path / "c", [palette(BOX, black, white), palette(BOX, black, white)])
+    assert not any("palette" in said for said in opened(root).remarks)
+    write(root / "test", [inverted[0]])
+    with pytest.raises(UserError, match="palettes differ"):
+        opened(root).cases("test")
+    for place, clear in (("0", b"\0\xff"), ("1", b"\xff\0")):
+        palette(BOX if place == "0" else 1 - BOX, white, white).save(root / f"masks/piece {place}.png", transparency=clear)
+    assert "0 is (255, 255, 255, 0) in piece 0.png and (255, 255, 255) in" in refused(root), "drawn in the palette's transparency"
+
+
+@pytest.mark.parametrize("ending, options, fine", [
+    (".webp", {"quality": 60}, False), (".webp", {"lossless": True}, True), (".tif", {"compression": "jpeg"}, False),
+    (".tif", {"compression": "tiff_lzw"}, True), (".png", {"format": "JPEG2000"}, False)])
+def test_what_is_packed_with_losses_is_no_mask(tmp_path: Path, ending: str, options: dict, fine: bool) -> None:
+    file = tmp_path / f"mask{ending}"
+    Image.fromarray(BOX).save(file, **options)
+    if fine:
+        assert (read_mask(file) == BOX).all()
+        return
+    with pytest.raises(UserError, match="changes the values of a mask; save masks as PNG"):
+        read_mask(file)
+
+
+@pytest.mark.parametrize("top", [2, 3, 255, 1000])
+def test_a_mask_as_pgm_has_the_values_of_its_file(tmp_path: Path, top: int) -> None:
+    values = BOX * np.uint8(2)
+    pixels = values.astype(">u2" if top > 255 else np.uint8).tobytes()
+    (tmp_path / "mask.pgm").write_bytes(b"P5\n%d %d\n%d\n" % (*SIZE[::-1], top) + pixels)
+    assert (read_mask(tmp_path / "mask.pgm") == values).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_mask_of_few_bits_has_the_ids_of_its_file(tmp_path: Path, bits: int) -> None:
+    ids, white = BOX[:, :16], BOX[:, :16] * np.uint8(2**bits - 1)
+    for values, wanted in ((ids, ids), (white, ids * 255 if bits > 1 else ids)):
+        rows = np.packbits(np.unpackbits(values[..., None], axis=2)[..., -bits:].reshape(len(values), -1), axis=1)
+        parts = (b"IHDR", struct.pack(">IIBBBBB", 16, len(values), bits, 0, 0, 0, 0)), (
+            b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))), (b"IEND", b"")
+        content = b"".join(struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in parts)
+        (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+        assert (read_mask(tmp_path / "mask.png") == wanted).all()
+
+
+def test_classes_of_which_each_mask_has_one_are_told_of(tmp_path: Path) -> None:
+    assert any("none has both" in said for said in opened(write(tmp_path / "a", [BOX, BOX * 2, BOX, BOX * 2])).remarks)
+    both = BOX.copy()
+    both[0] = 2
+    assert not any("none has both" in said for said in opened(write(tmp_path / "b", [BOX, BOX * 2, BOX, both])).remarks)
+    root = write(tmp_path / "c", [BOX, BOX * 2, BOX, BOX * 2], names="ground\nhole\ncrack\n")
+    assert not any("none has both" in said for said in opened(root).remarks)
+
+
+def test_signed_numbers_that_lie_far_apart_are_told_as_they_are() -> None:
+    assert values_of(np.array([-100, 100], np.int8)) == {-100, 100} and values_of(np.array([-1, 32767], np.int16)) == {-1, 32767}
+
+
+def test_a_mask_that_is_turned_beside_an_image_that_is_not_is_told_of(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    root = write(tmp_path, [BOX, BOX, BOX])
+    Image.fromarray(BOX).save(root / "masks/piece 1.png", exif=exif)
+    (said,) = (remark for remark in opened(root).remarks if "turned" in remark)
+    assert "piece 1.png" in said and "(1 such masks)" in said
+    Image.fromarray(BOX).save(root / "images/piece 1.png", exif=exif)
+    assert all("its image has no such mark" not in remark for remark in opened(root).remarks)
 
 
 @pytest.mark.parametrize("mode, colour, alpha, fine", [

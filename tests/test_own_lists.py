@@ -48,6 +48,26 @@ def test_lists_name_the_parts_in_their_order(tmp_path):
     assert any("4 of 12 images stand in no list (for example piece 7) and are left out" in remark for remark in source.remarks)
 
 
+def test_lists_in_upper_case_are_lists(tmp_path):
+    upper = {name.upper() if name.startswith("v") else name.title(): lines for name, lines in LISTS.items()}
+    root = with_lists(tmp_path, upper)
+    (root / "Classes.TXT").write_text("steel\ncrack\n")
+    (root / "Groups.csv").write_text("image,group\npiece 3,a\npiece 1,a\n")
+    source = opened(root)
+    assert names(source.cases("train")) == ["piece 3", "piece 1", "piece 2", "piece 9"]
+    assert names(source.cases("val")) == ["piece 4", "piece 5"]
+    assert source.data.classes == ("steel", "crack") and source.cases("train")[0].group == "group a"
+    write_folder(tmp_path / "with folder" / "Val", images=2, masks=2)
+    assert len(opened(write_folder(tmp_path / "with folder")).cases("val")) == 2
+
+
+def test_what_looks_like_a_list_or_a_part_is_told_of(tmp_path):
+    root = with_lists(tmp_path, {"val.csv": ("piece 4",), "testing.txt": ("piece 5",), "notes.txt": ("piece 6",)})
+    write_folder(root / "validation", images=2, masks=2)
+    assert [remark.removeprefix(f"{root}/").split(";")[0] for remark in opened(root).remarks] == [
+        "testing.txt: not read", "val.csv: not read", "validation: holds images and is not read"]
+
+
 def test_images_in_no_list_may_be_trained_on_by_a_list_of_their_own(tmp_path):
     source = opened(with_lists(tmp_path, LISTS | {"unlabeled.list": ("images/piece 7.png", "piece 8", "piece 10", "piece 11")}))
     split = make_split(source, SplitRequest())

@@ -120,6 +120,7 @@ def test_odd_files_get_predictions_and_broken_ones_a_reason(photographs: tuple[P
     reasons = {row["file"]: row["reason"] for row in table(output, "unreadable.csv")}
     assert sorted(reasons) == ["cut.jpg", "empty.png", "gone.png", "page.png"]
     assert "cut off" in reasons["cut.jpg"] and "web page" in reasons["page.png"] and "empty" in reasons["empty.png"]
+    assert reasons["gone.png"] == "there is no such file."
     assert min(Image.open(output / "least_certain.png").size) > 500
 
 

@@ -217,6 +217,8 @@ class Source(ABC):
         """What the user should know about the files."""
         self.rounded: set[Path] = set()
         """Labels of floats that were rounded when they were read."""
+        self.doubts: dict[Path, str] = {}
+        """By image what makes the place in space that its header gives doubtful."""
 
     @classmethod
     @abstractmethod

@@ -13,7 +13,7 @@ LOCKED = numbers("EAGAIN", "EWOULDBLOCK")
 NO_LOCKS = numbers("ENOSYS", "ENOLCK", "ENOTSUP", "EOPNOTSUPP", "EINVAL")
 NOT_PERMITTED = numbers("EACCES", "EPERM", "EROFS")
 TOO_MANY = numbers("EMFILE", "ENFILE")
-GONE = numbers("ENOENT", "ENOTDIR")
+GONE = numbers("ENOENT", "ENOTDIR", "EISDIR")
 
 
 def trouble(error: OSError) -> str:

@@ -11,6 +11,8 @@ from dataloaders.errors import UserError
 
 PERCENTILES = (0.5, 99.5)
 SHARE, BINS = 0.999, 256
+APART = 50
+"""How much greater the greatest value of one image may be than that of another, without a remark."""
 
 
 def checked_pixels(pixels: np.ndarray, file: Path) -> np.ndarray:

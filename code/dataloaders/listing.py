@@ -21,8 +21,9 @@ from pathlib import Path
 from dataloaders.errors import UserError
 
 SERVICE = frozenset(("@eadir", "#recycle", "#snapshot", "__macosx", "__pycache__", "$recycle.bin", "system volume information",
-                     "lost+found", "sha256sums", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
-"""Names, in lower case, of files and folders that nobody put there (Synology, macOS, Windows, Python), and of checksums."""
+                     "lost+found", "@recycle", "@recently-snapshot", "~snapshot", "recycler", "recycled", "network trash folder",
+                     "temporary items", "sha256sums", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+"""Names, in lower case, of files and folders that nobody put there (Synology, QNAP, NetApp, macOS, Windows, Python), and of checksums."""
 NAMED = 8
 """Endings in a sentence about what was passed over."""
 
@@ -134,6 +135,14 @@ def listing(folder: Path, stem_of: Callable[[str], str | None], deep: bool = Tru
 def state_of(state: os.stat_result) -> list[int]:
     """What changes when a file does: size, time, and, since archives restore both, its number and when its state last changed."""
     return [state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Where a folder has what is called so, case apart (TRAIN.TXT for train.txt); `folder / name` where it has no such thing."""
+    exact = folder / name
+    if exact.exists() or not folder.is_dir():
+        return exact
+    return next((path for path in entries(folder) if path.name.lower() == name.lower()), exact)
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:

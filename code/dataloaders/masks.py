@@ -14,6 +14,8 @@ import numpy as np
 from dataloaders.errors import UserError
 
 IGNORED = 255
+FEW = 3
+"""Masks of which nothing follows."""
 MOST_CLASSES = 64
 """Without names of classes: more different values than this are grey levels, not classes."""
 NEARLY = 1e-3
@@ -33,7 +35,7 @@ class Facts:
     soft: frozenset[int] = frozenset()
     """Values that occur between smaller and greater ones alone."""
     colours: Mapping[int, Colour] = field(default_factory=dict)
-    """What the file's palette shows for each value, where it has one."""
+    """What the file's palette shows for each value, where it has one; with a fourth number where that is not opaque."""
     turned: bool = False
     """Whether the file carries an orientation (EXIF)."""
 
@@ -72,7 +74,10 @@ def values_of(values: np.ndarray) -> frozenset[int]:
     low, high = int(values.min()), int(values.max())
     if high - low < 2**16:
         # Counting is far faster than sorting, which matters for volumes.
-        counts = np.bincount((values.ravel() - values.dtype.type(low)).astype(np.uint16), minlength=1)
+        above = values.ravel() - values.dtype.type(low)
+        # Of signed numbers the difference may be greater than their type holds; its bits are right.
+        above = above.view(f"u{above.itemsize}") if above.dtype.kind == "i" else above
+        counts = np.bincount(above.astype(np.uint16), minlength=1)
         return frozenset(int(v) + low for v in np.flatnonzero(counts))
     return frozenset(int(v) for v in np.unique(values))
 
@@ -146,6 +151,22 @@ def same_palettes(masks: Sequence[Facts], place: Path) -> None:
             if known != colour:
                 raise UserError(f"{place}: the palettes differ: {value} is {known} in {file.name} and {colour} in {mask.file.name}, so the "
                                 "same number means two things. Write class ids as grey PNG, or all masks with one palette.")
+    grey = [mask for mask in masks if not mask.colours]
+    if grey and (black := black_of(masks)):
+        file = first[0][1]
+        raise UserError(f"{place}: 0 is {first[0][0]} and {black} is black in the palette of {file.name}, and {grey[0].file.name} has no "
+                        "palette, so 0 is black there and the same number means two things. Write class ids as grey PNG, 0 for background.")
+
+
+def black_of(masks: Iterable[Facts]) -> int:
+    """The value that palettes show as black, or as nothing, where 0 is neither; 0 where there is none."""
+    def dark(colour: Colour) -> bool:
+        return colour[:3] == (0, 0, 0) or colour[3:] == (0,)
+
+    colours: dict[int, Colour] = {}
+    for mask in masks:
+        colours.update(mask.colours)
+    return next((value for value in sorted(colours) if value and 0 in colours and dark(colours[value]) and not dark(colours[0])), 0)
 
 
 def _without_names(masks: Sequence[Facts], ids: Sequence[int], union: frozenset[int], place: Path) -> None:
@@ -167,10 +188,15 @@ def remarks_on(masks: Sequence[Facts], foreground: frozenset[int], names: Sequen
     union = frozenset[int]().union(*(mask.values for mask in masks))
     if 0 not in union:
         yield f"{place}: no mask has a pixel of background (0)."
+    if black := black_of(masks):
+        yield (f"{place}: the palettes show {black} as black and 0, the background, in a colour; is 0 the object? Write class ids as grey "
+               "PNG, 0 for background.")
     alone = [mask for mask in masks if IGNORED in mask.values and not mask.values & foreground]
     if foreground and alone:
         yield (f"{place}: {len(alone)} of {len(masks)} masks hold 255 (ignored) and no class, for example {alone[0].file.name}; is 255 "
                "meant as an object there?")
+    if not names and foreground == {1, 2} and len(masks) > FEW and not any(mask.values >= foreground for mask in masks):
+        yield f"{place}: each mask holds 1 or 2, none has both; if they are one kind of object, write it as one value."
     absent = [name for value, name in enumerate(names) if value and value not in foreground]
     if foreground and absent:
         yield f"{place}: no mask has a pixel of {', '.join(absent)}."

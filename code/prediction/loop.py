@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dataloaders.errors import UserError
+from dataloaders.layouts.common import unreadable
 from dataloaders.progress import Progress
 from inference.threads import READERS, in_threads
 from metrics import largest_component
@@ -86,6 +87,8 @@ def _attempt(entry: Entry, job: Job) -> Ready | Refused:
 def reason(error: Exception, entry: Entry) -> str:
     """Why a file cannot be predicted, without its path."""
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):  # the state of the file could not be asked for
+        text = str(unreadable(entry.files[0], error))
     for file in entry.files:
         for path in (file, file.resolve()):
             text = text.removeprefix(f"{path}: ")

@@ -19,6 +19,7 @@ import numpy as np
 from dataloaders.catalog import open_source
 from dataloaders.description import Case, DataSet, Item, Part, Source
 from dataloaders.errors import UserError
+from dataloaders.intensities import APART
 from dataloaders.layouts.acdc import volume_of
 from dataloaders.layouts.common import checked_shapes
 from dataloaders.masks import Facts, two_ways
@@ -30,8 +31,6 @@ PATIENCE_S = 300.0
 """A file that takes longer to read is given up."""
 LEAST_MM, MOST_MM = 5e-3, 50.0
 """Sides of a voxel beyond which a wrong unit is likely."""
-APART = 50
-"""Stored values: how much greater the greatest of one image may be than that of another."""
 DARK = 16
 """Of 255: pictures none of which has a brighter pixel are remarked on."""
 
@@ -58,6 +57,9 @@ class Reading:
     greatest: float = 0.0
     """The greatest pixel."""
     spacing: tuple[float, ...] | None = None
+    doubt: str = ""
+    """What makes the place that its header gives doubtful."""
+    shape: tuple[int, ...] = ()
     rounded: bool = False
     """Whether the label holds floats that are no whole numbers to the last digit."""
     print: Print | None = None
@@ -147,6 +149,15 @@ def oddities(data: DataSet, targets: list[Case | Item], readings: list[Reading])
     if rounded:
         remarks.append(f"{rounded[0]}: floats that nearly are whole numbers, as {len(rounded)} labels have; they are rounded. Labels are "
                        "better saved as uint8 with scl_slope 1.")
+    doubts = [f"{target.image}: {reading.doubt}" for target, reading in zip(targets, readings) if reading.doubt]
+    if doubts:
+        remarks.append(doubts[0] + (f" ({len(doubts)} files are so.)" if len(doubts) > 1 else ""))
+    thin = [(target.image, reading.shape) for target, reading in zip(targets, readings) if data.dimensions == 2 and not reading.problem
+            and len(reading.shape) == 3 and 2 * min(reading.shape[1:]) < reading.shape[0]]
+    if thin:
+        image, (slices, *sides) = thin[0]
+        remarks.append(f"{image}: {slices} slices of {sides[0]} x {sides[1]} pixels, as {len(thin)} volumes have it or alike; are its axes "
+                       "(slice, y, x)?")
     bright = [reading.greatest for reading in readings if not reading.problem]
     positive = sorted((reading.greatest, target.image) for target, reading in zip(targets, readings) if reading.greatest > 0)
     if data.intensities == "stored" and positive and positive[-1][0] > APART * positive[0][0]:
@@ -310,4 +321,5 @@ def read(source: Source, target: Case | Item) -> Reading:
     counts = None if label is None else {int(v): int(n) for v, n in zip(*np.unique(label, return_counts=True))}
     flat = isinstance(target, Case) and image.ndim == 3 and source.data.dimensions == 2
     return Reading(constant=bool(image.min() == image.max()), counts=counts, greatest=float(image.max()), spacing=steps,
-                   rounded=target.label in source.rounded, print=print_of(image, label) if flat else None)
+                   doubt=source.doubts.get(target.image, ""), shape=image.shape[1:], rounded=target.label in source.rounded,
+                   print=print_of(image, label) if flat else None)

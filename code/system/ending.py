@@ -19,7 +19,7 @@ from typing import Protocol
 
 import torch
 
-from dataloaders.errors import UserError
+from dataloaders.errors import NOT_PERMITTED, UserError
 from losses.ranks import ProcessLost
 from system import distributed
 from system.devices import peak_memory
@@ -100,7 +100,9 @@ def _known(error: Exception, run: Running | None) -> str | None:
         kept = f" The last good checkpoint is {run.checkpoint}; run the same command again to go on."
     if isinstance(error, OSError) and error.errno in OUT_OF_ROOM:
         return f"The disk is full, or a file may grow no further ({error.strerror}: {error.filename or 'while writing'}). Make room.{kept}"
-    if isinstance(error, OSError) and isinstance(error, PermissionError):
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{error.filename}: a folder is needed there, and a file lies in its place ({error.strerror}). Give another place.{kept}"
+    if isinstance(error, OSError) and error.errno in NOT_PERMITTED:
         return f"{error.filename}: cannot be written ({error.strerror}). Mend its permissions.{kept}"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         peak = peak_memory(run.device) / 2**30 if run else 0.0

@@ -17,7 +17,7 @@ from dataloaders.intensities import min_max
 from dataloaders.layouts.common import H5, PICTURES, Entry
 from dataloaders.layouts.listed import H5_ENDINGS, ListedSource
 from dataloaders.layouts.nifti import ENDINGS
-from dataloaders.listing import listing, with_ending
+from dataloaders.listing import composed, listing, with_ending
 from dataloaders.settings import SSL4MIS
 from dataloaders.splits import cross_val_dev
 
@@ -55,10 +55,16 @@ class AcdcSource(ListedSource):
     def __init__(self, data: DataSet, root: Path, options: Mapping[str, Any] | None = None):
         super().__init__(data, root, options)
         self._depths: dict[Path, int] = {}
+        self._upper: dict[str, dict[str, Path]] = {}
+        """By folder the files whose ending is no .h5 in lower case."""
 
     @classmethod
     def fits(cls, root: Path) -> bool:
         return (root / "data").is_dir() and ((root / "data" / "slices").is_dir() or (root / "train_slices.list").is_file())
+
+    def name_of(self, text: str) -> str:
+        """A line may have the file's ending."""
+        return with_ending(*H5_ENDINGS)(text) or text
 
     def stratum_of(self, group: str) -> str:
         """The diagnosis of a patient, by its number; '' where the name tells none."""
@@ -79,7 +85,7 @@ class AcdcSource(ListedSource):
         problems = Problems()
         cases = []
         for entry in entries:
-            file = self.root / "data" / f"{entry.name}.h5"
+            file = self._file("data", entry.name)
             group = group_of(entry.name)
             if other := self.elsewhere(entry, group, part):
                 problems.add(f"{entry.where}: {group} stands in {other} too; the frames of a patient belong to one part only.")
@@ -97,7 +103,7 @@ class AcdcSource(ListedSource):
             case = wanted.get(volume_of(entry.name))
             if case is None:
                 continue
-            file = self.root / "data" / "slices" / f"{entry.name}.h5"
+            file = self._file("data/slices", entry.name)
             if not file.exists():
                 problems.add(f"{entry.where}: {entry.name} has no file {file}.")
             listed.add(case.name)
@@ -138,6 +144,13 @@ class AcdcSource(ListedSource):
             remarks.append(f"{strangers[0].where}: {strangers[0].name} is a slice of no case of train.list; it is left out, as "
                            f"{len(strangers)} such lines are in all.")
         self.remarks += [remark for remark in remarks if remark not in self.remarks]
+
+    def _file(self, folder: str, name: str) -> Path:
+        """The file of a case or a slice, its ending case apart."""
+        if folder not in self._upper:
+            files = listing(self.root / folder, with_ending(".h5"), deep=False).files
+            self._upper[folder] = {stem: file for stem, file in files.items() if file.suffix != ".h5"}
+        return self._upper[folder].get(composed(name), self.root / folder / f"{name}.h5")
 
     def _depth(self, volume: Path) -> int:
         if volume not in self._depths:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
 ORIENTATION = 0x0112
 """The EXIF tag that says how a picture is to be turned."""
+PHOTOMETRIC = 0x0106
+"""The TIFF tag that says whether 0 is white."""
 MASK_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 """What a file may hold, whatever its name: Pillow knows others, of which one (EPS) hands it to another program."""
@@ -32,6 +34,10 @@ MOST_TEXT = 64 * 2**20
 """Bytes of a list or a description; larger ones are not read."""
 MOST_ELEMENTS = 2**28
 """Arrays that declare more are refused before memory is asked for (ACDC's largest has 4 million, LA's 7 million)."""
+LEAST_FLOAT = 4
+"""The greatest of floats that are no shares of 1 is at least this."""
+LOSSY = ("JPEG", "MPO", "JPEG2000")
+"""Formats that change the values of a mask; JPEG 2000 does not always, but its files do not tell."""
 DAMAGED = (RuntimeError, KeyError, ValueError, TypeError, IndexError, OverflowError, EOFError)
 """What HDF5's library raises of a damaged file, beside OSError."""
 
@@ -362,10 +368,9 @@ def read_picture(file: Path, channels: int | None, white: float | None = None) -
     with open_picture(file) as picture:
         with reading(file, "picture"):
             check_chunks(picture, file)
+            values = stored_values(picture) if is_deep(picture) else None
             turned = ImageOps.exif_transpose(picture)
-            deep = is_deep(turned)
-            values = np.asarray(turned) if deep else None
-            picture_8 = turned if deep else turned.convert("RGB" if turned.mode not in ("1", "L", "LA", "La") else "L")
+            picture_8 = turned if values is not None else turned.convert("RGB" if turned.mode not in ("1", "L", "LA", "La") else "L")
         if values is not None:
             picture_8 = Image.fromarray(to_eight_bits(values, file, white))
     if channels is not None:
@@ -379,9 +384,39 @@ def is_deep(picture: Image.Image) -> bool:
     return picture.mode.startswith("I;16") or picture.mode in ("I", "F")
 
 
+def stored_values(picture: Image.Image) -> np.ndarray:
+    """The values of a picture, not yet read, as its file has them, turned as its EXIF says.
+
+    Pillow stretches grey of two and four bits, and that of a PGM, whose greatest value may be any, to 255 or 65535: class ids are others
+    then, and of a depth that each file has for itself no scale of a data set can be made. (Two or four bits that are black and white alone
+    stay 0 and 255.) And a TIFF of 16 bits in which 0 is white it leaves so, though not one of eight.
+    """
+    tiles, top = getattr(picture, "tile", None), 255
+    told = tiles[0][3] if tiles and picture.mode in ("L", "RGB", "I") else None
+    packed = told if isinstance(told, str) else told[0] if isinstance(told, tuple) and told else ""
+    if picture.format == "PPM" and isinstance(told, tuple):
+        top = told[1]
+    elif packed in ("L;2", "L;4"):
+        top = 2 ** int(packed[-1]) - 1
+    white_is_0 = picture.format == "TIFF" and picture.mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    values = np.asarray(ImageOps.exif_transpose(picture))
+    if white_is_0:
+        return np.subtract(65535, values, dtype=np.uint16)
+    stretched = 65535 if picture.mode == "I" else 255
+    as_it_is = top in (255, stretched) or (packed in ("L;2", "L;4") and bool(np.isin(values, (0, 255)).all()))
+    return values if as_it_is else np.rint(values * (top / stretched)).astype(values.dtype)
+
+
 def to_eight_bits(values: np.ndarray, file: Path, white: float | None = None) -> np.ndarray:
-    """uint8 of a picture with 16-bit whole numbers or floats: 0 to `white` becomes 0 to 255; what is brighter stays 255."""
+    """uint8 of a picture with 16-bit whole numbers or floats: 0 to `white` becomes 0 to 255; what is brighter stays 255.
+
+    Raises `UserError` for floats from 0 to 1 where `white` is no such scale, and the other way round: one would be black, the other white.
+    """
     low, high = lowest_and_greatest(values, file)
+    floats = values.dtype.kind == "f"
+    if white is not None and high > 0 and (floats and high <= 1 < white or white == 1 and (not floats or high >= LEAST_FLOAT)):
+        raise UserError(f"{file}: {'floats' if floats else 'whole numbers'} up to {high:g}, but the scale of the data set is 0 to "
+                        f"{white:g}. Save all pictures alike.")
     top = white_of(high, values.dtype.kind == "f", file) if white is None else white
     values = values.astype(np.float64)
     return np.rint(np.minimum(values, top) / (top / 255) if top != 255 else np.minimum(values, 255)).astype(np.uint8)
@@ -400,7 +435,7 @@ def white_of(greatest: float, floats: bool, where: Path) -> float:
     """The value that means white, by the greatest one that is there: 1 for floats, else by the least depth of 8, 10, 12, 14 or 16 bits."""
     if floats and greatest <= 1:
         return 1.0
-    if floats and greatest < 4:
+    if floats and greatest < LEAST_FLOAT:
         raise UserError(f"{where}: floats up to {greatest:g}, neither 0 to 1 nor 0 to 255. Scale all pictures alike, and save them again.")
     return next(float(top) for top in (255, 1023, 4095, 16383, 65535) if greatest <= top)
 
@@ -414,29 +449,51 @@ def mask_facts(file: Path) -> Facts:
     """What a mask holds, to be judged beside others."""
     values, palette, turned = _mask(file)
     found = values_of(values)
-    colours = {v: tuple(palette[3 * v : 3 * v + 3]) for v in found if 0 <= 3 * v < len(palette) - 2}
+    colours = {v: palette[v] for v in found if 0 <= v < len(palette)}
     return Facts(file, found, soft_values(values, found), colours, turned)
 
 
-def _mask(file: Path) -> tuple[np.ndarray, list[int], bool]:
+def _mask(file: Path) -> tuple[np.ndarray, list[tuple[int, ...]], bool]:
     """(values, palette, whether it is turned) of a mask."""
     with open_picture(file) as picture:
-        if picture.format in ("JPEG", "MPO"):
-            raise UserError(f"{file}: a JPEG changes the values of a mask; save masks as PNG.")
+        if is_lossy(picture, file):
+            raise UserError(f"{file}: a JPEG, or what is packed like one (lossy WebP, JPEG in a TIFF), changes the values of a mask; save "
+                            "masks as PNG.")
         if picture.mode not in MASK_MODES:
             raise UserError(f"{file}: a picture in the colours {picture.mode}; expected a mask of one channel whose values are class ids.")
         with reading(file, "mask"):
             check_chunks(picture, file)
-            pages, turned = pages_of(picture), picture.getexif().get(ORIENTATION, 1) not in (0, 1)
+            pages = pages_of(picture)
             if pages == 1:
-                values = np.asarray(ImageOps.exif_transpose(picture))
-                palette = (picture.getpalette("RGB") or []) if picture.mode in ("P", "PA") else []
+                values = stored_values(picture)
+                palette, turned = palette_of(picture), picture.getexif().get(ORIENTATION, 1) not in (0, 1)
         if pages > 1:
             raise UserError(f"{file}: {pages} pages of one size; a mask has one. Save each page as a file of its own, with its image "
                             "likewise, or the stack as a volume (.nii.gz).")
     if values.ndim == 3:
         values = without_alpha(values, file)
     return whole_numbers(values, file), palette, turned
+
+
+def is_lossy(picture: Image.Image, file: Path) -> bool:
+    """Whether a picture is packed in a way that changes values."""
+    if picture.format == "WEBP":
+        content, place = file.read_bytes(), 12
+        while place + 8 <= len(content) and content[place : place + 4] not in (b"VP8 ", b"VP8L", b"ANMF"):
+            size = int.from_bytes(content[place + 4 : place + 8], "little")
+            place += 8 + size + size % 2
+        return content[place : place + 4] == b"VP8 "
+    return picture.format in LOSSY or "jpeg" in str(picture.info.get("compression"))
+
+
+def palette_of(picture: Image.Image) -> list[tuple[int, ...]]:
+    """The colours of a picture's palette, those that are not opaque with a fourth number; none where it has no palette."""
+    if picture.mode not in ("P", "PA"):
+        return []
+    numbers, clear = picture.getpalette("RGB") or [], picture.info.get("transparency")
+    colours: list[tuple[int, ...]] = [tuple(numbers[k : k + 3]) for k in range(0, len(numbers) - 2, 3)]
+    alpha = {clear: 0} if isinstance(clear, int) else dict(enumerate(clear)) if isinstance(clear, bytes) else {}
+    return [(*colour, alpha[k]) if alpha.get(k, 255) < 255 else colour for k, colour in enumerate(colours)]
 
 
 def without_alpha(values: np.ndarray, file: Path) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 
 from dataloaders.description import Case, DataSet, Evaluation, Item, Part
 from dataloaders.errors import Problems, UserError
+from dataloaders.intensities import APART
 from dataloaders.layouts.common import (
     Look,
     look_at,
@@ -30,12 +31,13 @@ from dataloaders.layouts.common import (
     read_list,
     read_picture,
     reading,
+    stored_values,
     white_of,
 )
 from dataloaders.layouts.images import ImageSource, picture_stem, pictures_in
-from dataloaders.layouts.own import Lists, groups_of, own_parts
-from dataloaders.listing import composed, to_do
-from dataloaders.masks import Facts, meaning
+from dataloaders.layouts.own import Lists, groups_of, not_read, own_parts, subfolders
+from dataloaders.listing import composed, place_of, to_do
+from dataloaders.masks import Facts, meaning, same_palettes
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
 
 PIXELS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {1: ((0.449,), (0.226,)), 3: (IMAGENET_MEAN, IMAGENET_STD)}
@@ -52,7 +54,7 @@ def facts_of(mask: Path, read: Callable[[Path], Facts]) -> tuple[Facts | None, U
 
 def class_names(root: Path) -> list[str]:
     """Those of classes.txt, none where there is no such file."""
-    file = root / "classes.txt"
+    file = place_of(root, "classes.txt")
     return [entry.name for entry in read_list(file)] if file.exists() else []
 
 
@@ -75,6 +77,7 @@ class FolderSource(ImageSource):
         if "train" in self.lists.files and self.lists.left:
             self.remarks.append(f"{self.root}: {len(self.lists.left)} of {len(self.images)} images stand in no list (for example "
                                 f"{self.lists.left[0]}) and are left out; names in unlabeled.txt are trained on without their masks.")
+        self.remarks += not_read(self.root)
         self.groups, said = groups_of(self.root, self.images, [name for name in self.images if name in self.masks], self.name_of,
                                       bool(self.lists.files))
         self.remarks += said
@@ -90,7 +93,9 @@ class FolderSource(ImageSource):
         self.meaning = meaning(self.facts, names, self.root / "masks")
         self.binary = self.meaning.binary
         self.remarks += self.meaning.remarks
-        self.data = self._described(names, self._looks([case.image for case in learned]))
+        looks = self._looks([case.image for case in learned])
+        self.data = self._described(names, looks)
+        self._remark_turned_masks(learned, looks)
 
     @property
     def cache_key(self) -> str:
@@ -123,10 +128,11 @@ class FolderSource(ImageSource):
 
     def _cases_of(self, part: Part) -> list[Case]:
         folder = part != "train" and part not in self.lists.files
-        base = self.root / part if folder else self.root
+        base = place_of(self.root, part) if folder else self.root
         if folder and not base.is_dir():
             return []
-        images, masks = (self.images, self.masks) if not folder else (self._found(f"{part}/images"), self._found(f"{part}/masks"))
+        images, masks = (self.images, self.masks) if not folder else (self._found(f"{base.name}/images"),
+                                                                                             self._found(f"{base.name}/masks"))
         if not images:
             raise UserError(f"{base / 'images'}: no {self.kind} in it.{self._instead(base / 'images')}")
         names = list(images) if folder else self.lists.training if part == "train" else self.lists.names[part]
@@ -143,33 +149,60 @@ class FolderSource(ImageSource):
         alone = [name for name in masks if name not in images] if folder or part == "train" else []
         if alone:
             self.remarks.append(f"{base / 'masks'}: {len(alone)} masks have no image of their name, for example {alone[0]}; not used.")
+        if folder:
+            self._remark_shared(part, names)
         if part == "test":
-            self._checked_test([case.label for case in cases if case.label is not None])
+            self._checked_test(cases)
         return cases
 
-    def _checked_test(self, masks: list[Path]) -> None:
-        """Raises `UserError` where the masks of the test part are written otherwise than those that were learned from."""
-        if self.binary or self.data.ignored is None:
+    def _checked_test(self, cases: list[Case]) -> None:
+        """Raises `UserError` where the masks of the test part are written otherwise than those that were learned from, or its images have
+        another scale."""
+        if self.looked_at:
+            self._checked_scale([case.image for case in cases])
+        asked = self.data.ignored is not None and not self.binary
+        if not self.looked_at and not asked:  # no palettes in volumes, and reading them takes long
             return
-        union = frozenset[int]().union(*(mask.values for mask in self._facts(masks)))
-        if 255 in union and not union - {0, 255}:
+        masks = [case.label for case in cases if case.label is not None]
+        found = self._facts(masks)
+        same_palettes([*self.facts, *found], self.root)
+        union = frozenset[int]().union(*(mask.values for mask in found))
+        if asked and 255 in union and not union - {0, 255}:
             raise UserError(f"{masks[0].parent}: the test masks hold 0 and 255 alone, and beside {', '.join(self.data.classes[1:])} 255 "
                             "means ignored, so nothing could be scored. Write them as the masks of training are.")
 
+    def _remark_shared(self, part: Part, names: list[str]) -> None:
+        """A sentence on subfolders (patients, pieces) that a folder of a part and the images of training have in common."""
+        both = sorted(set(subfolders(names).values()) & set(subfolders(self.images).values()))
+        if both:
+            self.remarks.append(f"{self.root / part}: {len(both)} of its subfolders are called as some of {self.root / 'images'} are "
+                                f"({both[0]}, ...). If they are patients or pieces, these stand on two sides, and scores are too high.")
+
+    def _checked_scale(self, images: list[Path]) -> None:
+        """Raises `UserError` where images of the test part have 16 bits or floats, and those that were learned from eight bits."""
+        looks = self._looks(images) if self.data.white is None else {}
+        deep = [image for image, look in looks.items() if look.deep]
+        if deep and self._white(looks) != 255:
+            raise UserError(f"{deep[0]}: {len(deep)} of {len(images)} test images have 16 bits or floats, those of training and validation "
+                            "have 8 bits; one scale is expected in a data set. Save all of them alike.")
+
     def _checked_lists(self) -> None:
-        """Raises `UserError` where lists put what groups.csv holds together into two parts."""
+        """Raises `UserError` where lists put what groups.csv holds together into two parts; without a list of training that is what has a
+        mask and stands in no list."""
         stands: dict[str, tuple[str, str]] = {}
         problems = Problems()
-        for part, names in self.lists.names.items():
+        parts = {"train": [name for name in self.lists.left if name in self.masks]} | self.lists.names if self.lists.files else {}
+        for part, names in parts.items():
             for name in names if part != "unlabeled" else ():
                 other, first = stands.setdefault(self.groups.get(name, name), (part, name))
                 if other != part:
+                    where = self.lists.files[other].name if other in self.lists.files else "no list and so is trained on"
                     problems.add(f"{self.lists.files[part]}: {name} belongs to {self.groups[name]}, as {first} does, which stands in "
-                                 f"{self.lists.files[other].name}; a group belongs to one part. Mend the lists or groups.csv.")
+                                 f"{where}; a group belongs to one part. Mend the lists or groups.csv.")
         problems.raise_any(str(self.root))
 
     def has_part(self, part: Part) -> bool:
-        return part in self.lists.files or (part != "train" and (self.root / part).is_dir())
+        return part in self.lists.files or (part != "train" and place_of(self.root, part).is_dir())
 
     def to_ids(self, mask: np.ndarray, of: Case | Item) -> np.ndarray:
         """Class ids; 255 is class 1 where all masks have 0 and 255 only, else it stays (ignored)."""
@@ -236,7 +269,8 @@ class FolderSource(ImageSource):
         """The value that is read as 255 in all deep pictures: by the greatest in them (`white_of`); None where all have eight bits."""
         deep = [image for image, look in looks.items() if look.deep]
         with ThreadPoolExecutor(4) as pool:
-            found = [one for one in pool.map(greatest_in, deep) if one is not None]
+            greatest = list(zip(deep, pool.map(greatest_in, deep)))
+        found = [one for _, one in greatest if one is not None]
         if not found:
             return None
         tops = {floats: max(value for value, kind in found if kind == floats) for floats in {kind for _, kind in found}}
@@ -244,6 +278,13 @@ class FolderSource(ImageSource):
         if len(scales) > 1:
             raise UserError(f"{self.root / 'images'}: some images hold floats up to {tops[True]:g}, others whole numbers up to "
                             f"{tops[False]:g}; one scale is expected in a data set. Save all of them alike.")
+        seen = sorted((one[0], image) for image, one in greatest if one is not None and one[0] > 0)
+        if seen and seen[-1][0] > APART * seen[0][0]:
+            (least, dark), (most, light) = seen[0], seen[-1]
+            told = f"{light}: values up to {most:g}, but only up to {least:g} in {dark.name}"
+            if least <= 1 and True in tops:
+                raise UserError(f"{told}; one scale is expected in a data set. Save all of them alike.")
+            self.remarks.append(f"{told}: two scales? 0 to {max(scales):g} is used for all.")
         return scales.pop()
 
     def _remark_looks(self, looks: dict[Path, Look], channels: int, white: float | None) -> None:
@@ -265,11 +306,20 @@ class FolderSource(ImageSource):
                                 "mark must have been drawn on the turned image.")
 
 
+    def _remark_turned_masks(self, cases: list[Case], looks: dict[Path, Look]) -> None:
+        """A sentence on masks that are turned where their images are not."""
+        turned = {mask.file for mask in self.facts if mask.turned}
+        alone = [case.label for case in cases if case.label in turned and case.image in looks and not looks[case.image].turned]
+        if alone:
+            self.remarks.append(f"{alone[0]}: turned as its EXIF says, and its image has no such mark ({len(alone)} such masks). Where a "
+                                "mask was drawn on the image as it is, save it without EXIF.")
+
+
 def greatest_in(image: Path) -> tuple[float, bool] | None:
     """The greatest value of a deep picture, and whether it holds floats; None where it cannot be read, which is told when it is."""
     try:
         with open_picture(image) as picture, reading(image, "picture"):
-            values = np.asarray(picture)
+            values = stored_values(picture)
         return lowest_and_greatest(values, image)[1], values.dtype.kind == "f"
     except UserError:
         return None

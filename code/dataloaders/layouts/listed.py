@@ -14,6 +14,7 @@ from dataloaders.geometry import reversed_axes, spacing_of
 from dataloaders.intensities import checked_pixels
 from dataloaders.layouts.common import H5, PICTURES, Entry, checked_label, checked_shapes, picture_remarks, read_list, read_picture
 from dataloaders.layouts.nifti import read_header, read_volume
+from dataloaders.listing import place_of
 
 H5_ENDINGS = (".h5", ".hdf5")
 LISTS = Path(__file__).resolve().parent.parent / "lists"
@@ -46,7 +47,7 @@ class ListedSource(Source):
 
     def list_files(self, name: str) -> tuple[Path | None, Path | None]:
         """(the list beside the data, the published one), each None where there is none."""
-        beside = [self.root / folder / name for folder in self.list_folders]
+        beside = [place_of(self.root / folder, name) for folder in self.list_folders]
         published = LISTS / self.data.name / name
         return next((file for file in beside if file.exists()), None), published if published.exists() else None
 

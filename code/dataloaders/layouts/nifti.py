@@ -23,6 +23,8 @@ from dataloaders.listing import Listing, is_service, listing, walk, with_ending
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 PLACE_TOLERANCE = 0.1
 """A label lies where its image lies if no corner is farther off than this share of the smallest side of a voxel."""
+SAME_STEPS = 0.01
+"""By what share of it the two sizes that a file gives its voxels may differ."""
 CHUNK = 2**20
 MOST_BEHIND = 64 * CHUNK
 """Bytes that may follow the voxels: what is packed may unpack to any length."""
@@ -40,6 +42,8 @@ class Header:
     dtype: np.dtype
     stored: Any = None
     """The header of a NIfTI file as nibabel has it, which a prediction keeps: its unit, and its two places with their codes."""
+    doubt: str = ""
+    """What else the file says of the size of its voxels, in words."""
 
 
 _stem = with_ending(*ENDINGS)
@@ -117,10 +121,24 @@ def _checked(file: Path, shape: tuple[int, ...], affine: np.ndarray, dtype: np.d
     if np.prod(shape, dtype=float) > MOST_ELEMENTS:
         raise UserError(f"{file}: claims the shape {shape}, more than {MOST_ELEMENTS} voxels; such a file is not read.")
     if not is_affine(affine):
-        spacing = ", ".join(f"{step:g}" for step in spacing_of(affine))
-        raise UserError(f"{file}: its header gives the spacing ({spacing}) and no volume in space; expected three positive numbers "
-                        "of mm and axes that differ. Export it again, or set the spacing (nibabel: header.set_zooms, set_sform).")
+        raise no_place(file, spacing_of(affine))
     return Header((shape[0], shape[1], shape[2]), affine, dtype)
+
+
+def doubt_of(affine: np.ndarray, steps: np.ndarray) -> str:
+    """In words: the affine that is taken, and the header's own spacing, give voxels of two sizes; "" where they do not."""
+    taken = spacing_of(affine)
+    if np.allclose(taken, steps, rtol=SAME_STEPS, atol=0):
+        return ""
+    sizes = [" x ".join(f"{step:.4g}" for step in size) for size in (taken, steps)]
+    return f"voxels of {sizes[0]} mm by its affine (sform), which is taken, and of {sizes[1]} mm by its pixdim; other programs take these."
+
+
+def no_place(file: Path, steps: np.ndarray) -> UserError:
+    """The sentence for a file that lies nowhere."""
+    spacing = ", ".join(f"{step:g}" for step in steps)
+    return UserError(f"{file}: its header gives the spacing ({spacing}) and no volume in space; expected three positive numbers "
+                     "of mm and axes that differ. Export it again, or set the spacing (nibabel: header.set_zooms, set_sform).")
 
 
 def _numbers(file: Path, dtype: np.dtype, found: str) -> None:
@@ -163,12 +181,14 @@ def _read_nifti(file: Path, stream: io.BufferedIOBase, voxels: bool) -> tuple[He
         raise UserError(f"{file}: {what_lies_there(file)}")
     dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
     _numbers(file, dtype, "of several numbers each (RGB)" if dtype.fields else f"{dtype}")
-    steps = np.asarray(header.get_zooms()[:3], np.float64)
+    steps = np.asarray(header["pixdim"][1:4], np.float64)
     # An sform makes the spacing of the header needless; a file whose own two places disagree so is still a damaged one.
-    affine = header.get_best_affine() if (steps > 0).all() else np.diag([*np.resize(steps, 3), 1.0])
-    affine = np.array(affine, np.float64)
-    affine[:3] *= MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
-    found = replace(_checked(file, shape, affine, dtype), stored=header)
+    if len(shape) > 2 and not (steps > 0).all():
+        raise no_place(file, steps)
+    affine = np.array(header.get_best_affine(), np.float64)
+    unit = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine[:3] *= unit
+    found = replace(_checked(file, shape, affine, dtype), stored=header, doubt=doubt_of(affine, steps * unit))
     if not voxels:
         return found, np.empty(0)
     offset, size = int(header.get_data_offset()), int(np.prod(found.shape)) * dtype.itemsize

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,8 @@ from dataloaders.settings import BY_WINDOW, OWN_VOLUMES, SSL4MIS
 DESCRIPTION = "dataset.json"
 SCHEMES = {"ct": "ct", "nonorm": "none"}
 """Scaling by the name of a channel, in lower case; "zscore" for every other name."""
+OTHER_SCHEMES = ("rescale_to_0_1", "rgb_to_0_1")
+"""Names for which nnU-Net scales otherwise than is done here."""
 FOLDERS: dict[Part, tuple[tuple[str, str | None], ...]] = {
     "train": (("imagesTr", "labelsTr"), ("imagesUn", None)), "val": (), "test": (("imagesTs", "labelsTs"),)}
 
@@ -62,7 +65,7 @@ def read_description(file: Path) -> Description:
         regular(file)
         if file.stat().st_size > MOST_TEXT:
             raise UserError(f"{file}: {file.stat().st_size} bytes; such a description is not read.")
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=once_each)
     except UnicodeDecodeError:
         raise UserError(f"{file}: not a text in UTF-8; {what_lies_there(file)}") from None
     except OSError as error:
@@ -85,6 +88,14 @@ def read_description(file: Path) -> Description:
     return Description(classes, ignored, names, ending.lower(), *listed_in(content))
 
 
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises ValueError where a key stands twice, of which JSON readers take the last in silence."""
+    twice = next((key for key, count in Counter(key for key, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return dict(pairs)
+
+
 def listed_in(content: dict) -> tuple[int | None, tuple[tuple[str, str | None], ...] | None, tuple[str, ...] | None, bool]:
     """What a description says of its cases: their number, files of training, files of test, whether files are named by case."""
     number, training, test, dataset = (content.get(key) for key in ("numTraining", "training", "test", "dataset"))
@@ -99,7 +110,7 @@ def listed_in(content: dict) -> tuple[int | None, tuple[tuple[str, str | None], 
             pairs.append((images, label if isinstance(label, str) else None))
     tested = [entry if isinstance(entry, str) else entry.get("image") if isinstance(entry, dict) else None
               for entry in (test if isinstance(test, list) else [])]
-    return (number if isinstance(number, int) else None, tuple(pairs) if pairs else None,
+    return (int(str(number)) if str(number).isdecimal() else None, tuple(pairs) if pairs else None,
             tuple(entry for entry in tested if isinstance(entry, str)) or None, isinstance(dataset, dict))
 
 
@@ -152,7 +163,7 @@ def channels_of(channels: dict, file: Path, problems: Problems) -> tuple[str, ..
 
 def as_told(data: DataSet, told: Description) -> DataSet:
     """The description with what dataset.json says of classes and channels."""
-    scaling = tuple(SCHEMES.get(name.lower(), "zscore") for name in told.channels)
+    scaling = tuple(SCHEMES.get(name.strip().lower(), "zscore") for name in told.channels)
     return replace(data, classes=told.classes, channels=len(told.channels), scaling=scaling)
 
 
@@ -171,6 +182,10 @@ class NnunetSource(VolumeFiles):
         if not any(case.label for case in self.cases("train")):
             raise UserError(f"{self.root / 'labelsTr'}: no case of imagesTr has a label; expected CASE{self.ending} for some of them.")
         self._compare_training()
+        other = [name for name in told.channels if name.strip().lower() in OTHER_SCHEMES]
+        if other:
+            self._remark(f"{self.root / DESCRIPTION}: the channel {other[0]!r} asks for a scaling that is not done here; its mean becomes "
+                         "0 and its deviation 1, in each volume.")
 
     @classmethod
     def described(cls, data: DataSet, root: Path, options: Mapping[str, Any], classes: int, channels: int) -> DataSet:
@@ -255,6 +270,10 @@ class NnunetSource(VolumeFiles):
             if name not in cases:
                 missing.append(image)
                 continue
+            folder, place = PurePosixPath(image.replace("\\", "/")).parent.name, cases[name].image.parent.name
+            if folder and folder != place:
+                problems.add(f"{where}: \"{key}\" names {image} as the image of {name}, but images are read from {place}. Put the files "
+                             "that are meant there, or mend the list.")
             read = cases[name].label
             there = (read is not None and PurePosixPath(label or "").parent.name == read.parent.name
                      and self._named(str(label), cases) == name)
@@ -303,6 +322,10 @@ class NnunetSource(VolumeFiles):
         found = listing(folder, with_ending(self.ending), deep=False)
         for sentence in found.remarks(f"{self.ending} (the file_ending of {DESCRIPTION})") if found.files else ():
             self._remark(sentence)
+        below = [path.name for path in entries(folder) if path.is_dir()]
+        if below:
+            self._remark(f"{folder}: {len(below)} folders in it are not looked into ({below[0]}, ...); in this layout all files lie side "
+                         "by side.")
         return found
 
     def _grouped(self, folder: Path, problems: Problems) -> dict[str, list[Path]]:

@@ -10,13 +10,17 @@ from pathlib import Path
 from dataloaders.description import Parts, Source
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import MOST_TEXT, Entry, read_list, regular, unreadable
-from dataloaders.listing import composed
+from dataloaders.listing import composed, entries, place_of
 from dataloaders.splits.draws import by_group, in_order, stratified_order
 
 OWN_SCALE = ("Own volumes: each is scaled by its own mean and deviation, channel by channel (CT: clipped to its 0.5 and 99.5 percentiles "
              "before); the defaults are those of ACDC (2D) and BraTS 2019 (3D).")
 LISTS = ("train", "val", "test", "unlabeled")
 """What lists beside one's own images may be called, each with .txt or .list behind."""
+LOOKS_LIKE = {"train": ("training",), "val": ("valid", "validation"), "test": ("testing",), "unlabeled": ("unlabelled",)}
+"""What the parts are called elsewhere."""
+TABLES = ("", ".txt", ".list", ".lst", ".csv", ".tsv", ".json", ".xlsx")
+"""Endings of files that may be lists."""
 GROUPS = "groups.csv"
 FEWEST_FOLDERS = 5
 """Subfolders from which on they may be patients or pieces: of fewer, a part for test would be too large a share."""
@@ -100,7 +104,7 @@ def groups_of(root: Path, images: Collection[str], labeled: Sequence[str], bare:
     more than half of the labelled images, and no lists name the parts. bare: a file's name without its ending; listed: whether there are
     lists. Raises `UserError` with all that is wrong with groups.csv.
     """
-    file = root / GROUPS
+    file = place_of(root, GROUPS)
     if file.exists():
         groups = read_groups(file, images, bare)
         alone = len(images) - len(groups)
@@ -137,7 +141,11 @@ def read_groups(file: Path, images: Collection[str], bare: Callable[[str], str |
     except OSError as error:
         raise unreadable(file, error) from None
     mark = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
-    rows = list(csv.reader(lines, delimiter=mark))
+    try:
+        rows = list(csv.reader(lines, delimiter=mark))
+    except csv.Error as error:
+        raise UserError(f"{file}: no table ({error}); is a quotation mark not closed? Expected a line image,group and then a line an image."
+                        ) from None
     if not rows or [cell.strip().lower() for cell in rows[0]] != ["image", "group"]:
         raise UserError(f"{file}: the first line is {lines[0][:60] if lines else ''!r}; expected image,group and then a line an image.")
     problems, groups = Problems(), dict[str, str]()
@@ -160,9 +168,22 @@ def read_groups(file: Path, images: Collection[str], bare: Callable[[str], str |
 
 def list_file(root: Path, part: str) -> Path | None:
     """The list of a part beside the images, None where there is none. Raises `UserError` where there are two, or a folder as well."""
-    files = [file for ending in (".txt", ".list") if (file := root / f"{part}{ending}").exists()]
+    files = [file for ending in (".txt", ".list") if (file := place_of(root, f"{part}{ending}")).exists()]
     if len(files) == 2:
         raise UserError(f"{files[0]} and {files[1].name}: two lists of one part; keep one of them.")
-    if files and part in ("val", "test") and (root / part / "images").is_dir():
+    if files and part in ("val", "test") and (place_of(root, part) / "images").is_dir():
         raise UserError(f"{files[0]} and {root / part}{'/'}: a list and a folder of one part; keep one of them.")
     return files[0] if files else None
+
+
+def not_read(root: Path) -> list[str]:
+    """Remarks on what lies beside one's own images and looks like a list or a part, and is none by its name."""
+    said = []
+    for path in entries(root):
+        stem, ending = path.stem.lower(), path.suffix.lower()
+        part = next((part for part, others in LOOKS_LIKE.items() if stem in (part, *others)), None)
+        if path.is_dir() and part in ("val", "test") and path.name.lower() != part and (path / "images").is_dir():
+            said.append(f"{path}: holds images and is not read; a folder of a part is called {part}.")
+        elif part and path.is_file() and (stem != part or ending not in (".txt", ".list")) and ending in TABLES:
+            said.append(f"{path}: not read; a list of a part is called {part}.txt, with one name of an image a line.")
+    return said

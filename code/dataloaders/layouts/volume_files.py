@@ -52,7 +52,10 @@ class VolumeFiles(Source):
 
     def affine(self, case: Case) -> np.ndarray:
         """(4, 4) float64: index in the array's own axis order to mm (RAS+)."""
-        affine = read_header(case.image).affine
+        header = read_header(case.image)
+        affine = header.affine
+        if header.doubt:
+            self.doubts[case.image] = header.doubt
         return affine if self.data.dimensions == 3 else reversed_axes(affine)
 
     def spacing(self, case: Case) -> tuple[float, ...]:
@@ -95,7 +98,8 @@ class VolumeFiles(Source):
                             f"CASE_0000 to CASE_{data.channels - 1:04d} beside each other.")
         pixels, header = read_channels(files, data), read_header(files[0])
         steps = tuple(float(step) for step in spacing_of(header.affine))
-        return NewImage(pixels, pixels.shape[1:], header.affine, steps if data.dimensions == 3 else steps[::-1], header.stored)
+        return NewImage(pixels, pixels.shape[1:], header.affine, steps if data.dimensions == 3 else steps[::-1], header.stored,
+                        remarks=[f"of {header.doubt}"] if header.doubt else [])
 
 
 def read_channels(files: Sequence[Path], data: DataSet) -> np.ndarray:
