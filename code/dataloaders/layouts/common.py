@@ -456,9 +456,9 @@ def mask_facts(file: Path) -> Facts:
 def _mask(file: Path) -> tuple[np.ndarray, list[tuple[int, ...]], bool]:
     """(values, palette, whether it is turned) of a mask."""
     with open_picture(file) as picture:
-        if is_lossy(picture, file):
-            raise UserError(f"{file}: a JPEG, or what is packed like one (lossy WebP, JPEG in a TIFF), changes the values of a mask; save "
-                            "masks as PNG.")
+        lossy = is_lossy(picture, file)
+        if picture.format in LOSSY:
+            raise UserError(f"{file}: a JPEG changes the values of a mask; save masks as PNG.")
         if picture.mode not in MASK_MODES:
             raise UserError(f"{file}: a picture in the colours {picture.mode}; expected a mask of one channel whose values are class ids.")
         with reading(file, "mask"):
@@ -472,7 +472,11 @@ def _mask(file: Path) -> tuple[np.ndarray, list[tuple[int, ...]], bool]:
                             "likewise, or the stack as a volume (.nii.gz).")
     if values.ndim == 3:
         values = without_alpha(values, file)
-    return whole_numbers(values, file), palette, turned
+    numbers = whole_numbers(values, file)
+    if lossy and not np.isin(numbers, (0, 255)).all():  # black and white alone cannot be other ids than were saved
+        raise UserError(f"{file}: packed like a JPEG ({picture.format}), which changes the values of a mask; found "
+                        f"{', '.join(map(str, sorted(values_of(numbers))[:8]))}. Save masks as PNG.")
+    return numbers, palette, turned
 
 
 def is_lossy(picture: Image.Image, file: Path) -> bool:
