@@ -175,7 +175,8 @@ def tell(found: list[looks.Look], places: list[int], passed: int, labeled: np.nd
         look = found[place]
         print(f"  {number:>3}  {look.candidate.name}" + ("" if look.expected is None else f"  (expected Dice {look.expected:.2f})"))
     if passed:
-        print(f"{passed} were passed over: nearly the same picture as one that is labelled or chosen, or of its patient or piece.")
+        print(f"{passed} {'was' if passed == 1 else 'were'} passed over: nearly the same picture as one that is labelled or chosen, or of "
+              "its patient or piece.")
     if len(places) < count:
         print(f"There are no more than {len(places)} such images.")
     print(f"List, sheet and links: {handing.said(folder)} ({handing.LIST}, {handing.TABLE}, {handing.SHEET}, {handing.LINKS}/)")

@@ -151,7 +151,7 @@ def by_script(model: predict_onnx.Model) -> checking.Labels:
 def of_run(options: Export, run: results.TestedRun, reader: Reader, aside: Path) -> list[checking.Sample]:
     """The images of the check. Raises `UserError` where there are none."""
     if options.images is not None:
-        entries, _ = entries_in(options.images, reader, aside)
+        entries, _ = entries_in(options.images, reader, aside, "--images")
         return [checking.sample(entry.files, reader, aside) for entry in entries[: options.check]]
     config, root = run.config, Path(run.config["root"])
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import advise
 import numpy as np
 import pytest
-from advice import curve, evidence
+from advice import curve, evidence, pages
 from advice.answer import answered
 from advice.arms import ARMS, Arm, arms_of
 from advice.choosing import chosen, odd_ones
@@ -60,6 +60,8 @@ def test_a_gain_and_its_chance_are_those_of_the_correlated_t_test():
     assert given.freedom == 1 and given.scale == pytest.approx(np.sqrt(0.02) * np.sqrt(1 / 2 + 1)), "two networks, and not four images"
     assert evidence.estimate(np.array([[0.5, np.nan]]), np.array([[0, 1]])).chance_below == 0.5, "one image says nothing"
     assert evidence.estimate(np.zeros((1, 4)), np.array([[0, 0, 1, 1]])).chance_below == 0.5
+    one = evidence.estimate(np.array([[0.50, 0.51, np.nan, np.nan]]), np.array([[0, 0, 1, 1]]))
+    assert one.mean == pytest.approx(0.505) and np.isinf(one.interval).all(), "of one network alone nobody knows how networks differ"
     found = scores(A=0.5, B=0.6)
     assert evidence.gain(found, "B", "A", PARTS).mean == pytest.approx(0.1, abs=0.02), "paired: what is hard for both counts for neither"
     found["A"][1] = np.nan
@@ -298,6 +300,9 @@ def test_the_time_ends_the_rounds(question):
     answer = answered(rounds)
     assert rounds.trials.count == 6, "one run of each arm was expected to fit, and no second one"
     assert any("The time is used up" in said and "--hours" in said for said in answer.unknown) and answer.gain is None
+    page = pages.markdown(pages.sections(rounds, answer))
+    assert "On the 3 of 8 images that were held out so far its Dice was 0." in page and "(nine in ten" not in page, "of one network alone"
+    assert "Of the 8 labelled images only these have been held out so far: " in page and ", 3 under Supervised" in page
     assert "no answer so far" in answer.verdict[0]
 
 
@@ -358,11 +363,15 @@ def test_next_of_a_folder_without_masks(tmp_path, monkeypatch, capsys):
     assert finish_with(lambda: choose_next(Advise(root, next=12))) == 0
     said, folder = capsys.readouterr().out, tmp_path / "results" / "advice" / "D" / "next_12"
     names = (folder / "next.txt").read_text().split("\n")[:-1]
-    assert len(names) == 12 and len({"copy", "piece 3"} & set(names)) == 1 and "bad.png" in said and "1 were passed over" in said
+    assert len(names) == 12 and len({"copy", "piece 3"} & set(names)) == 1 and "bad.png" in said and "1 was passed over" in said
     links = sorted((folder / "links").iterdir())
     assert len(links) == 12 and all(Image.open(link).size == (48, 48) for link in links)
     assert Image.open(folder / "next.png").width > 300
     assert finish_with(lambda: choose_next(Advise(root, next=3, output=folder))) == 0 and len(list((folder / "links").iterdir())) == 3
+    assert (np.asarray(Image.open(folder / "next.png").convert("L"))[0] == 255).all(), "the titles of the only row are not cut off"
+    (tmp_path / "file").touch()
+    assert finish_with(lambda: choose_next(Advise(root, next=3, output=tmp_path / "file"))) == 2
+    assert "file: cannot be made (File exists); choose another place by --output" in capsys.readouterr().err
     (folder / "links" / "mine.png").write_bytes(b"")
     assert finish_with(lambda: choose_next(Advise(root, next=3, output=folder))) == 2
     assert "Choose another place by --output" in capsys.readouterr().err

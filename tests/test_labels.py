@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import prepare
 import pytest
+from advice.handing import linked
 from PIL import Image
 
 from dataloaders.errors import UserError
 from dataloaders.layouts.common import MOST_TEXT
-from preparation.labels import convert_labels
+from preparation.labels import Written, convert_labels, sheet
 from preparation.regions import Wrong, counts_of, ellipse, from_brush, from_runs
 
 SIZE = (20, 30)
@@ -87,6 +88,13 @@ def brushed(found: np.ndarray) -> list[int]:
             place += same
     bits += "0" * (-len(bits) % 8)
     return [int(bits[k : k + 8], 2) for k in range(0, len(bits), 8)]
+
+
+def turned(folder: Path, mark: int) -> None:
+    """The first image as a camera stores it: with an EXIF mark that turns it to `SIZE`."""
+    exif = Image.Exif()
+    exif[0x0112] = mark
+    Image.new("L", SIZE if mark > 4 else SIZE[::-1], 90).save(folder / "images" / "a.png", exif=exif)
 
 
 def test_coco_polygons_and_run_lengths(folder: Path) -> None:
@@ -189,7 +197,80 @@ def test_imagej(folder: Path) -> None:
         convert_labels(regions, folder)
 
 
+@pytest.mark.parametrize("written", ["001_a.png", "012_left_c.png", "a_png.rf.0123456789abcdef0123456789abcdef.jpg", "%61.png",
+                                     "C:\\all\\0a1b2c3d-a.png", "1a2b3c4d-the_b_1.jpg"])
+def test_tools_change_names(folder: Path, written: str) -> None:
+    """The links of advise.py --next, Roboflow, an address, Windows, Label Studio."""
+    (folder / "images" / "b.jpg").rename(folder / "images" / "the b (1).jpg")
+    image = "left/c" if "c" in Path(written).stem.split("_") else "the b (1)" if "_b_" in written else "a"
+    content = coco({"segmentation": [sum(CORNERS, [])]})
+    content["images"] = [{"id": 0, "file_name": written}]
+    said = convert_labels(put(folder, content), folder).remarks
+    assert np.array_equal(mask(folder, image), SQUARE) and len(list((folder / "masks").rglob("*.png"))) == 1
+    assert any(f"have other names in the export than in images/ ({written} is {image}, ...)" in one for one in said) != ("all" in written)
+
+
+def test_names_of_links_come_back() -> None:
+    """What `advise.py --next` calls a link is what `prepare.py labels` looks for."""
+    for name, file in (("a", "images/a.JPG"), ("left/c.v2", "images/left/c.v2.png"), ("case", "images/case.nii.gz")):
+        assert linked(12, name, Path(file)) == f"012_{name.replace('/', '_')}" + Path(file).name.removeprefix(Path(name).name)
+
+
+def test_classes_are_those_that_are_drawn(folder: Path) -> None:
+    """Roboflow's root is none; blanks at the ends are no part of a name, which classes.txt would not give back."""
+    content = coco({"segmentation": [sum(CORNERS, [])]}, names=("scratch ", "spot"))
+    content["categories"] = [{"id": 0, "name": "defects", "supercategory": "none"},
+                             *({**one, "supercategory": "defects"} for one in content["categories"])]
+    export = put(folder, content)
+    for _ in range(2):
+        assert convert_labels(export, folder).classes == ["background", "scratch", "spot"]
+    (folder / "classes.txt").unlink()
+    for name, said in (("", "annotation 100: its class has no name"), ("#1", "which a line of classes.txt cannot hold")):
+        with pytest.raises(UserError, match=said):
+            convert_labels(put(folder, coco({"segmentation": [sum(CORNERS, [])]}, names=(name, "spot"))), folder)
+    twice = coco({"segmentation": [[]]})
+    twice["images"][1]["id"] = 0
+    with pytest.raises(UserError, match=r"image 0: x/b.jpg and a.png have the same id"):
+        convert_labels(put(folder, twice), folder)
+
+
+def test_what_no_size_tells_is_said(folder: Path) -> None:
+    turned(folder, 3)
+    export = put(folder, coco({"segmentation": [sum(CORNERS, [])]}))
+    assert any("1 images are turned by their EXIF mark (a, ...)" in said for said in convert_labels(export, folder).remarks)
+    turned(folder, 6)
+    assert not any("EXIF" in said for said in convert_labels(export, folder).remarks), "the sides tell that the tool turned it too"
+
+
+def test_drawings_of_other_kinds_are_not_lost_in_silence(folder: Path) -> None:
+    result = {"original_width": 30, "original_height": 20, "type": "polygonlabels", "value": {"points": CORNERS, "polygonlabels": ["spot"]}}
+    for one, said in (({**result, "type": "bitmasklabels"}, "task 1, result 1: its type is bitmasklabels, which is not read"),
+                      ({**result, "image_rotation": 90}, "task 1, result 1: its image was turned in the tool")):
+        with pytest.raises(UserError, match=said):
+            convert_labels(put(folder, [{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": [one]}]}]), folder)
+    four = {"label": "spot", "points": CORNERS, "shape_type": "rectangle"}
+    convert_labels(put(folder, {"imagePath": "a.png", "shapes": [four]}), folder)
+    assert np.array_equal(mask(folder, "a"), SQUARE)
+
+
+def test_a_mask_that_cannot_be_written_keeps_the_one_that_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "masks").mkdir()
+    Image.new("L", SIZE[::-1]).save(folder / "masks" / "a.bmp")
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"classes.txt: cannot be written \(No space left") as error:
+        convert_labels(put(folder, coco({"segmentation": [sum(CORNERS, [])]}, names=("spot",))), folder, replace=True)
+    assert error.value.code == 3 and [file.name for file in (folder / "masks").iterdir()] == ["a.bmp"]
+    monkeypatch.undo()
+    convert_labels(put(folder, coco({"segmentation": [sum(CORNERS, [])]}, names=("spot",))), folder, replace=True)
+    assert [file.name for file in (folder / "masks").iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize("entry, said", [
+    ({"segmentation": [CORNERS], "image_id": [0]}, "its image [0] is not in the file"),
     ({"segmentation": [[1, 2, 3, 4]]}, "annotation 100: an outline of 2 points"),
     ({"segmentation": [[1, 2, 3]]}, "annotation 100: its points have the shape"),
     ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "annotation 100: a coordinate is not finite"),
@@ -211,10 +292,13 @@ def test_bad_files_are_told(folder: Path, tmp_path: Path, capsys: pytest.Capture
     content = coco({"segmentation": [sum(CORNERS, [])]})
     content["images"][0].update(height=30, width=20)
     strange = {**content, "images": [{"id": 0, "file_name": "zzz.png"}]}
-    for made, said in ((content, "turned by its EXIF mark"), (strange, "zzz.png is not in"),
+    for made, said in ((content, r"is 30x20 pixels, but was annotated at 20x30\. Annotate the image"), (strange, "zzz.png is not in"),
                        ([1, 2], "of no tool"), ({"a": 1}, "it holds a"), ({"project": {}, "metadata": {}, "view": {}}, "VIA 3")):
         with pytest.raises(UserError, match=said):
             convert_labels(put(folder, made), folder)
+    turned(folder, 6)
+    with pytest.raises(UserError, match="turned by its EXIF mark, which the tool did not heed"):
+        convert_labels(put(folder, content), folder)
     (tmp_path / "cut.json").write_text('{"images": [')
     for place, said in ((tmp_path / "cut.json", "no valid JSON"), (tmp_path / "none", "no such file"),
                         (folder / "images", "no annotations in it")):
@@ -235,3 +319,7 @@ def test_the_command_writes_a_picture_to_look_at(folder: Path, capsys: pytest.Ca
     assert "2 masks written" in said and f"--check {folder}" in said
     drawn = np.asarray(Image.open(folder / "labels.png")).astype(int)
     assert drawn.shape[1] > 600 and (np.ptp(drawn, 2) > 60).sum() > 1000, "tinted regions"
+    many = Written(["background", *9 * ["a class with a long name"]], [folder / "masks" / "a.png"], [folder / "images" / "a.png"])
+    sheet(many, folder / "one.png")
+    one = np.asarray(Image.open(folder / "one.png")).astype(int)
+    assert one.shape[1] == 336 and one.shape[0] > drawn.shape[0] and (np.ptp(one[-22:], 2) > 60).any(), "the legend has lines"

@@ -38,7 +38,8 @@ def drawn(place: Path, names: range) -> None:
 def test_the_page_walks_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
     first, second = (re.findall(rf"--run model/{exp}_all_labeled/unet/(\S+)", text)[0] for exp in ("folder/D/FixMatch", "D2"))
-    assert f"_init_run={brief(word(Path(first)))}_" in second, "the page names the second run as the program does"
+    named = set(re.findall(r"_init_run=([\w-]+?)_consistency", text))
+    assert named == {brief(word(Path(first)))} and f"_init_run={named.pop()}_" in second, "as the program names it"
     for large, small in SMALLER:
         text = text.replace(large, small)
     lines = [line for block in re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) for line in block.splitlines()]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import export
 import nibabel
@@ -165,6 +166,58 @@ def test_onnx_predicts_what_the_run_does(run: Path, tiny_folder: Path, tmp_path:
     assert [model.run(np.zeros((n, 1, 32, 32), np.float32)).shape for n in (1, 5)] == [(n, 2, 32, 32) for n in (1, 5)]
     with pytest.raises(predict_onnx.Unreadable, match="no model that code/export.py wrote"):
         predict_onnx.Model(tmp_path / "broken.png")
+    import onnx
+
+    stranger = onnx.load(str(tmp_path / "model.onnx"))
+    told = json.loads(stranger.metadata_props[0].value)
+    for text, said in ((json.dumps({**told, "format": 2}), "have the format 2, and this file follows 1"),
+                       ("{}", "its metadata say nothing under semisegbench")):
+        stranger.metadata_props[0].value = text
+        onnx.save(stranger, str(tmp_path / "stranger.onnx"))
+        with pytest.raises(predict_onnx.Unreadable, match=said):
+            predict_onnx.Model(tmp_path / "stranger.onnx")
+
+
+class Bright:
+    """In place of a model of two classes: what is bright."""
+
+    told: ClassVar = {"dimensions": 2, "channels": 1, "classes": ["background", "bright"],
+                      "reading": {"kind": "picture", "takes": "photographs", "white": None, "reduced": None}}
+
+    def __init__(self, file: Path, threads: int):
+        if not file.is_file():
+            raise predict_onnx.Unreadable(f"{file}: there is no such file")
+
+    def __call__(self, files: list[Path]) -> np.ndarray:
+        return (predict_onnx.read(files, self.told)[0][0, 0] > 99).astype(np.uint8)
+
+
+def test_the_script_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(predict_onnx, "Model", Bright)
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.jpg", "in/a.png", "in/left/b.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3), 200).save(name)
+    Path("in/c.png").write_bytes(b"no picture")
+    Path("model").touch()
+
+    def said(code: int, *words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["predict_onnx.py", *words])
+        assert predict_onnx.main() == code
+        return capsys.readouterr().err
+
+    assert "in/c.png: cannot identify" in said(2, "model", "in", "out"), "and the others are predicted"
+    assert sorted(file.as_posix() for file in Path("out").rglob("*.*")) == ["out/a.png", "out/a.png.png", "out/left/b.png"]
+    assert "out/a.png: is there already, and 2 more" in said(2, "model", "in", "out")
+    Path("in/c.png").unlink()
+    assert said(0, "model", "in", "out", "--replace") == ""
+    for words, why in ((("none", "in", "out"), "none: there is no such file"), (("model", "none", "out"), "none: there is no such file or"),
+                       (("model", "in", "in"), "in: holds the images"), (("model", "out/left", "out"), "out: holds the images")):
+        assert why in said(2, *words)
+    assert "model/a.png: cannot be written" in said(3, "model", "in", "model")
+    images = [Path("in") / name for name in ("v.nii.gz", "v_0000.nii", "w.npy", "A.tif", "a.tif")]
+    assert [file.name for file in predict_onnx.masks_of([[file] for file in images], Path("in"), Path("out"))] == [
+        "v.nii.gz", "v_0000.nii.nii.gz", "w.npy", "A.png", "a.tif.png"]
 
 
 @ONNX
@@ -177,7 +230,8 @@ def test_onnx_takes_volumes(volumes: Path, scratch: Path, tmp_path: Path, capsys
     model = predict_onnx.Model(tmp_path / "model.onnx", 1)
     file = volumes / "imagesTs" / "Ts0_0000.nii.gz"
     labels = model([file])
-    written = predict_onnx.write(labels, file, tmp_path / file.name, model.told)
+    (written,) = predict_onnx.masks_of([[file]], file.parent, tmp_path)
+    predict_onnx.write(labels, file, written, model.told)
     assert written.name == "Ts0.nii.gz" and np.allclose(nibabel.load(written).affine, AFFINE, atol=1e-5)  # type: ignore[attr-defined]
     np.save(tmp_path / "voxels.npy", ball(10)[0])
     assert np.array_equal(model([tmp_path / "voxels.npy"]), labels)

@@ -233,13 +233,16 @@ def test_bad_arguments_get_a_sentence(runs: dict[str, Path], tmp_path: Path, cap
     (unfinished / "status.json").write_text('{"state": "interrupted"}')
     for run, source, words, said in (
             (tmp_path / "nowhere", place, {}, "no run here"), (unfinished, place, {}, "not finished (interrupted)"),
-            (runs["pictures"], tmp_path / "nowhere", {}, "no such file or folder"), (runs["pictures"], place, {}, "found: 1 .txt"),
+            (runs["pictures"], tmp_path / "nowhere", {}, "no such file or folder; give the images with --input"),
+            (runs["pictures"], place, {}, "found: 1 .txt"),
             (runs["pictures"], bad, {}, "none of 1 files could be read"), (runs["pictures"], bad, {"mirror": True}, "--mirror"),
             (runs["volumes"], place, {"stride": (1, 1)}, "--stride 1 1"), (runs["pictures"], bad, {"save": ()}, "--save"),
             (runs["pictures"], bad, {"batch": -1}, "--batch -1")):
         assert predicted(run, source, tmp_path / "out", **words) == 2
         error = capsys.readouterr().err
         assert said in error and "Traceback" not in error, error
+    assert predicted(runs["pictures"], place, tmp_path) == 2
+    assert f"{tmp_path}: holds the images ({place}); give another folder with --output" in capsys.readouterr().err
     asked = tyro.cli(predict.Predict, args=["--run", "r", "--input", "i", "--output", "o", "--save", "masks"], use_underscores=True)
     assert asked.save == ("masks",)
 

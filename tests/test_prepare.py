@@ -1,6 +1,7 @@
 """prepare.py: ACDC's download to h5, and the check of a data folder, on files that the tests write."""
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from tiny import write_folder
 
-from dataloaders.catalog import DATA_SETS, open_source
+from dataloaders.catalog import DATA_SETS, named, open_source, resolve
 from dataloaders.description import Case
 from dataloaders.errors import UserError
 from dataloaders.intensities import min_max
@@ -245,6 +247,16 @@ def test_volumes_of_training_cases_may_be_missing(converted):
         (converted / "data" / f"{TRAIN}_frame0{frame}.h5").unlink()
     report = check_folder(DATA_SETS["ACDC"], converted, workers=1)
     assert not report.problems and any("--fold needs the volumes" in remark for remark in report.remarks)
+
+
+def test_own_images_before_there_are_enough_masks(tmp_path):
+    """The first states of a folder: nothing labelled, which is no fault, and fewer masks than parts."""
+    own = write_folder(tmp_path / "D", 4, 2)
+    report = check_folder(named("folder"), own, workers=1)
+    assert not report.problems and any("2 images with a mask; training needs 3 at least" in remark for remark in report.remarks)
+    shutil.rmtree(own / "masks")
+    with pytest.raises(UserError, match=r"D: holds images/ and no masks/.* code/advise.py --root_path .*D --next 12"):
+        resolve(None, own, tmp_path)
 
 
 class Crash(Case):

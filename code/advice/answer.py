@@ -113,7 +113,9 @@ def _whole(scores: np.ndarray) -> bool:
 def _verdict(rounds: Rounds, base: str, best: str, advised: str, gain: Estimate | None, score: Estimate) -> list[str]:
     question, (low, high) = rounds.question, score.interval
     known = "" if not np.isfinite(low) else f" (nine in ten: {points(low)} to {points(high)})"
-    expected = (f"Train {advised}. On images that it had not seen its Dice was {points(score.mean)}{known}, with about "
+    seen = f"the {score.images} of {question.groups} {question.things} that were held out so far" if score.images < question.groups \
+        else f"{question.things} that it had not seen"
+    expected = (f"Train {advised}. On {seen} its Dice was {points(score.mean)}{known}, with about "
                 f"{rounds.trained_on:.0f} of the {question.groups} labelled {question.things}, at this size and length; with all of them "
                 f"it should be no lower.")
     if gain is None:

@@ -6,7 +6,8 @@ of it is arithmetic on arrays; no file, no run.
 Two things make such a mean unsure, and each is looked for in the scores. Images differ: the variance of a mean over n images is taken as
 s^2 (1 / n + 1 / n_train), s the spread of the images and n_train how many each network learned from. And networks differ, of which a part
 of the images shares one: over J parts it is S^2 (1 / J + n_test / n_train), S the spread of the parts' means. Both have Nadeau and
-Bengio's correction (Machine Learning 2003) for networks that learned from overlapping images. The wider of the two holds. Under a flat
+Bengio's correction (Machine Learning 2003) for networks that learned from overlapping images. The wider of the two holds; of one part
+alone, which one network predicted, nothing is known of the second, and so no interval. Under a flat
 prior the mean has Student's t distribution around what was measured (n - 1 or J - 1 degrees; Corani and Benavoli, Machine Learning 2015:
 the Bayesian correlated t-test); "the chance that there is no gain" is its mass below 0.
 """
@@ -34,7 +35,7 @@ class Estimate:
 
     mean: float
     scale: float
-    """Of Student's t distribution; infinite for fewer than two images."""
+    """Of Student's t distribution; infinite for fewer than two images or two networks."""
     freedom: int
     """Its degrees."""
     images: int
@@ -73,11 +74,12 @@ def estimate(values: np.ndarray, parts: np.ndarray) -> Estimate:
         return Estimate(float(images.mean()) if count else np.nan, np.inf, 1, count)
     folds = int(parts.max()) + 1
     trained_on = parts.shape[1] * (1 - 1 / folds)
-    ways = [(float(images.std(ddof=1) * np.sqrt(1 / count + 1 / trained_on)), count - 1)]
     shared = [values[round_][known[round_] & (parts[round_] == part)] for round_ in range(len(values)) for part in range(folds)]
     cells = np.array([some.mean() for some in shared if len(some)])
-    if len(cells) > 1:
-        ways.append((float(cells.std(ddof=1) * np.sqrt(1 / len(cells) + 1 / (folds - 1))), len(cells) - 1))
+    if len(cells) < 2:
+        return Estimate(float(images.mean()), np.inf, 1, count)
+    ways = [(float(images.std(ddof=1) * np.sqrt(1 / count + 1 / trained_on)), count - 1),
+            (float(cells.std(ddof=1) * np.sqrt(1 / len(cells) + 1 / (folds - 1))), len(cells) - 1)]
     scale, freedom = max(ways, key=lambda way: way[0] * half_width(way[1]))
     return Estimate(float(images.mean()), scale, freedom, count)
 

@@ -25,7 +25,10 @@ COLUMNS, MOST = 5, 60
 
 def hand_out(folder: Path, looks: Sequence[Look], distances: Sequence[float]) -> None:
     """Writes all of it into a folder, in place of what such a command wrote there before. Raises `UserError` where more is there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another place by --output.") from None
     links = folder / LINKS
     if links.exists():
         old = (folder / LIST).read_text(encoding="utf-8").splitlines() if (folder / LIST).is_file() else []
@@ -34,8 +37,7 @@ def hand_out(folder: Path, looks: Sequence[Look], distances: Sequence[float]) ->
         shutil.rmtree(links)
     links.mkdir()
     for number, look in enumerate(looks, 1):
-        _link(links / f"{number:03d}_{look.candidate.name.replace('/', '_')}{''.join(look.candidate.file.suffixes[-2:])[-12:]}",
-              look.candidate.file)
+        _link(links / linked(number, look.candidate.name, look.candidate.file), look.candidate.file)
     write_atomically(folder / LIST, "".join(f"{look.candidate.name}\n" for look in looks).encode(errors="backslashreplace"))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -45,6 +47,13 @@ def hand_out(folder: Path, looks: Sequence[Look], distances: Sequence[float]) ->
                          "" if not np.isfinite(distance) else f"{distance:.3f}"])
     write_atomically(folder / TABLE, table.getvalue().encode(errors="backslashreplace"))
     sheet(folder / SHEET, looks)
+
+
+def linked(number: int, name: str, file: Path) -> str:
+    """What a link is called: `prepare.py labels` knows the image again by it, when the tool has written it into its export."""
+    bare = name.rpartition("/")[2]
+    ending = file.name[len(bare) :] if file.name.startswith(bare) else file.suffix
+    return f"{number:03d}_{name.replace('/', '_')}{ending}"
 
 
 def _link(place: Path, file: Path) -> None:
@@ -77,7 +86,7 @@ def sheet(path: Path, looks: Sequence[Look]) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font has not
         figure.tight_layout()
-        figure.savefig(stream, dpi=90)
+        figure.savefig(stream, dpi=90, bbox_inches="tight")  # titles of the first row reach beyond it
     plt.close(figure)
     write_atomically(path, stream.getvalue())
 

@@ -41,7 +41,10 @@ def sections(rounds: Rounds, answer: Answer) -> list[Section]:
             over = ("", "", "") if row.over is None else (f"{100 * row.over.mean:+.1f} points", spread(row.over, True),
                                                          percent(row.over.chance_below))
             rows.append((row.arm.name, points(row.score.mean), spread(row.score, False), *over, str(row.rounds), row.note))
-        found.append(Section("The methods", (
+        some = [f"{row.score.images} under {row.arm.name}" for row in answer.rows if row.score.images < question.groups]
+        partly = (f"Of the {question.groups} labelled {question.things} only these have been held out so far: {', '.join(some)}.",) \
+            if some else ()
+        found.append(Section("The methods", (*partly,
             f"Mean over the labelled {question.things}, each held out in turn; intervals hold {100 * LEVEL:.0f} % (with Nadeau and "
             "Bengio's correction for networks that share training images). The gain in the first sentence is that of the best "
             "row freed of the luck of the pick.",), tuple(rows)))

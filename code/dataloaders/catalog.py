@@ -87,6 +87,10 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
     fitting = [data for data in EVERY if data.reader.fits(root_path)]
     fitting = [data for data in fitting if data.special] or [data for data in fitting if data.own] or fitting
     if len(fitting) != 1:
+        if not fitting and (root_path / "images").is_dir() and not (root_path / "masks").exists():
+            raise UserError(f"{root_path}: holds images/ and no masks/, so nothing is labelled yet. Which images to label first: python "
+                            f"code/advise.py --root_path {root_path} --next 12. Masks of what was drawn in a tool: python code/prepare.py "
+                            f"labels EXPORT --images {root_path}. A data set of another kind: add --dataset.")
         found = " and ".join(data.name for data in fitting)
         what = f"looks like {found}" if fitting else "has the layout of no data set that is known here"
         raise UserError(f"{root_path}: {what}; add --dataset with one of {', '.join(DATA_SETS)}.")

@@ -16,8 +16,8 @@ from dataloaders.layouts.nifti import ENDINGS
 from dataloaders.layouts.volume_files import VolumeFiles
 from inference import Inference
 from inference.predicting import MULTIPLE
+from portable.predict_onnx import FORMAT
 
-FORMAT = 1
 KEY = "semisegbench"
 """Under which the description stands in a file's metadata, as JSON."""
 

@@ -2,11 +2,12 @@
 
     python predict_onnx.py model.onnx PHOTOGRAPHS OUTPUT
 
-PHOTOGRAPHS: a folder (its subfolders too) or a file. A mask is written for each image, of its size, with class ids (0 is background): PNG
-for a picture, .nii.gz for NIfTI, .npy for .npy. What is done before and after the network stands in the model's own metadata, under
-"semisegbench", as JSON; this file is all the code there is to it, and may be copied into any program (Apache License 2.0).
+PHOTOGRAPHS: a folder (its subfolders too) or a file. A mask is written for each image, of its name and size, with class ids (0 is
+background): PNG for a picture, .nii.gz for NIfTI, .npy for .npy. Files that are there already are kept and nothing is predicted, unless
+--replace says otherwise. What is done before and after the network stands in the model's own metadata, under "semisegbench", as JSON; this
+file is all the code there is to it, and may be copied into any program (Apache License 2.0).
 
-Exit codes: 0 done; 2 a wrong argument, or a file that cannot be read (the others are predicted all the same).
+Exit codes: 0 done; 2 a wrong argument, or a file that cannot be read (the others are predicted all the same); 3 a mask cannot be written.
 """
 from __future__ import annotations
 
@@ -24,6 +25,9 @@ from PIL import Image, ImageOps
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
 NIFTI = (".nii", ".nii.gz")
+ENDINGS = (*PICTURES, *NIFTI, ".npy")
+FORMAT = 1
+"""Of the metadata that this file follows."""
 AT_ONCE = 4
 """Slices, or windows, that pass the network together."""
 
@@ -37,15 +41,25 @@ class Model:
 
     def __init__(self, file: Path, threads: int = 0):
         """threads: 0 takes all cores. Raises `Unreadable` for a file that is no exported model."""
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise Unreadable(f"onnxruntime is needed and cannot be loaded ({error}): python -m pip install onnxruntime") from None
+        if not file.is_file():
+            raise Unreadable(f"{file}: there is no such file; give the model.onnx that code/export.py wrote.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
             self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            self.told: dict[str, Any] = json.loads(self.session.get_modelmeta().custom_metadata_map["semisegbench"])
+            text = self.session.get_modelmeta().custom_metadata_map.get("semisegbench")
+            self.told: dict[str, Any] = {} if text is None else json.loads(text)
         except Exception as error:  # of a class of its own for each cause
-            raise Unreadable(f"{file}: no model that code/export.py wrote ({type(error).__name__}: {error}).") from None
+            raise Unreadable(f"{file}: no model that code/export.py wrote, or a damaged one ({type(error).__name__}: {error}).") from None
+        if not self.told:
+            raise Unreadable(f"{file}: no model that code/export.py wrote (its metadata say nothing under semisegbench).")
+        if self.told.get("format") != FORMAT:
+            raise Unreadable(f"{file}: its metadata have the format {self.told.get('format')}, and this file follows {FORMAT}; take the "
+                             "predict_onnx.py that was written beside the model.")
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """(B, C, *sides) float32 -> logits (B, K, *sides)."""
@@ -239,9 +253,16 @@ def places(n_in: int, n_out: int, mapping: str) -> np.ndarray:
 
 
 def groups_in(place: Path, told: dict[str, Any], without: Path) -> list[list[Path]]:
-    """What is predicted as one: a file each, or the numbered channels CASE_0000, CASE_0001, ... of a volume."""
+    """What is predicted as one: a file each, or the numbered channels CASE_0000, CASE_0001, ... of a volume. Raises `Unreadable`."""
+    if not place.exists():
+        raise Unreadable(f"{place}: there is no such file or folder; give the images.")
+    outside = without.resolve()
+    if place.is_dir() and (outside == place.resolve() or outside in place.resolve().parents):
+        raise Unreadable(f"{without}: holds the images ({place}); give another folder for the masks.")
     files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
-    files = [file for file in files if file.name.lower().endswith((*PICTURES, *NIFTI, ".npy")) and without not in file.parents]
+    files = [file for file in files if file.name.lower().endswith(ENDINGS) and (file == place or outside not in file.resolve().parents)]
+    if not files:
+        raise Unreadable(f"{place}: no file in it that is read here; this model takes {told['reading']['takes']}.")
     groups: dict[str, list[Path]] = {}
     for file in files:
         numbered = re.fullmatch(r"(.+)_[0-9]{4}(\.nii|\.nii\.gz)", str(file)) if told["channels"] > 1 else None
@@ -249,10 +270,27 @@ def groups_in(place: Path, told: dict[str, Any], without: Path) -> list[list[Pat
     return list(groups.values())
 
 
-def write(labels: np.ndarray, source: Path, target: Path, told: dict[str, Any]) -> Path:
-    """Writes a label map as its image lies; gives the file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    name = target.name
+def masks_of(groups: list[list[Path]], base: Path, output: Path) -> list[Path]:
+    """Where each mask goes: the path of its image, with the whole name where two images differ in the ending alone."""
+    found: list[Path] = []
+    taken: set[str] = set()
+    for files in groups:
+        name = files[0].name
+        ending = max((end for end in ENDINGS if name.lower().endswith(end)), key=len)
+        kind = ".nii.gz" if ending in NIFTI else ".npy" if ending == ".npy" else ".png"
+        stem = name[: -len(ending)]
+        stem = re.sub(r"_0000$", "", stem) if ending in NIFTI else stem
+        folder = output / files[0].relative_to(base).parent
+        # A file system that does not tell A from a must not let one mask overwrite the other.
+        file = next(file for file in (folder / f"{stem}{kind}", folder / f"{name}{kind}") if str(file).casefold() not in taken)
+        taken.add(str(file).casefold())
+        found.append(file)
+    return found
+
+
+def write(labels: np.ndarray, source: Path, file: Path, told: dict[str, Any]) -> None:
+    """Writes a label map as its image lies."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     if source.name.lower().endswith(NIFTI):
         import nibabel
 
@@ -260,15 +298,11 @@ def write(labels: np.ndarray, source: Path, target: Path, told: dict[str, Any]) 
         header = image.header.copy()
         header.set_data_dtype(np.uint8)
         header.set_slope_inter(1, 0)
-        file = target.with_name(re.sub(r"(_0000)?\.nii(\.gz)?$", "", name) + ".nii.gz")
         nibabel.save(type(image)(labels.transpose() if told["dimensions"] == 2 else labels, image.affine, header), file)
-    elif name.lower().endswith(".npy"):
-        file = target
+    elif file.name.endswith(".npy"):
         np.save(file, labels)
     else:
-        file = target.with_name(f"{name}.png" if not name.lower().endswith(".png") else name)
         Image.fromarray(labels).save(file)
-    return file
 
 
 def main() -> int:
@@ -277,27 +311,35 @@ def main() -> int:
     parser.add_argument("images", type=Path, help="a folder of images, or one image")
     parser.add_argument("output", type=Path, help="a folder for the masks")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
+    parser.add_argument("--replace", action="store_true", help="write masks anew that are there already")
     given = parser.parse_args()
     try:
         model = Model(given.model, given.threads)
         groups = groups_in(given.images, model.told, given.output)
-        if not groups:
-            raise Unreadable(f"{given.images}: no file in it that is read here; this model takes {model.told['reading']['takes']}.")
-    except Unreadable as error:
+        masks = masks_of(groups, given.images if given.images.is_dir() else given.images.parent, given.output)
+        there = [file for file in masks if file.exists()]
+        if there and not given.replace:
+            raise Unreadable(f"{there[0]}: is there already" + (f", and {len(there) - 1} more of these masks" if len(there) > 1 else "")
+                             + "; give another folder, or --replace to write them anew.")
+    except (Unreadable, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    base, failed = given.images if given.images.is_dir() else given.images.parent, 0
-    for files in groups:
+    failed = 0
+    for files, mask in zip(groups, masks):
         try:
             labels = model(files)
-        except (Unreadable, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a damaged file raises what its reader likes
             print(f"{files[0]}: {error}", file=sys.stderr)
             failed += 1
             continue
-        written = write(labels, files[0], given.output / files[0].relative_to(base), model.told)
+        try:
+            write(labels, files[0], mask, model.told)
+        except OSError as error:
+            print(f"{mask}: cannot be written ({error.strerror or error}); give another folder, or make room.", file=sys.stderr)
+            return 3
         counts = np.bincount(labels.ravel(), minlength=len(model.told["classes"])) / labels.size
         found = ", ".join(f"{name} {share:.2%}" for name, share in zip(model.told["classes"][1:], counts[1:]) if share)
-        print(f"{written}: {found or 'nothing found'}")
+        print(f"{mask}: {found or 'nothing found'}")
     print(f"{len(groups) - failed} predicted" + (f", {failed} could not be read" if failed else "") + ".")
     return 2 if failed else 0
 

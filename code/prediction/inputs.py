@@ -51,18 +51,21 @@ def reader_for(config: Mapping[str, Any], network: Mapping[str, Any]) -> Reader:
     return Reader(replace(described, white=config.get("white")))
 
 
-def entries_in(place: Path, reader: Reader, without: Path) -> tuple[list[Entry], Counter[str]]:
+def entries_in(place: Path, reader: Reader, without: Path, option: str = "--input") -> tuple[list[Entry], Counter[str]]:
     """What `place` (a folder with its subfolders, or one file) has for the run, in natural order; and the other files by ending.
 
-    Hidden files and what lies below `without` (the output) are not looked at. Raises `UserError` where there is nothing.
+    Hidden files and what lies below `without` (the output) are not looked at. Raises `UserError` where there is nothing; `option` is what
+    gave `place`.
     """
     if place.is_file():
         found, base = [place], place.parent
     elif place.is_dir():
         found, base = [p for p in walk(place) if _is_file(p)], place
     else:
-        raise UserError(f"{shown(place)}: there is no such file or folder; give the images with --input.")
+        raise UserError(f"{shown(place)}: there is no such file or folder; give the images with {option}.")
     outside = without.resolve()
+    if place.resolve().is_relative_to(outside):
+        raise UserError(f"{shown(without)}: holds the images ({shown(place)}); give another folder with --output.")
     found = [p for p in found if not p.resolve().is_relative_to(outside)]
     found.sort(key=lambda p: natural(p.relative_to(base).as_posix()))
     files = [p for p in found if p.name.lower().endswith(reader.endings)]

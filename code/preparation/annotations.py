@@ -139,39 +139,71 @@ def number_of(value: Any) -> float:
     return float(value)
 
 
+def tidied(name: object) -> str:
+    """The name of a class as classes.txt, a line each, gives it back: tools keep blanks that nobody sees."""
+    return " ".join(str(name).split())
+
+
+def class_of(name: object) -> str:
+    """The class of a region. Raises `Wrong` for one without a name, which would have no line in classes.txt."""
+    if not tidied(name):
+        raise Wrong("its class has no name")
+    return tidied(name)
+
+
 # COCO
 
 
 def coco(content: Mapping[str, Any], file: Path, problems: Problems) -> Export:
     """Polygons, and run lengths plain or packed. Classes are the categories in the order of their ids."""
+    images: dict[Any, Annotated] = {}
     try:
-        names = {one["id"]: str(one["name"]) for one in sorted(content["categories"], key=lambda one: one["id"])}
-        images = {one["id"]: Annotated(str(one["file_name"]), f"{file}, image {one['id']}", size_of(one.get("height"), one.get("width")))
-                  for one in content["images"]}
         entries = [(one.get("id", place), one) for place, one in enumerate(content["annotations"])]
+        names = {one["id"]: tidied(one["name"]) for one in drawn_of(content["categories"], entries)}
+        for one in content["images"]:
+            if one["id"] in images:
+                problems.add(f"{file}, image {one['id']}: {one['file_name']} and {images[one['id']].image} have the same id, so nobody can "
+                             "tell what is drawn on which. Export the sets one by one.")
+            images[one["id"]] = Annotated(str(one["file_name"]), f"{file}, image {one['id']}",
+                                          size_of(one.get("height"), one.get("width")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: COCO's images need id and file_name, its categories id and name, its annotations to be objects "
                         f"({type(error).__name__}: {error}). Export it again.") from None
     boxes = 0
     for number, entry in entries:
         where = f"{file}, annotation {number}"
-        if entry.get("image_id") not in images:
+        if not_in(entry.get("image_id"), images):
             problems.add(f"{where}: its image {entry.get('image_id')!r} is not in the file. Export it again.")
             continue
         image = images[entry["image_id"]]
-        if entry.get("category_id") not in names:
+        if not_in(entry.get("category_id"), names):
             problems.add(f"{where}: its category {entry.get('category_id')!r} is not in the file. Export it again.")
             continue
-        if not entry.get("segmentation"):
+        outline = entry.get("segmentation")
+        if not outline or isinstance(outline, list) and not any(outline):  # [[]] too
             boxes += 1
             continue
         label = names[entry["category_id"]]
         image.regions += noted(problems, where, lambda e=entry, n=label, w=where, i=image: coco_region(e["segmentation"], n, w, i))  # type: ignore[misc]
     remarks = [f"{file}: {boxes} annotations are boxes without an outline, and were left out."] if boxes else []
-    return Export("COCO", list(images.values()), list(names.values()), remarks)
+    return Export("COCO", list(images.values()), [name for name in names.values() if name], remarks)
 
 
-def coco_region(found: Any, label: str, where: str, image: Annotated) -> Region:
+def drawn_of(categories: Sequence[Mapping[str, Any]], entries: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The categories in the order of their ids, without the roots of others on which nothing is drawn: Roboflow writes one, id 0, above all
+    classes, and it would be a class that no image ever shows."""
+    roots = {str(one.get("supercategory")) for one in categories if one.get("supercategory") != one["name"]}
+    drawn = {str(entry.get("category_id")) for _, entry in entries}
+    return [one for one in sorted(categories, key=lambda one: one["id"]) if str(one["name"]) not in roots or str(one["id"]) in drawn]
+
+
+def not_in(key: Any, known: Mapping[Any, Any]) -> bool:
+    """Also of what is no key at all."""
+    return not isinstance(key, int | float | str) or key not in known
+
+
+def coco_region(found: Any, name: str, where: str, image: Annotated) -> Region:
+    label = class_of(name)
     if isinstance(found, list):
         return Region(label, where, tuple(outline_of(part) for part in (found if isinstance(found[0], list) else [found])))
     size = size_of(*found["size"])
@@ -206,8 +238,8 @@ def labelme(content: Mapping[str, Any], file: Path, problems: Problems) -> Expor
 
 
 def labelme_region(shape: Mapping[str, Any], where: str) -> Region:
-    label, points, kind = str(shape["label"]), shape["points"], shape.get("shape_type") or "polygon"
-    if kind == "polygon":
+    label, points, kind = class_of(shape["label"]), shape["points"], shape.get("shape_type") or "polygon"
+    if kind == "polygon" or kind == "rectangle" and len(points) == 4:  # newer programs write all corners, perhaps turned
         return Region(label, where, (outline_of(points),))
     if kind in ("rectangle", "circle", "mask"):
         (x, y), (to_x, to_y) = ((number_of(a), number_of(b)) for a, b in points)
@@ -283,7 +315,7 @@ def via_label(attributes: Mapping[str, Any], wanted: str | None, seen: dict[str,
     if not attributes:
         return "object"
     value = attributes[wanted or next(iter(attributes))]
-    ticked = [name for name, on in value.items() if on] if isinstance(value, dict) else [str(value).strip()]
+    ticked = [tidied(name) for name, on in value.items() if on] if isinstance(value, dict) else [tidied(value)]
     if len(ticked) != 1 or not ticked[0]:
         raise Wrong(f"its class is {value!r}; expected one name")
     seen[ticked[0]] = None
@@ -327,27 +359,33 @@ def studio_region(result: Mapping[str, Any], where: str) -> Region | None:
     value, kind = result.get("value") or {}, str(result.get("type", ""))
     names = value.get(kind)
     if kind not in ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels"):
-        if kind in ("polygon", "brush", "rectangle", "ellipse", "keypointlabels", "keypoint"):
-            raise Wrong(f"a {kind} without a label; expected PolygonLabels, BrushLabels, RectangleLabels or EllipseLabels")
+        expected = "expected PolygonLabels, BrushLabels, RectangleLabels or EllipseLabels"
+        if kind in ("polygon", "brush", "rectangle", "ellipse", "keypoint"):
+            raise Wrong(f"a {kind} without a label; {expected}")
+        if kind.endswith("labels") and kind != "labels":  # a drawing of another kind, which must not be lost in silence
+            raise Wrong(f"its type is {kind}, which is not read; {expected}")
         return None
     if not isinstance(names, list) or len(names) != 1:
         raise Wrong(f"its labels are {names!r}; expected one name")
+    if result.get("image_rotation"):
+        raise Wrong(f"its image was turned in the tool (image_rotation {result['image_rotation']}), and its places are of the turned one")
+    label = class_of(names[0])
     height, width = size_of(result.get("original_height"), result.get("original_width")) or (0, 0)
     if not height:
         raise Wrong("original_width and original_height are missing")
     if kind == "brushlabels":
         if value.get("format") != "rle":
             raise Wrong(f"its brush has the format {value.get('format')!r}; expected rle")
-        return Region(names[0], where, mask=from_brush(value["rle"], (height, width)))
+        return Region(label, where, mask=from_brush(value["rle"], (height, width)))
     if kind == "polygonlabels":
-        return Region(names[0], where, (outline_of(value["points"]) * (width / 100, height / 100),))
+        return Region(label, where, (outline_of(value["points"]) * (width / 100, height / 100),))
     turn = number_of(value.get("rotation") or 0)
     x, y = number_of(value["x"]) * width / 100, number_of(value["y"]) * height / 100
     if kind == "rectanglelabels":
         sides = number_of(value["width"]) * width / 100, number_of(value["height"]) * height / 100
-        return Region(names[0], where, (rectangle(x, y, *sides, turn),))
+        return Region(label, where, (rectangle(x, y, *sides, turn),))
     radii = number_of(value["radiusX"]) * width / 100, number_of(value["radiusY"]) * height / 100
-    return Region(names[0], where, (ellipse(x, y, *radii, turn),))
+    return Region(label, where, (ellipse(x, y, *radii, turn),))
 
 
 # ImageJ
@@ -393,12 +431,25 @@ def roi_region(roi: Any, where: str) -> Region:
     return Region(name[0] if name else "object", where, tuple(outline_of(part) for part in parts if len(part) > 2))
 
 
+FROM_ROBOFLOW = re.compile(rf"[_-](?:{'|'.join(end[1:] for end in PICTURES)})\.rf\.[0-9a-z]{{8,}}$", re.IGNORECASE)
+MARKED = re.compile(r"^[0-9a-f]{8}-")
+NUMBERED = re.compile(r"^(?:[0-9]{3}|[1-9][0-9]{3,})_")
+"""What Roboflow puts behind a name, Label Studio before it, and `advise.py --next` before the name of a link."""
+
+
 def candidates(name: str) -> Iterator[str]:
-    """How an image of this name may be called below images/, without its ending, the longest first; Label Studio's mark taken off last."""
-    parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".", "..")]
-    if not parts:
-        return
-    stem = next((parts[-1][: -len(end)] for end in sorted(PICTURES, key=len, reverse=True) if parts[-1].lower().endswith(end)), parts[-1])
-    for last in (stem, re.sub(r"^[0-9a-f]{8}-", "", stem)):
-        for first in range(len(parts)):
-            yield "/".join([*parts[first:-1], last])
+    """How an image of this name may be called below images/, without its ending, the longest first; what tools add is taken off last."""
+    for written in dict.fromkeys((name, unquote(name))):
+        parts = [part for part in re.split(r"[\\/]+", written) if part not in ("", ".", "..")]
+        if not parts:
+            return
+        ends = sorted((end for end in PICTURES if parts[-1].lower().endswith(end)), key=len)
+        stem = parts[-1][: -len(ends[-1])] if ends else parts[-1]
+        for last in dict.fromkeys((stem, *(added.sub("", stem) for added in (MARKED, FROM_ROBOFLOW, NUMBERED)))):
+            for first in range(len(parts)):
+                yield "/".join([*parts[first:-1], last])
+
+
+def without_odd_letters(name: str) -> str:
+    """A file's name as Label Studio keeps it: blanks become underscores, brackets and the like go."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))

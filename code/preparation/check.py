@@ -31,6 +31,8 @@ PATIENCE_S = 300.0
 """A file that takes longer to read is given up."""
 LEAST_MM, MOST_MM = 5e-3, 50.0
 """Sides of a voxel beyond which a wrong unit is likely."""
+LEAST_MASKS = 3
+"""Of one's own images without parts, for `layouts.folder` to draw the parts from."""
 DARK = 16
 """Of 255: pictures none of which has a brighter pixel are remarked on."""
 
@@ -101,6 +103,10 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
         readings = list(Progress(children.map(targets), "reading", len(targets), unit="file"))
     problems += [reading.problem for reading in readings if reading.problem]
     remarks += oddities(described, targets, readings) + outside(root, targets)
+    masks = sum(isinstance(target, Case) and reading.counts is not None for target, reading in zip(targets, readings))
+    if data.own and 0 < masks < LEAST_MASKS and not listings["test"].cases and not listings["val"].cases:
+        remarks.append(f"{root}: {masks} images with a mask; training needs {LEAST_MASKS} at least, one to learn from, one for validation, "
+                       f"one for test. Which to label next: python code/advise.py --root_path {root} --next 10")
     seen = [(target, reading.print) for target, reading in zip(targets, readings) if isinstance(target, Case) and reading.print]
     remarks += [f"{root}: {said}" for said in copies([case for case, _ in seen], [one for _, one in seen])]
     problems += [] if problems else judged(described, root, targets, readings)

@@ -473,7 +473,7 @@ def _mask(file: Path) -> tuple[np.ndarray, list[tuple[int, ...]], bool]:
     if values.ndim == 3:
         values = without_alpha(values, file)
     numbers = whole_numbers(values, file)
-    if lossy and not np.isin(numbers, (0, 255)).all():  # black and white alone cannot be other ids than were saved
+    if lossy and (not np.isin(numbers, (0, 255)).all() or not numbers.any()):  # black and white alone are what was saved; ids may be lost
         raise UserError(f"{file}: packed like a JPEG ({picture.format}), which changes the values of a mask; found "
                         f"{', '.join(map(str, sorted(values_of(numbers))[:8]))}. Save masks as PNG.")
     return numbers, palette, turned
