@@ -1,5 +1,6 @@
 """What the pages of the methods promise."""
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -284,16 +285,17 @@ def test_pseudo_labels_send_no_gradient_to_their_makers():
         assert [bool(g.abs().sum() > 0) for g in found] == [j == k for j in range(3)]
 
 
-def test_terms_of_simeps_add_up_and_reach_both_parts():
+@pytest.mark.parametrize("rise, share", [("none", 1.0), ("run", math.exp(-5 / 16)), ("auto", math.exp(-5 / 16))])
+def test_terms_of_simeps_add_up_and_reach_both_parts(rise, share):
     torch.manual_seed(0)
     stubs, logits = random_stubs(4)
     labels = torch.randint(0, 3, (2, 4, 4))
-    options = sim_eps(num_branches=4, sim_weight=7.0, rampup_unit=60)
+    options = sim_eps(num_branches=4, sim_weight=7.0, rampup_unit=60, sim_rise=rise, max_iterations=8000)
     run = drive(train_simEps, options, {f"branch{k + 1}": stub for k, stub in enumerate(stubs)}, [golden_batch(labels, 2, 6000)])
     (step,) = run.steps
     terms, weight = step.terms, step.arguments["weight"]
     assert weight == 0.1 * ramp(6000, 200, 60) == pytest.approx(0.0286505, abs=1e-7)
-    total = terms["supervised"] + weight * (terms["cps_labeled"] + terms["cps_unlabeled"]) + 7 * terms["similarity"]
+    total = terms["supervised"] + weight * (terms["cps_labeled"] + terms["cps_unlabeled"]) + share * 7 * terms["similarity"]
     torch.testing.assert_close(terms["total"], total)
     assert list(run.evaluated) == ["ensemble", "branch1", "branch2", "branch3", "branch4"] and run.evaluated["ensemble"] == "mean_logits"
     for part in ("labeled", "unlabeled"):

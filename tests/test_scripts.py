@@ -135,7 +135,8 @@ PROTOCOL = {
 AUTHORS_OF_SIMEPS = dict(max_iterations=35341, patience=40)
 """On NEU-Seg, of the methods that they ran beside their own: 599 epochs, and less patience."""
 MEAN_TEACHER = dict(consistency=0.1, consistency_rampup=200.0, consistency_start=1000, ema_decay=0.99, ema_buffers=False, noise=0.1)
-SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, combine="max", consistency=0.1, consistency_rampup=200.0, rampup_unit=150)
+SIM_EPS = dict(num_branches=3, sim_stages="o", sim_weight=50.0, sim_rise="none", combine="max", consistency=0.1,
+               consistency_rampup=200.0, rampup_unit=150)
 UA_MT = dict(consistency=0.1, consistency_rampup=200.0, ema_decay=0.99, noise=0.1, teacher_passes=8, uncertainty_max="ln2",
              consistency_norm="2", consistency_rows="unlabeled")
 RAMP = dict(consistency=0.1, consistency_rampup=200.0)
