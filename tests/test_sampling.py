@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloaders.batches.sampling import AUGMENTATION, LabeledOnly, TwoStream, generator
+from dataloaders.batches.sampling import AUGMENTATION, UNLABELED, LabeledOnly, TwoStream, UnlabeledOnly, generator
 from dataloaders.errors import UserError
 
 
@@ -44,6 +44,14 @@ def test_labeled_only_keeps_the_last_batch():
     assert len(LabeledOnly(3, 8, seed=0).at(5)[0]) == 3
 
 
+def test_unlabeled_only_chains_permutations():
+    sampler = UnlabeledOnly(5, 2, seed=3)
+    assert (sampler.length, UnlabeledOnly(6, 2, seed=3).length, sampler.fewest) == (3, 3, 2)
+    found = np.concatenate([sampler.at(t)[1] for t in range(5)])
+    np.testing.assert_array_equal(found, np.concatenate([generator(3, UNLABELED, epoch).permutation(5) for epoch in (0, 1)]))
+    assert not len(sampler.at(0)[0])
+
+
 def test_order_is_uniform():
     first = [TwoStream(5, 5, 1, 1, seed).at(0)[0][0] for seed in range(1000)]
     assert np.bincount(first, minlength=5).min() > 150
@@ -59,4 +67,5 @@ def test_nothing_unlabelled_is_said():
 def test_streams_differ_by_step_purpose_and_place():
     draws = {tuple(generator(s, p, t, i).random(2)) for s in (0, 1) for p in (1, 2) for t in (0, 1) for i in (0, 1)}
     assert len(draws) == 16
+    assert generator(-1, 1, 0).random() == generator(2**64 - 1, 1, 0).random() != generator(0, 1, 0).random(), "seeds count modulo 2^64"
     np.testing.assert_array_equal(generator(5, AUGMENTATION, 9).random((24, 4))[:8], generator(5, AUGMENTATION, 9).random((8, 4)))
