@@ -27,6 +27,7 @@ from losses import (
     symmetric_similarity_loss,
     unsquared_dice_loss,
 )
+from losses.supervised import DICE
 from networks import build, entropy_over_passes, frozen_copy
 from networks.averaging import average_weights, ema_update
 
@@ -159,6 +160,8 @@ def test_every_dice_to_the_last_constant():
         (overlap.unsquared_dice_loss(z, labels), 1 - mean([2 * b / (a.sum() + t.sum() + 1e-7) for a, t, b in zip(p, y, both)])),
         (overlap.flat_dice_loss(z, labels), 1 - (2 * sum(both) + 1) / (12 + 12 + 1)),
         (overlap.halved_dice_loss(z, labels), 1 - mean([b / ((a**2).sum() + t.sum() + 1e-10) for a, t, b in zip(p, y, both)])),
+        *((DICE[name](z, labels), mean([1 - (2 * b + c) / ((a**2).sum() + t.sum() + c) for a, t, b in zip(p, y, both)]))
+          for name, c in (("squared", 1e-5), ("smooth", 1e-4), ("batch", 1e-10))), (DICE["foreground"](z, labels), mean(each[1:])),
         (overlap.sample_dice_loss(z, labels), mean(apart)), (cross_entropy(z, labels), errors.mean())]
     for number, (found, expected) in enumerate(pairs):
         assert found.item() == pytest.approx(expected, abs=1e-13, rel=0), number

@@ -216,6 +216,8 @@ def test_soft_pooling_leans_to_large_features() -> None:
     soft, mean = (prototype(features, mask, pooling)[0] for pooling in ("soft", "mean"))
     e = np.e
     assert (soft[1] / soft[0]).item() == pytest.approx(3 * (1 + e**3) / (e + 1), rel=1e-4) and mean[1] / mean[0] == pytest.approx(3)
+    # The whole image is covered: the length is that of the mean, in which e^300, of no float, outweighs e^100.
+    assert prototype(100 * features, mask, "soft").tolist() == [pytest.approx([0, 300 / (1 + 1e-4 / 2)])]
 
 
 def test_similarity_errors_of_one_counted_pixel() -> None:
