@@ -1,4 +1,6 @@
 """PatchCL: what its page promises beside the golden file."""
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,10 @@ def test_a_covariance_is_inverted_with_a_share_of_the_mean_variance_and_a_floor(
 
 
 def test_queues_keep_the_newest_of_each_class():
+    with mock.patch("losses.correlation.gathered", lambda rows: torch.cat([rows, rows])):  # as of two processes
+        shared = Queues(2, 3)
+        assert shared.take(torch.tensor([[1.0], [2.0]]), torch.tensor([1, 0])) == [0, 1]
+        assert [keys.flatten().tolist() for keys in shared.keys] == [[2, 2], [1, 1]]
     queues = Queues(3, 2)
     assert queues.take(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 2, 255])) == [0, 2]
     assert queues.take(torch.tensor([[4.0], [5.0]]), torch.tensor([0, 0])) == [0]
