@@ -109,9 +109,12 @@ def test_a_label_that_is_the_likeliest_class_is_right():
     assert label_errors(labels, probabilities).tolist() == [True, False, False, False, False]
 
 
-def test_the_joint_is_scaled_in_double_precision():
+def test_the_joint_is_scaled_to_the_labels_in_double_precision():
     """Of nine labels 1 six are confident, one of them of class 0: 9/6 * (1, 5) = (1.5, 7.5), in integers of sum 9."""
     first = torch.tensor([0.8] + [0.1] * 5 + [0.4] * 3 + [0.9])
+    # Three of eight labels 0 are of class 1 and none of its own, which counts as one: 8/4 * (1, 3). Class 2 is no label.
+    labels, rows = torch.tensor([0] * 8 + [1] * 2), [[0.4, 0.6, 0.0]] * 3 + [[0.1, 0.1, 0.8]] * 5 + [[0.8, 0.2, 0.0]] * 2
+    assert confident_joint(labels, torch.tensor(rows)) == [[2, 6, 0], [1, 1, 0], [0, 0, 0]]
     assert confident_joint(torch.tensor([0] + [1] * 9), torch.stack([first, 1 - first], 1)) == [[1, 0], [1, 8]]
 
 

@@ -46,6 +46,8 @@ def test_misleading_evidence_by_hand():
     """KL(Beta(1, 2) || Beta(1, 1)) = ln 2 - 1/2 where the second class has evidence and the label is the first; 0 for the other pixels."""
     alpha = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
     torch.testing.assert_close(misleading_evidence(alpha, LABELS), torch.tensor((log(2) - 0.5) / 3))
+    one = torch.tensor([[[0, 255], [255, 255]]])
+    assert misleading_evidence(alpha, one).item() == pytest.approx(log(2) - 0.5, abs=1e-6) and expected_cross_entropy(alpha, one).item() == 1.5
     twice = torch.cat([LABELS, torch.full_like(LABELS, 255)])
     torch.testing.assert_close(misleading_evidence(alpha.expand(2, 2, 2, 2), twice), torch.tensor((log(2) - 0.5) / 3))
 

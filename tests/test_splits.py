@@ -171,6 +171,16 @@ def test_the_fewest_groups_of_folds(folds, fewest):
         splits.make_split(make_source([1] * (fewest - 1)), SplitRequest(fold=0, folds=folds, labeled_num="all"))
 
 
+def test_images_without_labels_of_a_held_out_group_are_left_out():
+    source = make_source([1] * 8, unlabeled=1)
+    source.everything += [Case(f"g{group:03d}_x", Path("x"), None, f"g{group:03d}", "", "train") for group in range(8)]
+    for fold in range(4):
+        request = SplitRequest(fold=fold, folds=4, labeled_num="all")
+        split, test = splits.make_split(source, request), splits.test_cases(source, request)
+        assert len(test) == 2 and len(split.val) == 1 and groups(split.unlabeled) == {"free0"}
+        assert len(split.labeled) == len(split.left_out) == 5 and not groups(test) & groups(split.val)
+
+
 def test_official_training_asks_for_no_test_part():
     source = make_source([2] * 20)
     splits.make_split(source, SplitRequest(labeled_num="2"))
