@@ -7,7 +7,7 @@ from parity_cases.ambiguity import FeatureStub
 from parity_tools import Stub, golden_batch, gradient
 
 from losses import softmax_mse
-from losses.ambiguity import far_from_prototype, label_errors, rounded
+from losses.ambiguity import confident_joint, far_from_prototype, label_errors, rounded
 from networks import build, frozen_copy
 
 SURE = torch.tensor([30.0, 0.0, -30.0, -30.0]).view(1, 4, 1, 1)
@@ -97,6 +97,25 @@ def test_confident_learning_finds_swapped_labels():
     assert torch.equal(label_errors(labels, probabilities), labels != true)
     assert not label_errors(true, probabilities).any()
     assert not label_errors(torch.zeros_like(true), probabilities).any(), "one class only: nothing to confuse"
+
+
+def test_a_label_that_is_the_likeliest_class_is_right():
+    """Label 0 at 0.6 is below the mean of its class, 5/6, and class 1 above that of its own, 0.3: counted as a 1, and yet no error."""
+    labels, first = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0.6, 0.95, 0.95, 0.7, 0.7])
+    probabilities = torch.stack([first, 1 - first], 1)
+    assert confident_joint(labels, probabilities) == [[2, 1], [0, 2]]
+    assert not label_errors(labels, probabilities).any()
+    probabilities[0] = torch.tensor([0.45, 0.55])
+    assert label_errors(labels, probabilities).tolist() == [True, False, False, False, False]
+
+
+def test_the_joint_is_scaled_to_the_labels_in_double_precision():
+    """Of nine labels 1 six are confident, one of them of class 0: 9/6 * (1, 5) = (1.5, 7.5), in integers of sum 9."""
+    first = torch.tensor([0.8] + [0.1] * 5 + [0.4] * 3 + [0.9])
+    # Three of eight labels 0 are of class 1 and none of its own, which counts as one: 8/4 * (1, 3). Class 2 is no label.
+    labels, rows = torch.tensor([0] * 8 + [1] * 2), [[0.4, 0.6, 0.0]] * 3 + [[0.1, 0.1, 0.8]] * 5 + [[0.8, 0.2, 0.0]] * 2
+    assert confident_joint(labels, torch.tensor(rows)) == [[2, 6, 0], [1, 1, 0], [0, 0, 0]]
+    assert confident_joint(torch.tensor([0] + [1] * 9), torch.stack([first, 1 - first], 1)) == [[1, 0], [1, 8]]
 
 
 def test_rounding_keeps_the_sum():

@@ -67,6 +67,10 @@ def test_classes_are_asked_for_alike_and_then_by_how_hard_they_are() -> None:
     torch.testing.assert_close(recent.dice, torch.tensor([0.8, 0.0]))
     assert recent.shares(False).tolist() == [0.5, 0.5]
     assert recent.shares(True).tolist() == pytest.approx([0.2 / 1.2, 1 / 1.2], abs=1e-6)
+    half = RecentDice(3, keep=0.75)
+    for expected in (0.2, 0.75 * 0.2 + 0.2):
+        half.seen(logits, labels, torch.tensor([1, 2]))
+        torch.testing.assert_close(half.dice, torch.tensor([expected, 0.0]))
     recent.seen(logits[:1], labels[:1] * 0 + 255, torch.tensor([2]))
     torch.testing.assert_close(recent.dice, torch.tensor([0.8, 0.0])), "a class without pixels is not judged"
 

@@ -40,6 +40,8 @@ def test_mutants_are_programs_that_differ_by_one_change() -> None:
         source = mutant.source()
         assert source.strip() != text.strip(), mutant.name
         ast.parse(source)
+    for module, known in mutants.EQUIVALENT.items():
+        assert len([one for one in mutants.mutants_of(module) if one.equivalent]) >= len(known), "a line that is no more"
     whole = mutants.chosen(60)
     assert {mutant.module for mutant in whole} == set(mutants.TESTS)
     assert [one.name for one in whole] == [one.name for one in mutants.chosen(60)]

@@ -130,6 +130,7 @@ def test_the_largest_component_of_each_class_is_kept() -> None:
     kept = labels.clone()
     kept[0, 5, 5] = kept[0, 0, 7] = 0
     assert torch.equal(likeliest(logits, True), kept) and torch.equal(likeliest(logits), labels)
+    assert likeliest(logits, True).dtype == torch.int64
     assert not likeliest(logits, True)[1].any(), "no foreground, no component"
 
 

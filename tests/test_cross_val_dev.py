@@ -55,6 +55,11 @@ def test_a_fold_is_twenty_patients_of_one_diagnosis():
     assert len({case.name for case in tested}) == 200
 
 
+def test_as_many_folds_as_patients():
+    test, split = splits.test_cases(acdc(), SplitRequest(protocol=PROTOCOL, fold=99, folds=100)), made(99, 100)
+    assert [case.name for case in test] == ["patient100_frame01", "patient100_frame12"] and len(split.labeled + split.unlabeled) == 198
+
+
 @pytest.mark.parametrize("budget, count, halves", [("1/1", 160, 0), ("1/2", 80, 80), ("1/4", 40, 40), ("1/8", 20, 20), ("1/16", 10, 10),
                                                    ("all", 160, 0)])
 def test_every_nth_volume_is_labelled(budget, count, halves):

@@ -46,6 +46,11 @@ def test_misleading_evidence_by_hand():
     """KL(Beta(1, 2) || Beta(1, 1)) = ln 2 - 1/2 where the second class has evidence and the label is the first; 0 for the other pixels."""
     alpha = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
     torch.testing.assert_close(misleading_evidence(alpha, LABELS), torch.tensor((log(2) - 0.5) / 3))
+    one = torch.tensor([[[0, 255], [255, 255]]])
+    torch.testing.assert_close(misleading_evidence(alpha, one), torch.tensor(log(2) - 0.5))
+    torch.testing.assert_close(expected_cross_entropy(alpha, one), torch.tensor(1.5))
+    twice = torch.cat([LABELS, torch.full_like(LABELS, 255)])
+    torch.testing.assert_close(misleading_evidence(alpha.expand(2, 2, 2, 2), twice), torch.tensor((log(2) - 0.5) / 3))
 
 
 def test_unsure_pixels_do_not_teach():

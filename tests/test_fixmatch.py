@@ -47,6 +47,9 @@ def test_masks_by_hand():
     assert hard_labels(logits, 0.8, "background").tolist() == [[[0, 1, 0, 1]]], "the third is not sure: background, as published"
     assert hard_labels(logits, 0.95).tolist() == [[[255, 255, 255, 1]]], "ours: not counted"
     assert hard_labels(logits, 0.0).tolist() == [[[0, 1, 1, 1]]], "no threshold"
+    reached = relative[3].max().item(), logits.softmax(1)[0, 1, 0, 3].item()
+    assert hard_labels(logits, reached[0], "background")[0, 0, 3] == 0, "must be above"
+    assert hard_labels(logits, reached[1])[0, 0, 3] == 1, "may be at"
 
 
 @pytest.mark.parametrize("dice", ["squared", "linear"])

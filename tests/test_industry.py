@@ -45,6 +45,16 @@ def test_only_queries_take_a_gradient():
     assert (gradient(loss, features)[0].abs().sum(1) > 0).tolist() == [True] + [False] * 11
 
 
+def test_all_that_is_contrasted_is_projected():
+    torch.manual_seed(0)
+    features, matrix, valid = torch.randn(12, 2), torch.randn(2, 3), torch.tensor([[True] * 6 + [False] * 6, [False] * 6 + [True] * 6])
+    found = []
+    for x, project in ((features, lambda x: x @ matrix), (features @ matrix, lambda x: x)):
+        torch.manual_seed(1)
+        found.append(regional_contrast(x, project, valid, valid, 0.5, 8, 8))
+    torch.testing.assert_close(*found)
+
+
 def test_one_class_alone_has_nothing_to_be_contrasted_with():
     valid = torch.tensor([[True] * 4, [False] * 4])
     assert regional_contrast(torch.randn(4, 2), lambda x: x, valid, valid, 0.5, 8, 8) == 0

@@ -224,6 +224,9 @@ def test_one_matrix_over_the_whole_set():
     iou = np.diag(whole)[:3] / union[:3]
     assert [summary[name]["iou"] for name in data.classes] == [*iou.tolist(), None]
     assert summary["mean"]["miou"] == pytest.approx(iou.mean()) and summary["mean"]["miou_absent_zero"] == pytest.approx(iou.sum() / 4)
+    dice = 2 * np.diag(whole)[:3] / (whole.sum(0) + whole.sum(1))[:3]
+    assert [summary[name]["dice"] for name in data.classes] == [*dice.tolist(), None]
+    assert summary["mean"]["dice"] == pytest.approx(dice.mean())
     assert score_of(summary, data) == summary["mean"]["miou"]
     assert of_matrix(np.zeros((2, 2), int), ("a", "b"))["mean"] == {"miou": None, "miou_absent_zero": 0.0, "dice": None}
 

@@ -2,6 +2,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 import train_MeanTeacher
@@ -20,13 +21,16 @@ from losses import (
     cross_entropy,
     dice_loss,
     dice_per_class,
+    overlap,
     similarity_loss,
     similarity_map,
     supervised_loss,
     symmetric_similarity_loss,
     unsquared_dice_loss,
 )
+from losses.supervised import DICE
 from networks import build, entropy_over_passes, frozen_copy
+from networks.averaging import average_weights, ema_update
 
 
 def discs(side=32):
@@ -118,6 +122,55 @@ def test_ignored_pixels_count_nowhere():
     assert supervised_loss(logits, torch.full_like(labels, 255)) == 0 == cross_entropy(logits, torch.full_like(labels, 255))
 
 
+def test_every_dice_to_the_last_constant():
+    """In double precision against sums written out, so that constants of 1e-10 show; the second image's last row is ignored."""
+    rng = np.random.default_rng(0)
+    z, other = torch.from_numpy(rng.normal(size=(2, 2, 3, 2, 4)))
+    labels = torch.from_numpy(rng.integers(0, 3, (2, 2, 4)))
+    labels[1, 1] = 255
+    weights, s = torch.from_numpy(rng.random((2, 2, 4))), 1e-5
+    whole, kept = z.softmax(1).numpy(), (labels != 255).numpy()
+    p = [whole[:, c][kept] for c in range(3)]
+    y = [(labels == c).numpy()[kept].astype(float) for c in range(3)]
+    q, both = weights.numpy()[kept], [(a * b).sum() for a, b in zip(p, y)]
+    mean = np.mean
+    each = [1 - (2 * b + s) / ((a**2).sum() + t.sum() + s) for a, t, b in zip(p, y, both)]
+    apart = []
+    for row in (0, 1):
+        a, k = whole[row][:, kept[row]], labels[row][kept[row]].numpy()
+        apart += [1 - (2 * a[c, k == c].sum() + s) / (a[c].sum() + (k == c).sum() + s) for c in range(3)]
+    errors = -np.log(np.stack(p)).T[np.arange(12), labels[kept].numpy()]
+    split = (slice(0, 8), slice(8, 12))
+    r = other.softmax(1).numpy()
+    m = weights.numpy()[:, None]
+    pairs = [
+        (overlap.dice_per_class(z.softmax(1), labels).mean(), mean(each)), (overlap.dice_loss(z, labels), mean(each)),
+        (overlap.dice_loss(z, labels, foreground_only=True), mean(each[1:])),
+        (overlap.dice_loss(z, labels, torch.tensor([1.0, 2.0, 0.5])), (each[0] + 2 * each[1] + each[2] / 2) / 3),
+        (overlap.masked_dice(z.softmax(1), other.softmax(1), weights[:, None]), mean(
+            1 - (2 * (m * whole * r).sum((0, 2, 3)) + s) / ((m * whole**2).sum((0, 2, 3)) + (m * r**2).sum((0, 2, 3)) + s))),
+        (overlap.pixel_weighted_dice(z, labels, weights), mean(
+            [1 - (2 * (q * a * t).sum() + s) / ((q * a**2).sum() + (q * t).sum() + s) for a, t in zip(p[1:], y[1:])])),
+        (overlap.pixel_weighted_cross_entropy(z, labels, weights), mean(
+            [(2 * (q * errors)[part].sum() + s) / (2 * q[part].sum() + s) for part in split])),
+        (overlap.plain_dice(weights, 2 * weights), 1 - (4 * (m**2).sum() + s) / (3 * m.sum() + s)),
+        (overlap.plain_foreground_dice(z, labels), mean(
+            [1 - (2 * b + s) / (a.sum() + t.sum() + s) for a, t, b in zip(p[1:], y[1:], both[1:])])),
+        (overlap.softmax_dice(z, other), mean(
+            [1 - (2 * (whole * r)[:, c].sum() + s) / (whole[:, c].sum() + r[:, c].sum() + s) for c in range(3)])),
+        (overlap.unsquared_dice_loss(z, labels), 1 - mean([2 * b / (a.sum() + t.sum() + 1e-7) for a, t, b in zip(p, y, both)])),
+        (overlap.flat_dice_loss(z, labels), 1 - (2 * sum(both) + 1) / (12 + 12 + 1)),
+        (overlap.halved_dice_loss(z, labels), 1 - mean([b / ((a**2).sum() + t.sum() + 1e-10) for a, t, b in zip(p, y, both)])),
+        *((DICE[name](z, labels), mean([1 - (2 * b + c) / ((a**2).sum() + t.sum() + c) for a, t, b in zip(p, y, both)]))
+          for name, c in (("squared", 1e-5), ("smooth", 1e-4), ("batch", 1e-10))), (DICE["foreground"](z, labels), mean(each[1:])),
+        (overlap.sample_dice_loss(z, labels), mean(apart)), (cross_entropy(z, labels), errors.mean())]
+    for number, (found, expected) in enumerate(pairs):
+        assert found.item() == pytest.approx(expected, abs=1e-13, rel=0), number
+    nothing = torch.full_like(labels, 255)
+    assert overlap.sample_dice_loss(z, torch.stack([labels[0], nothing[0]])).item() == pytest.approx(mean(apart[:3]), abs=1e-13)
+    assert overlap.sample_dice_loss(z, nothing) == 0 and overlap.pixel_weighted_cross_entropy(z, nothing, weights) == 1
+
+
 # Mean Teacher
 
 
@@ -144,6 +197,25 @@ def test_teacher_equals_the_student_after_step_0_and_is_the_mean_after_step_1():
     for s, old, new in zip(student_1, teacher_0, teacher_1):
         torch.testing.assert_close(new, (s + old) / 2)
     assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
+
+
+def test_the_moving_average_takes_statistics_only_when_asked():
+    """0.9 * 1 + 0.1 * 2 = 1.1; of a counter 0.9 * 4 + 0.1 * 9 = 4.5, truncated."""
+    teacher, student = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    for network, value, count in ((teacher, 1.0, 4), (student, 2.0, 9)):
+        nn.init.constant_(network.weight, value)
+        network.running_mean.fill_(value)
+        network.num_batches_tracked.fill_(count)
+    for average in (average_weights, lambda *given: ema_update(*given[:2], 10**6, given[2])):
+        other = frozen_copy(teacher)
+        average(other, student, 0.9)
+        assert other.weight.item() == pytest.approx(1.1) and (other.running_mean.item(), other.num_batches_tracked.item()) == (1, 4)
+    average_weights(teacher, student, 0.9, buffers=True)
+    assert teacher.running_mean.item() == pytest.approx(1.1) and teacher.num_batches_tracked == 4
+    ema_update(teacher, student, 0, 0.9, buffers=True)
+    assert teacher.weight == teacher.running_mean == 2 and teacher.num_batches_tracked == 9, "at first a copy"
+    ema_update(teacher, nn.BatchNorm1d(1), 1, 0.9)
+    assert teacher.weight.item() == 1.5, "then a mean of both"
 
 
 def test_backward_alone_leaves_the_teacher_as_it_was():

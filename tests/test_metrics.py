@@ -295,6 +295,8 @@ def test_types_memory_orders_and_read_only_maps(dtype):
     a.flags.writeable = False
     assert score_case(a, np.asfortranarray(b), 2)[0]["hd95_vox"] == want.hd95
     assert score_case(a[::-1], b[::-1], 2)[0]["asd_vox"] == pytest.approx(want.asd, rel=1e-12)
+    for map_ in (b, b.astype(np.uint8)):
+        assert sweep(a, map_).metrics(1, tolerance=1.0) == binary_metrics(a, b, tolerance=1.0) and map_.flags.writeable, "left as they were"
 
 
 @pytest.mark.parametrize(
@@ -306,6 +308,7 @@ def test_types_memory_orders_and_read_only_maps(dtype):
         ({"prediction": np.full((4, 4), 0.5)}, "whole labels"),
         ({"prediction": np.full((4, 4), np.nan)}, "whole labels"),
         ({"prediction": np.zeros((4, 5), np.uint8)}, "expected the same"),
+        ({"prediction": np.zeros((4, 5), np.uint8), "ignored": 0}, "expected the same"),
         ({"spacing": (1.0, 0.0)}, "positive"),
         ({"spacing": (1.0,)}, "2 axes"),
         ({"empty": "zero"}, "penalty"),
@@ -325,6 +328,17 @@ def test_dataset_overlap_leaves_absent_classes_out():
     assert found["mean"]["iou"] == 0.5 and found["mean_with_background"]["iou"] == 0.5
     with pytest.raises(ValueError, match="expected 0..2"):
         confusion_matrix(np.array([3]), np.array([0]), 3)
+
+
+def test_every_class_of_a_matrix_by_hand():
+    """Class 2 is nowhere and predicted once: 0, not nothing."""
+    matrix = np.array([[4, 1, 0], [0, 2, 1], [0, 0, 0]])
+    found = dataset_overlap(matrix, ["background", "crack", "blowhole"])
+    each = {"background": (8 / 9, 4 / 5), "crack": (2 / 3, 1 / 2), "blowhole": (0, 0), "mean": (1 / 3, 1 / 4),
+            "mean_with_background": ((8 / 9 + 2 / 3) / 3, (4 / 5 + 1 / 2) / 3)}
+    for name, (both, union) in each.items():
+        assert found[name] == {"dice": pytest.approx(both), "iou": pytest.approx(union)}, name
+    np.testing.assert_array_equal(intersection_union_target(matrix), [[4, 2, 0], [5, 4, 1], [5, 3, 0]])
 
 
 def test_detection_counts_images():

@@ -44,6 +44,12 @@ def test_a_pixel_with_a_wrong_label_weighs_nothing():
     assert not helpful(found.abs()).any(), "where no pixel helps, none counts"
 
 
+def test_costs_that_help_share_one():
+    """The constant of 1e-10 shows beside gradients as small: 2 / (2 + 3 + 1)."""
+    found = helpful(torch.tensor([-2e-10, 5.0, -3e-10, 0.0], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([2 / 6, 0, 3 / 6, 0], rel=1e-9) and not helpful(torch.ones(3)).any()
+
+
 def test_the_gradient_is_that_through_the_step():
     """The same by differentiating the step itself, in a network with batch norm, dropout off, momentum and weight decay."""
     torch.manual_seed(0)

@@ -1,4 +1,6 @@
 """PatchCL: what its page promises beside the golden file."""
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,22 @@ def test_hard_negatives_are_those_most_like_the_class():
     assert hard > easy
 
 
+@pytest.mark.parametrize("spread, ratio", [(8e-6, 7.0), (1.0, 1500.0)])
+def test_a_covariance_is_inverted_with_a_share_of_the_mean_variance_and_a_floor(spread, ratio):
+    """Variances (v, 0) become (v + r, r), r = v / 2000 + 1e-6: of squared offsets (7, 0) and (0, 1) the first is nearer up to
+    (v + r) / r = 8.97, of v = 1 up to 1997."""
+    mean = torch.tensor([10.0, -0.5], dtype=torch.float64)
+    offsets = torch.tensor([[ratio**0.5, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    towards = mean + torch.tensor([[spread**0.5, 0.0], [-(spread**0.5), 0.0]], dtype=torch.float64)
+    assert torch.equal(nearest(mean + offsets, towards, 0.5), mean + offsets[:1])
+    assert torch.equal(nearest(mean + offsets * torch.tensor([1.2, 1.0]), towards, 0.5), mean + offsets[1:])
+
+
 def test_queues_keep_the_newest_of_each_class():
+    with mock.patch("losses.correlation.gathered", lambda rows: torch.cat([rows, rows])):  # as of two processes
+        shared = Queues(2, 3)
+        assert shared.take(torch.tensor([[1.0], [2.0]]), torch.tensor([1, 0])) == [0, 1]
+        assert [keys.flatten().tolist() for keys in shared.keys] == [[2, 2], [1, 1]]
     queues = Queues(3, 2)
     assert queues.take(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 2, 255])) == [0, 2]
     assert queues.take(torch.tensor([[4.0], [5.0]]), torch.tensor([0, 0])) == [0]

@@ -37,11 +37,13 @@ def test_wilcoxon_with_ties_is_the_permutation_test():
     assert statistics.wilcoxon(values)[0] == pytest.approx(enumerated.pvalue)
     noisy = values + np.array([1, -1, 1, -1, 1, -1, 1, 0]) * 1e-14  # sums of floats in another order
     assert statistics.wilcoxon(noisy) == statistics.wilcoxon(values)
+    assert statistics.wilcoxon(np.array([4e-11, 1, 2, 3])) == statistics.wilcoxon(np.array([0.0, 1, 2, 3])), "ten digits count"
+    assert statistics.wilcoxon(np.array([6e-11, 1, 2, 3])) == statistics.wilcoxon(np.array([0.5, 1, 2, 3]))
 
 
 def test_wilcoxon_says_what_cannot_be_tested():
     assert statistics.wilcoxon(np.zeros(8)) == (1.0, "no difference in any case")
-    assert statistics.wilcoxon(np.array([0.4]))[0] is None
+    assert statistics.wilcoxon(np.array([0.4]))[0] is None and statistics.wilcoxon(np.array([0.4, 0.2]))[0] == 0.5
     assert "cannot reach" in statistics.wilcoxon(np.arange(1.0, 6))[1] and not statistics.wilcoxon(np.arange(1.0, 7))[1]
 
 
@@ -92,6 +94,12 @@ def test_spread_by_draw_and_by_seed():
     rng = np.random.default_rng(0)
     drawn = {(0, draw, seed): 2 * effect + rng.normal() for draw in range(400) for effect in [rng.normal()] for seed in range(5)}
     assert statistics.spread_of(drawn) == pytest.approx((2, 1), rel=0.1)
+
+
+def test_means_of_what_is_known():
+    values = np.array([[1.0, np.nan, 4.0], [np.nan, np.nan, np.nan]])
+    np.testing.assert_array_equal(statistics.mean_known(values, 1), [2.5, np.nan])
+    np.testing.assert_array_equal(statistics.mean_known(values, 0), [1.0, np.nan, 4.0])
 
 
 def test_bootstrap():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloaders.batches.sampling import AUGMENTATION, LabeledOnly, TwoStream, generator
+from dataloaders.batches.sampling import AUGMENTATION, UNLABELED, LabeledOnly, TwoStream, UnlabeledOnly, generator
 from dataloaders.errors import UserError
 
 
@@ -41,7 +41,18 @@ def test_labeled_only_keeps_the_last_batch():
     assert [len(r) for r in rows] == [4, 4, 2, 4, 4, 2]
     assert sorted(np.concatenate(rows[:3])) == list(range(10)) == sorted(np.concatenate(rows[3:]))
     assert len(sampler.at(0)[1]) == 0
-    assert len(LabeledOnly(3, 8, seed=0).at(5)[0]) == 3
+    assert len(LabeledOnly(3, 8, seed=0).at(5)[0]) == 3 and LabeledOnly(1, 1, seed=0).at(7)[0].tolist() == [0]
+    for wrong in ((0, 1), (1, 0)):
+        with pytest.raises(UserError, match="no labelled cases"):
+            LabeledOnly(*wrong, seed=0)
+
+
+def test_unlabeled_only_chains_permutations():
+    sampler = UnlabeledOnly(5, 2, seed=3)
+    assert (sampler.length, UnlabeledOnly(6, 2, seed=3).length, sampler.fewest) == (3, 3, 2)
+    found = np.concatenate([sampler.at(t)[1] for t in range(5)])
+    np.testing.assert_array_equal(found, np.concatenate([generator(3, UNLABELED, epoch).permutation(5) for epoch in (0, 1)]))
+    assert not len(sampler.at(0)[0])
 
 
 def test_order_is_uniform():
@@ -59,4 +70,7 @@ def test_nothing_unlabelled_is_said():
 def test_streams_differ_by_step_purpose_and_place():
     draws = {tuple(generator(s, p, t, i).random(2)) for s in (0, 1) for p in (1, 2) for t in (0, 1) for i in (0, 1)}
     assert len(draws) == 16
+    philox = np.random.Philox(key=5 + (((AUGMENTATION << 56) + 9) << 64), counter=3 << 192)
+    assert generator(5, AUGMENTATION, 9, 3).random() == np.random.Generator(philox).random(), "the streams of earlier versions"
+    assert generator(-1, 1, 0).random() == generator(2**64 - 1, 1, 0).random() != generator(0, 1, 0).random(), "seeds count modulo 2^64"
     np.testing.assert_array_equal(generator(5, AUGMENTATION, 9).random((24, 4))[:8], generator(5, AUGMENTATION, 9).random((8, 4)))

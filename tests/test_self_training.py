@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from dataloaders.augmentation.strong_views import with_strong_rows
 from dataloaders.batches.loader import Batch
 from dataloaders.batches.sampling import LabeledOnly
 from dataloaders.catalog import DATA_SETS
-from dataloaders.splits.self_training import by_score, retraining_list, thirds
+from dataloaders.splits.self_training import by_score, retraining_list, supervised_list, thirds
 from inference import inference_of
-from losses import cross_entropy
-from losses.class_similarity import prototype, similarity, weighted_loss
+from losses import cross_entropy, supervised_loss
+from losses.class_similarity import pairs_loss, present, prototype, similarity, similarity_errors, weighted_loss
 from losses.pseudo_labels import stability
 from networks.scales import AtScales
 
@@ -59,6 +60,7 @@ def test_without_unlabelled_images_there_is_nothing_to_label(method: str, senten
 
 
 def test_labelled_images_are_repeated_until_they_are_no_fewer() -> None:
+    assert supervised_list([4, 5]) == [4, 5, 4, 5] and len(supervised_list(range(199))) == 398 and len(supervised_list(range(200))) == 200
     assert len(retraining_list(range(3), range(7))) == 9 + 7
     assert retraining_list([0, 1], [2, 3, 4]) == [0, 1, 0, 1, 2, 3, 4]
     assert thirds(80) == [26, 53, 80] and thirds(5) == [1, 3, 5] and thirds(1) == [1]
@@ -215,6 +217,31 @@ def test_soft_pooling_leans_to_large_features() -> None:
     soft, mean = (prototype(features, mask, pooling)[0] for pooling in ("soft", "mean"))
     e = np.e
     assert (soft[1] / soft[0]).item() == pytest.approx(3 * (1 + e**3) / (e + 1), rel=1e-4) and mean[1] / mean[0] == pytest.approx(3)
+    # The whole image is covered: the length is that of the mean, in which e^300, of no float, outweighs e^100.
+    assert prototype(100 * features, mask, "soft").tolist() == [pytest.approx([0, 300 / (1 + 1e-4 / 2)])]
+
+
+def test_pairs_are_learned_from_what_the_network_decodes() -> None:
+    """Each image's feature map must be like the prototype of the other one of its pair."""
+    network = SimpleNamespace(encode=lambda x: 2 * x, decode=lambda x: x + torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), head=lambda x: -x)
+    rng = torch.Generator().manual_seed(0)
+    images, others = torch.rand(2, 1, 2, 4, 4, generator=rng)
+    labels, masks = torch.randint(0, 2, (2, 1, 4, 4), generator=rng), torch.randint(0, 2, (2, 1, 4, 4), generator=rng).bool()
+    pairs = SimpleNamespace(images=others, labels=labels[1], own=masks[0], theirs=masks[1])
+    found = pairs_loss(network, images, labels[0], pairs, SimpleNamespace(pooling="mean", dice="squared"))
+    maps = [network.decode(2 * x) for x in (images, others)]
+    likeness = [similarity(maps[k], prototype(maps[1 - k], masks[1 - k], "mean"), (4, 4), "mean") for k in (0, 1)]
+    torch.testing.assert_close(found["supervised"], sum(supervised_loss(-maps[k], labels[k]) for k in (0, 1)))
+    torch.testing.assert_close(found["consistency"], sum(similarity_errors(likeness[k], masks[k], labels[k]) for k in (0, 1)))
+    torch.testing.assert_close(found["total"], found["supervised"] + found["consistency"])
+    assert present(torch.tensor([[0, 1], [0, 255]]), 3).tolist() == [True, True, False], "one pixel is enough"
+
+
+def test_similarity_errors_of_one_counted_pixel() -> None:
+    similar, labels = torch.tensor([[[0.25, 0.5]]]), torch.tensor([[[1, 255]]])
+    for mask, p in ((1, 0.25), (0, 0.75)):
+        assert similarity_errors(similar, torch.full_like(labels, mask), labels).item() == pytest.approx(-np.log(p))
+    assert similarity_errors(similar, labels > 0, torch.full_like(labels, 255)) == 0
 
 
 def test_what_is_as_similar_as_it_is_said_to_be_counts_fully() -> None:

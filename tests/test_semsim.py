@@ -24,6 +24,7 @@ from losses.semantic import (
     queried,
     rectified,
     similarities,
+    taught,
 )
 from networks import build
 from networks.compiling import compiled
@@ -272,6 +273,16 @@ def test_the_pseudo_label_is_cut_where_the_image_is(monkeypatch):
     want = torch.where(box[:, 0], labels.flip(0), labels)
     assert torch.equal(seen["pseudo_labels"], want)
     assert torch.equal(seen["mask"][:, 0], torch.where(box[:, 0], confidence.flip(0), confidence) >= 0.3)
+
+
+def test_what_reaches_the_threshold_counts_and_grids_need_not_be_square():
+    whole = torch.arange(32.0).view(1, 1, 4, 8)
+    assert middles(whole, torch.Size((2, 4))).tolist() == [[[[9, 11, 13, 15], [25, 27, 29, 31]]]]
+    target = torch.tensor([[[[0.5, 0.25]], [[0.5, 0.75]]]])
+    view = (whole, torch.zeros(1, 1, 1, 2, dtype=torch.bool), torch.tensor([0]))
+    assert taught(target, target, view, 0.5, "soft")[1].all()
+    assert taught(target, target, view, 0.75, "hard")[1].tolist() == [[[[False, True]]]]
+    assert not taught(target, target, view, 0.8, "soft")[1].any()
 
 
 def test_no_sure_pixel_leaves_half_of_the_supervised_loss():

@@ -141,6 +141,19 @@ def test_the_sums_go_to_the_host_when_the_device_is_full():
     assert windows._home_of_sums("auto", host, 2**50) == host
 
 
+def test_what_counts_as_free_and_as_needed():
+    """Reserved memory that nothing uses is free; needed are the sums, their shifted copy and the padded volume, 4 bytes a number."""
+    with mock.patch.multiple(torch.cuda, mem_get_info=lambda _: (100, 900), memory_reserved=lambda _: 30, memory_allocated=lambda _: 10):
+        assert windows._free_bytes(torch.device("cuda")) == 120
+    with mock.patch.object(windows, "_home_of_sums", return_value=torch.device("cpu")) as home:
+        sliding_window(network, volume_of(9, 5, 4), K, PATCH, STRIDE)
+    assert home.call_args.args[2] == 4 * (2 * K * 8 * 6 * 4 + 2 * 9 * 6 * 4)
+
+
+def test_the_stride_without_one_is_half_the_patch_and_at_least_one():
+    assert windows.window_stride(None, (1, 3, 8)) == (1, 1, 4) and windows.window_stride([2, 5], (1, 1)) == (2, 5)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_an_error(bad):
     def broken(windows):

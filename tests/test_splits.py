@@ -162,6 +162,25 @@ def test_split_refused(change, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("folds, fewest", [(2, 4), (3, 3), (4, 4)])
+def test_the_fewest_groups_of_folds(folds, fewest):
+    """Each part has one: test, validation, and training of what is left."""
+    split = splits.make_split(make_source([1] * fewest), SplitRequest(fold=0, folds=folds, labeled_num="all"))
+    assert len(split.labeled) == fewest - len(split.val) - (2 if folds == 2 else 1) >= 1 == len(split.val)
+    with pytest.raises(UserError, match="fewer folds"):
+        splits.make_split(make_source([1] * (fewest - 1)), SplitRequest(fold=0, folds=folds, labeled_num="all"))
+
+
+def test_images_without_labels_of_a_held_out_group_are_left_out():
+    source = make_source([1] * 8, unlabeled=1)
+    source.everything += [Case(f"g{group:03d}_x", Path("x"), None, f"g{group:03d}", "", "train") for group in range(8)]
+    for fold in range(4):
+        request = SplitRequest(fold=fold, folds=4, labeled_num="all")
+        split, test = splits.make_split(source, request), splits.test_cases(source, request)
+        assert len(test) == 2 and len(split.val) == 1 and groups(split.unlabeled) == {"free0"}
+        assert len(split.labeled) == len(split.left_out) == 5 and not groups(test) & groups(split.val)
+
+
 def test_official_training_asks_for_no_test_part():
     source = make_source([2] * 20)
     splits.make_split(source, SplitRequest(labeled_num="2"))
@@ -256,6 +275,17 @@ def test_a_case_in_two_parts_is_refused_by_whatever_reader_has_it():
     with pytest.raises(UserError) as error:
         splits.test_cases(source, SplitRequest())
     assert "b stands in training and in validation" in str(error.value) and "d stands in training and in test" in str(error.value)
+
+
+def test_test_cases_that_a_run_has_seen_are_refused():
+    cases = make_source([2, 2]).everything
+    recorded = {"labeled": ["g007_0"], "val": ["g008_0"]}
+    splits.check_unseen(cases, recorded)
+    for change, words in (({"labeled": ["g007_0", "g001_1"]}, "1 of the 4 test cases were labelled in training"),
+                          ({"val": ["g000_0", "g000_1"]}, "2 of the 4 test cases were for validation")):
+        with pytest.raises(UserError, match=words):
+            splits.check_unseen(cases, recorded | change)
+    splits.check_unseen(cases, {"labeled": [], "val": ["g000_0"], "selection": "test"})
 
 
 def test_a_patient_in_two_parts_is_refused_where_groups_are_whole():

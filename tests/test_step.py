@@ -211,7 +211,7 @@ def test_optimizers_take_all_their_arguments():
     assert (other["momentum"], other["weight_decay"], other["nesterov"]) == (0.5, 0.0, True)
     decays = [Form(kind).build([{"params": list(layer.parameters())}], 1.0, torch.device("cpu")).param_groups[0]["weight_decay"]
               for kind in ("adam", "adamw")]
-    assert decays == [0.0, 1e-2]
+    assert decays == [0.0, 1e-2] and (plain["fused"], plain["foreach"]) == (False, True)
     clipped = ScheduledOptimizer(Form("sgd", 0.0, 0.0).build([{"params": list(layer.parameters())}], 1.0, torch.device("cpu")), 1.0,
                                  "constant", [1.0], clip=0.5)
     before = torch.cat([p.detach().flatten() for p in layer.parameters()])

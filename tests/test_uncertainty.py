@@ -1,7 +1,7 @@
 """CDMA, IIU and HCE, their networks and what they share: worked out by hand, beside the golden files."""
 from __future__ import annotations
 
-from math import exp, log
+from math import exp, log, log2
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 from dataloaders.errors import UserError
 from engine.schedules import SCHEDULES
 from losses import contested, eased_mse, supervised_loss
-from losses.uncertainty import instance_variance, instances_of
+from losses.uncertainty import entropy_bits, entropy_map, instance_variance, instances_of
 from networks import build, grouped, risen_decay
 from networks.folding import for_inference
 from networks.pg_fanet import DilatedSum
@@ -228,6 +228,13 @@ def test_where_the_first_teacher_comes_from(start):
     assert risen_decay(0, 0.99) == 0.1 and risen_decay(889, 0.99) < 0.99 == risen_decay(891, 0.99)
 
 
+def test_constants_of_both_entropies():
+    p = torch.tensor([1 - 1e-9, 1e-9, 0.0], dtype=torch.float64).view(1, 3, 1, 1)
+    for found, logarithm, constant in ((entropy_map(p), log, 1e-6), (entropy_bits(p), log2, 1e-10)):
+        expected = -(1 - 1e-9) * logarithm(1 - 1e-9 + constant) - 1e-9 * logarithm(1e-9 + constant)
+        assert found.shape == (1, 1, 1, 1) and found.item() == pytest.approx(expected, abs=1e-14, rel=0)
+
+
 def test_the_variance_within_objects():
     labels = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1]], [[0, 0, 0, 0], [0, 2, 2, 0]]])
     numbers, counts = instances_of(labels)
@@ -237,6 +244,9 @@ def test_the_variance_within_objects():
     # One object of two pixels: variance 0.5 for each of two classes; one of a single pixel; an image without any.
     assert instance_variance(p, labels).item() == pytest.approx((1.0 + 0.0) / 2 / 2, rel=1e-5)
     assert instance_variance(torch.full((2, 2, 2, 4), 0.5), labels) == 0
+    three = torch.tensor([0.0, 0.5, 1.0, 0.9]).view(1, 1, 1, 4)
+    # 2 * ((1/2)^2 + (1/2)^2) / (3 - 1) of both classes.
+    assert instance_variance(torch.cat([three, 1 - three], 1), torch.tensor([[[1, 1, 1, 0]]])).item() == pytest.approx(0.5, rel=1e-5)
     touching = torch.tensor([[[1, 0], [0, 1]]])
     assert instances_of(touching)[1].tolist() == [1], "at a corner"
     assert instance_variance(torch.rand(1, 2, 2, 2), torch.full((1, 2, 2), 255)) == 0
@@ -246,8 +256,9 @@ def test_a_rate_that_rises_for_a_twentieth_and_one_that_falls_by_quarters():
     rate = SCHEDULES["poly_warm"]
     assert [rate(step, 1.0, 100) for step in (0, 1, 4)] == pytest.approx([0, 0.2, 0.8])
     assert rate(5, 1.0, 100) == pytest.approx(0.95**0.9) and rate(0, 1.0, 19) == 1.0
-    quarters = [SCHEDULES["quarters"](epoch * 7, 1.0, 150 * 7) for epoch in (0, 36, 37, 74, 75, 111, 112, 149)]
-    assert quarters == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    quarters = [SCHEDULES["quarters"](step, 1.0, 150 * 7) for epoch in (37, 75, 112) for step in (epoch * 7 - 1, epoch * 7)]
+    assert quarters == pytest.approx([1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    assert SCHEDULES["quarters"](0, 1.0, 150 * 7) == 1 and SCHEDULES["quarters"](1049, 1.0, 150 * 7) == pytest.approx(0.001)
 
 
 # HCE
