@@ -5,8 +5,11 @@ import ast
 import json
 import os
 import signal
+import sys
+import types
 from pathlib import Path
 
+import pytest
 from campaigns import kills, mutants
 from campaigns.ledger import Ledger, in_children
 
@@ -62,6 +65,44 @@ def test_a_mutant_is_put_in_place_wherever_it_was_imported_to() -> None:
         mutants.put("engine/schedules.py", text)
     assert before == (poly(1.0, 1, 2), linear_rampup(1, 2), Plateau().patience, SCHEDULES["poly_next"](1, 1.0, 2),
                       SCHEDULES["step"](5000, 1.0, 1))
+
+
+def test_kernels_caches_defaults_and_partial_functions_are_put_in_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+from functools import cache, partial
+from typing import NamedTuple
+import numba
+
+class Sums(NamedTuple):
+    union: float = 0.0
+
+def power(x, by):
+    return x ** by
+
+TABLE = {"square": partial(power, by=2)}
+
+@numba.njit
+def inner(x):
+    return x + 1
+
+@numba.njit
+def outer(x):
+    return 10 * inner(x)
+
+@cache
+def kept(x):
+    return x - 1
+"""
+    module = types.ModuleType("small_module")
+    module.__file__ = str(mutants.ROOT / "tests" / "small_module.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(text, module.__dict__)
+
+    calls = [lambda: module.Sums().union, lambda: module.TABLE["square"](3), lambda: module.kept(1), lambda: module.outer(1)]
+    assert [call() for call in calls] == [0, 9, 0, 20] and not mutants.put("small_module.py", text)
+    for call, old, new, expected in zip(calls, ("= 0.0", "by=2", "x - 1", "x + 1"), ("= 5.0", "by=3", "x - 2", "x + 2"), (5, 27, -1, 30)):
+        assert mutants.put("small_module.py", text.replace(old, new)) and call() == expected
+        assert mutants.put("small_module.py", text)
 
 
 def test_a_few_kills(tmp_path: Path, scratch: Path) -> None:
