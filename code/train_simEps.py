@@ -31,8 +31,8 @@ class Method(Options):
     sim_weight: NotNegative = 50.0
     """Weight of the similarity term."""
     sim_rise: Literal["none", "run", "auto"] = "none"
-    """none: this weight is constant, as published; run: it rises by exp(-5 (1 - t / T)^2) over the T
-    steps of the run; auto: it rises in runs of less than 10,000 steps."""
+    """none: this weight is constant, as published; run: it rises by exp(-5 (1 - t / T)^2) over
+    the T steps of the run; auto: it rises in runs of less than 10,000 steps."""
     combine: Literal["max", "mean"] = "max"
     """How the other networks' probabilities make a pseudo-label."""
     consistency: NotNegative = 0.1
@@ -55,8 +55,8 @@ PRESETS: Presets = {
 PUBLISHED = ("NEU-Seg", "DAGM", "MT")
 """Data sets with published values; elsewhere they are ours, and the script says so."""
 SHORT = 10000
-"""Steps. In 944 a constant weight of 50 kept a class from being learned that comes by step 413 where
-it rises (results/simeps_finding.md); the published runs have 47,141."""
+"""Steps. In 944 a constant weight of 50 kept a class from being learned that comes by step 413
+where it rises (results/simeps_finding.md); the published runs have 47,141."""
 
 
 def pseudo_labels(logits, combine):
@@ -67,7 +67,7 @@ def pseudo_labels(logits, combine):
     return [(q.amax(0) if combine == "max" else q.mean(0)).argmax(1) for q in others]
 
 
-def losses(branches, batch, weight, options, rise=1.0):
+def losses(branches, batch, weight, sim_weight, options):
     """The method: named terms of the loss, each a scalar; `total` is what is minimised."""
     terms: dict = dict.fromkeys(("supervised", "cps_unlabeled", "cps_labeled", "similarity"), 0.0)
     for part, images in (("labeled", batch.labeled), ("unlabeled", batch.unlabeled)):
@@ -87,7 +87,7 @@ def losses(branches, batch, weight, options, rise=1.0):
             pairs = combinations(taps[stage], 2)
             terms["similarity"] += sum(symmetric_similarity_loss(a, b) for a, b in pairs)
     total = (terms["supervised"] + weight * (terms["cps_unlabeled"] + terms["cps_labeled"])
-             + rise * options.sim_weight * terms["similarity"])
+             + sim_weight * terms["similarity"])
     maps = torch.stack([similarity_map(z.detach()) for z in taps["o"]])
     return {"total": total, **terms, "pseudo_labels": pseudo[0], "similarity_maps": maps}
 
@@ -117,7 +117,7 @@ def main(options: Method) -> None:
         ramp = run.ramp(step, options.consistency_rampup, options.rampup_unit)
         weight = options.consistency * ramp
         rise = run.ramp(step, options.max_iterations, 1) if rises else 1.0
-        terms = step_losses(branches, batch, weight, options, rise)
+        terms = step_losses(branches, batch, weight, rise * options.sim_weight, options)
         run.update(optimizers, terms)
         run.after_step(step, terms)
     run.finish()

@@ -381,7 +381,7 @@ def test_equal_networks_in_eval_mode_agree():
     torch.manual_seed(0)
     branches = [build("unet", num_classes=2).eval()] * 3
     batch = batch_of(torch.cat([images, images.flip(-1)]), labels)
-    terms = train_simEps.losses(branches, batch, 0.1, sim_eps(sim_stages="e,d,o"))
+    terms = train_simEps.losses(branches, batch, 0.1, 50.0, sim_eps(sim_stages="e,d,o"))
     assert terms["similarity"].item() == 0
     assert torch.equal(terms["pseudo_labels"], branches[0](batch.unlabeled).argmax(1))
 
