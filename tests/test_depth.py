@@ -81,6 +81,11 @@ def test_images_of_two_scales_are_told_of(tmp_path: Path) -> None:
     assert any("only up to 255 in p1.png: two scales?" in remark for remark in source.remarks)
 
 
+def test_a_dark_float_image_among_others_is_of_their_scale(tmp_path: Path) -> None:
+    source = folder(tmp_path, [RAMP.astype(np.float32), (0.01 * RAMP).astype(np.float32)], ".tif")
+    assert any("only up to 0.01 in p1.tif: two scales? 0 to 1 is used" in remark for remark in source.remarks)
+
+
 @pytest.mark.parametrize("train, test, words", [
     (np.uint8(255), np.uint16(900), "test images have 16 bits or floats"), (np.uint8(255), np.float32(1), "test images have 16 bits"),
     (np.uint16(4000), np.float32(1), "floats up to 1, but the scale of the data set is 0 to 4095"),

@@ -282,7 +282,7 @@ class FolderSource(ImageSource):
         if seen and seen[-1][0] > APART * seen[0][0]:
             (least, dark), (most, light) = seen[0], seen[-1]
             told = f"{light}: values up to {most:g}, but only up to {least:g} in {dark.name}"
-            if least <= 1 and True in tops:
+            if least <= 1 < most and True in tops:
                 raise UserError(f"{told}; one scale is expected in a data set. Save all of them alike.")
             self.remarks.append(f"{told}: two scales? 0 to {max(scales):g} is used for all.")
         return scales.pop()
