@@ -71,6 +71,14 @@ def test_the_best_on_validation_cases_have_further_seeds(tmp_path: Path, monkeyp
     assert {key for key, _ in further} == {*good, "Supervised", "Supervised_augment_strong"} and {seed for _, seed in further} == {2, 3}
 
 
+def test_the_settings_of_a_row_tell_where_its_schedule_is_another() -> None:
+    usual = {"max_iterations": 350, "batch_size": 8, "labeled_bs": 4}
+    table = compare.TABLES["phantom"]
+    assert compare.set_as("A", {**usual, "base_lr": 0.01, "own": 2}, usual, table) == "| A | 0.01 | own 2 |"
+    other = {**usual, "max_iterations": 1400, "base_lr": 0.01, "own": None}
+    assert compare.set_as("B", other, usual, table) == "| B | 0.01 | max_iterations 1400 |"
+
+
 def test_a_method_that_is_not_there() -> None:
     with pytest.raises(UserError, match="train_Nothing.py; there are .*CCT, .*CPS"):
         compare.rows_of(compare.Compare(methods=("Nothing",)))

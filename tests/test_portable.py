@@ -218,6 +218,8 @@ def test_the_script_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     images = [Path("in") / name for name in ("v.nii.gz", "v_0000.nii", "w.npy", "A.tif", "a.tif")]
     assert [file.name for file in predict_onnx.masks_of([[file] for file in images], Path("in"), Path("out"))] == [
         "v.nii.gz", "v_0000.nii.nii.gz", "w.npy", "A.png", "a.tif.png"]
+    with pytest.raises(predict_onnx.Unreadable, match="but for capital letters"):
+        predict_onnx.masks_of([[Path("in") / name] for name in ("A.tif", "a.tif", "a.TIF")], Path("in"), Path("out"))
 
 
 @ONNX

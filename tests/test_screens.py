@@ -21,6 +21,7 @@ from PIL import Image
 from dataloaders.errors import LOCKED, NO_LOCKS, NOT_PERMITTED, TOO_MANY, UserError, shown, trouble
 from dataloaders.layouts.common import H5, open_picture, read_list
 from dataloaders.layouts.nifti import read_header
+from engine import run as engine_run
 from storage.checkpoint import write_json
 from storage.logbook import Lock, Logbook
 from system.ending import Ending, finish_with
@@ -269,3 +270,15 @@ def test_a_full_disk_stops_no_thread_of_tensorboard(tmp_path: Path, monkeypatch:
         book.record("train", 1, {"total": 0.5})
     book.close()
     assert threading.active_count() == before
+
+
+def test_logbook_and_folder_are_given_back_where_the_state_cannot_be_written() -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    done: list[str] = []
+    run = SimpleNamespace(monitor=SimpleNamespace(book=SimpleNamespace(status=full, close=lambda: done.append("logbook"))),
+                          session=SimpleNamespace(release=lambda: done.append("folder")), _current=lambda: SimpleNamespace(steps_done=0))
+    with pytest.raises(OSError, match="No space left"):
+        engine_run.Run.ended(run, "failed", "why")  # type: ignore[arg-type]
+    assert done == ["logbook", "folder"]

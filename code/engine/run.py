@@ -165,7 +165,7 @@ class Run(Stage):
             self.monitor.book.status(state, self._current().steps_done, reason=reason)
             self.monitor.book.note(trace + reason)
         finally:
-            self.monitor.book.close()  # on a full disk too: what writes for tensorboard is a thread
+            self.monitor.book.close()  # where status.json could not be written too: what can be flushed is
             self.session.release()
 
     def _current(self) -> Stage:

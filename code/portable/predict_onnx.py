@@ -282,7 +282,10 @@ def masks_of(groups: list[list[Path]], base: Path, output: Path) -> list[Path]:
         stem = re.sub(r"_0000$", "", stem) if ending in NIFTI else stem
         folder = output / files[0].relative_to(base).parent
         # A file system that does not tell A from a must not let one mask overwrite the other.
-        file = next(file for file in (folder / f"{stem}{kind}", folder / f"{name}{kind}") if str(file).casefold() not in taken)
+        free = (file for file in (folder / f"{stem}{kind}", folder / f"{name}{kind}") if str(file).casefold() not in taken)
+        file = next(free, None)
+        if file is None:
+            raise Unreadable(f"{files[0]}: another image has this name but for capital letters, and so would its mask; rename one.")
         taken.add(str(file).casefold())
         found.append(file)
     return found
