@@ -389,10 +389,10 @@ def test_equal_networks_in_eval_mode_agree():
 
 
 def test_a_rising_weight_of_simeps_does_not_hold_the_labels_back(bench):
-    """In 60 steps: what every golden file of one step passes, and a run of 944 was short of a class for (results/simeps_finding.md)."""
+    """In 120 steps: what every golden file of one step passes, and a run of 944 was short of a class for (results/simeps_finding.md)."""
     kinds = {"without": ("--sim_weight", "0"), "constant": ("--sim_rise", "none"), "rising": ("--sim_rise", "auto")}
-    words = ("--sim_weight", "50", "--num_branches", "2", "--consistency", "0", "--max_iterations", "60", "--val_every", "60", "--log_every",
-             "20", "--optimizer", "adam", "--base_lr", "0.001")
+    words = ("--sim_weight", "50", "--num_branches", "2", "--consistency", "0", "--max_iterations", "120", "--val_every", "120",
+             "--log_every", "20", "--optimizer", "adam", "--base_lr", "0.001")
     ends = together([partial(bench.train, "simEps", *words, *kind, model=name) for name, kind in kinds.items()])
     assert [end.code for end in ends] == [0] * 3, ends
     first, last = ({name: [line["supervised"] for line in metrics(bench.run_folder(name)) if "supervised" in line][k] for name in kinds}
