@@ -255,8 +255,9 @@ def test_own_images_before_there_are_enough_masks(tmp_path):
     report = check_folder(named("folder"), own, workers=1)
     assert not report.problems and any("2 images with a mask; training needs 3 at least" in remark for remark in report.remarks)
     shutil.rmtree(own / "masks")
-    with pytest.raises(UserError, match=r"D: holds images/ and no masks/.* code/advise.py --root_path .*D --next 12"):
-        resolve(None, own, tmp_path)
+    for name in (None, "folder"):
+        with pytest.raises(UserError, match=r"D: holds images/ and no masks/.* code/advise.py --root_path .*D --next 12"):
+            resolve(name, own, tmp_path)
 
 
 class Crash(Case):

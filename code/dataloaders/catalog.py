@@ -80,6 +80,8 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
         if not root.is_dir() and not data.synthetic:
             raise UserError(f"{root}: there is no such folder; {data.name} is expected there (data/README.md says where to get it), "
                             "or give its place with --root_path.")
+        if data.own:
+            refuse_unlabelled(root)
         return in_place(data, root), root, f"{data.name} in {root}, as given."
     assert root_path is not None
     if not root_path.is_dir():
@@ -87,14 +89,20 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
     fitting = [data for data in EVERY if data.reader.fits(root_path)]
     fitting = [data for data in fitting if data.special] or [data for data in fitting if data.own] or fitting
     if len(fitting) != 1:
-        if not fitting and (root_path / "images").is_dir() and not (root_path / "masks").exists():
-            raise UserError(f"{root_path}: holds images/ and no masks/, so nothing is labelled yet. Which images to label first: python "
-                            f"code/advise.py --root_path {root_path} --next 12. Masks of what was drawn in a tool: python code/prepare.py "
-                            f"labels EXPORT --images {root_path}. A data set of another kind: add --dataset.")
+        if not fitting:
+            refuse_unlabelled(root_path)
         found = " and ".join(data.name for data in fitting)
         what = f"looks like {found}" if fitting else "has the layout of no data set that is known here"
         raise UserError(f"{root_path}: {what}; add --dataset with one of {', '.join(DATA_SETS)}.")
     return fitting[0], root_path, f"{fitting[0].name}, recognised by the layout of {root_path}."
+
+
+def refuse_unlabelled(root: Path) -> None:
+    """Raises `UserError` with the next steps for a folder of images of one's own beside which no mask lies yet."""
+    if (root / "images").is_dir() and not (root / "masks").exists():
+        raise UserError(f"{root}: holds images/ and no masks/, so nothing is labelled yet. Which images to label first: python "
+                        f"code/advise.py --root_path {root} --next 12. Masks of what was drawn in a tool: python code/prepare.py "
+                        f"labels EXPORT --images {root}. A data set of another kind: add --dataset.")
 
 
 def in_place(data: DataSet, root: Path) -> DataSet:
