@@ -48,8 +48,10 @@ class Method(Options):
 PRESETS: Presets = {
     "2D": dict(model="unet_cct"),
     "NEU-Seg": dict(rampup_unit=80),
-    "DAGM": dict(rampup_unit=60),
-    "MT": dict(rampup_unit=50, uncertainty_weight=1.0, uncertainty_ramp=False),
+    "DAGM": dict(rampup_unit=60, base_lr=1e-3, steps_per_epoch=29, val_every=29,
+                 max_iterations=23171),
+    "MT": dict(rampup_unit=50, uncertainty_weight=1.0, uncertainty_ramp=False, steps_per_epoch=19,
+               val_every=19, max_iterations=15181),
 }
 
 

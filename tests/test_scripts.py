@@ -307,8 +307,10 @@ OWN = {
     },
     "train_UCC": {"NEU-Seg": RAMP | dict(model="unet_ucc", damping="mean", feature_noise=0.3, own_mix=0.2, cross_mix=0.3, patience=50)},
     "train_UAPS": {
-        "NEU-Seg": UAPS | dict(rampup_unit=80), "DAGM": UAPS | dict(rampup_unit=60),
-        "MT": UAPS | dict(rampup_unit=50, uncertainty_weight=1.0, uncertainty_ramp=False),
+        "NEU-Seg": UAPS | dict(rampup_unit=80),
+        "DAGM": UAPS | dict(rampup_unit=60, base_lr=1e-3, steps_per_epoch=29, val_every=29, max_iterations=23171),
+        "MT": UAPS | dict(rampup_unit=50, uncertainty_weight=1.0, uncertainty_ramp=False, steps_per_epoch=19, val_every=19,
+                          max_iterations=15181),
     },
     "train_CDMA": {"ACDC": dict(model="unet_cdma", consistency=0.1, labels_first=0.1, temperature=10.0, schedule="quarters")},
     "train_IIU": {
