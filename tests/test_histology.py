@@ -252,6 +252,13 @@ def own(roots, tmp_path):
     return lambda name: Path(shutil.copytree(roots[name], tmp_path / name))
 
 
+def test_a_folder_around_the_archives_own_is_recognised_if_there_is_one_alone(own, roots, tmp_path):
+    own("GlaS")
+    data, root, _ = resolve(None, tmp_path, tmp_path)
+    assert (data.name, root) == ("GlaS", tmp_path) and open_source(data, root).cases("train")
+    assert "looks like CrackForest and CRAG and DSB2018 and GlaS and MoNuSeg" in said(resolve, None, roots["GlaS"].parent, tmp_path)
+
+
 def test_what_is_wrong_with_a_download_is_said(own):
     glas = own("GlaS")
     (glas / "train_1.bmp").unlink()

@@ -10,6 +10,7 @@ from typing import Any
 from dataloaders import layouts
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
+from dataloaders.layouts.images import ImageSource
 from dataloaders.listing import entries
 
 
@@ -86,7 +87,7 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
     assert root_path is not None
     if not root_path.is_dir():
         raise UserError(f"{root_path}: there is no such folder; give the folder of a data set, or --dataset alone.")
-    fitting = [data for data in EVERY if data.reader.fits(root_path)]
+    fitting = [data for data in EVERY if data.reader.fits(root_path)] or unpacked(root_path)
     fitting = [data for data in fitting if data.special] or [data for data in fitting if data.own] or fitting
     if len(fitting) != 1:
         if not fitting:
@@ -95,6 +96,13 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
         what = f"looks like {found}" if fitting else "has the layout of no data set that is known here"
         raise UserError(f"{root_path}: {what}; add --dataset with one of {', '.join(DATA_SETS)}.")
     return fitting[0], root_path, f"{fitting[0].name}, recognised by the layout of {root_path}."
+
+
+def unpacked(root: Path) -> list[DataSet]:
+    """Published sets of pictures that lie in one folder inside, as their archive unpacks: their readers find it (`ImageSource.located`)."""
+    places = [place for place in entries(root) if place.is_dir()]
+    published = [data for data in EVERY if not data.own and issubclass(data.reader, ImageSource)]
+    return [data for data in published if sum(map(data.reader.fits, places)) == 1]
 
 
 def refuse_unlabelled(root: Path) -> None:
