@@ -9,7 +9,7 @@ def consecutive(ids: np.ndarray) -> tuple[np.ndarray, int]:
     """(int32 map, number of objects): the objects of a map of whole numbers from 0 on, counted 1, 2, ... in the order of their numbers."""
     present = np.bincount(ids.ravel()) > 0
     present[0] = False
-    return np.cumsum(present, dtype=np.int32)[ids], int(present.sum())
+    return np.cumsum(present, dtype=np.int32).take(ids), int(present.sum())
 
 
 def instances_of(mask: np.ndarray, least: int = 1, grow: int = 0) -> np.ndarray:
