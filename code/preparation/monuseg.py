@@ -1,8 +1,8 @@
 """MoNuSeg: from the challenge's TIFF files and XML annotations to PNG, with a number a nucleus, and patches of the training images.
 
-A pixel belongs to a nucleus when its centre lies in the nucleus's outline; where two overlap, it belongs to the one that is annotated
-later. Patches of 256 x 256 cover an image evenly, overlapping where they must (16 of 1000 x 1000). All images of the download are taken,
-the 7 of 37 too that papers leave out for their annotation: take them out of train.list if you want that.
+A pixel belongs to a nucleus when its centre lies in the nucleus's outline or on it; where two overlap, it belongs to the one that is
+annotated later. Patches of 256 x 256 cover an image evenly, overlapping where they must (16 of 1000 x 1000). All images of the download
+are taken, the 7 of 37 too that papers leave out for their annotation: take them out of train.list if you want that.
 """
 from __future__ import annotations
 
