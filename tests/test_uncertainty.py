@@ -48,7 +48,7 @@ def test_exact_numbers_of_parameters():
 
     resnet50 = 25_557_032 - (2048 * 1000 + 1000)
     pyramid = 2 * 2048 * 256 + 3 * 9 * 2048 * 256 + 1280 * 256 + 6 * 512
-    plain = 256 * 48 + 96 + 9 * 304 * 256 + 512 + 9 * 256 * 256 + 256 + 256 * 2 + 2
+    plain = 256 * 48 + 96 + 9 * 304 * 256 + 512 + 9 * 256 * 256 + 256 * 2 + 2
     attention = 2 * 2 * 98 + 2 * (2 * 304 * 19 + 2 * 256 * 16)
     mtnet = outline("mtnet")
     assert parameters(mtnet.backbone) == resnet50 and parameters(mtnet.pyramid) == pyramid

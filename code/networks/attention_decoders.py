@@ -125,7 +125,7 @@ class AttentiveDecoder(nn.Module):
         self.low = nn.Sequential(*convolution(a, low, 1), nn.ReLU(inplace=True))
         self.body = nn.Sequential(
             attention(low + width), *convolution(low + width, width, 3), attention(width), nn.ReLU(inplace=True), Dropout(0.5 * dropout),
-            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True), Dropout(0.1 * dropout))
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU(inplace=True), Dropout(0.1 * dropout))
         self.out = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, finest: Tensor, deep: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class AttentiveDecoder(nn.Module):
 class MTNet(Network):
     """A ResNet-50 at output stride 16, a pyramid of dilated convolutions, and three decoders at a quarter of the sides.
 
-    42,994,734 parameters at 3 channels, 2 classes.
+    42,993,966 parameters at 3 channels, 2 classes.
 
     Args:
         in_channels: channels of the images.
