@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -167,7 +168,8 @@ def trained(run: TestedRun, which: str, device: torch.device) -> Trained:
 
 def as_typed(command: str) -> str:
     """A recorded command with its script as one types it in the repository, wherever that lay: results travel, and its place does not."""
-    return command.removeprefix(f"{REPOSITORY}/")
+    words = provenance.words_of(command)
+    return shlex.join([words[0].removeprefix(f"{REPOSITORY}/"), *words[1:]]) if words else ""
 
 
 def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by: str, summary: Mapping[str, Any],
@@ -184,6 +186,7 @@ def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by
         "schema": SCHEMA,
         "run": {
             **{key: config[key] for key in kept}, "command": as_typed(config["command"]),
+            "folder": Path(config["root"]).name,  # own folders of one kind are told apart by it
             "changes": config.get("changes", []),
             "processes": config.get("processes", 1),
             "predictor": predictor,
