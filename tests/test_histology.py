@@ -274,6 +274,8 @@ def test_what_is_wrong_with_a_download_is_said(own):
     source = open_source(DATA_SETS["CrackForest"], cracks)
     first, second = source.cases("train")[:2]
     assert "no groundTruth.Segmentation in it; found other" in said(source.label, first)
+    (cracks / "groundTruth/._036.mat").write_bytes(b"\0\5\x16\7")
+    assert len(open_source(DATA_SETS["CrackForest"], cracks).cases("train")) == len(source.cases("train"))
     assert "a web page saved in place of the data" in said(source.label, second)
     crag = own("CRAG")
     (crag / "valid/Images/test_1.png").unlink()
