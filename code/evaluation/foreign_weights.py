@@ -182,7 +182,7 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
     checkpoint.save(folder / "best.pt", {"format": 1, "kind": "best", "stage": "", "method": name, "code": "", "order": ["network"],
                                          "predictors": {"network": entry}, "ensembles": {}})
     write_json(folder / "status.json", sealed({"state": "done", "step": None, "of": None}))
-    return folder, [*remarks, f"Next: python code/test_{data.dimensions}D.py --run {path.relpath(folder)}"]
+    return folder, [*remarks, f"Next: python code/test_{data.dimensions}D.py --run {shlex.quote(path.relpath(folder))}"]
 
 
 def claim(folder: Path, digest: str) -> None:
