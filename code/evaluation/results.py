@@ -18,7 +18,7 @@ from torch import nn
 import networks
 from command_line.declarations import fate_of
 from command_line.options import Options
-from dataloaders.description import Case
+from dataloaders.description import Case, DataSet
 from dataloaders.errors import UserError
 from networks.ensembles import ENSEMBLES
 from networks.folding import for_inference
@@ -164,6 +164,18 @@ def trained(run: TestedRun, which: str, device: torch.device) -> Trained:
         modules[name] = ENSEMBLES[how]([modules[role] for role in saved]).eval()
     chosen = {name: (entry["step"], entry["score"]) for name, entry in saved.items()}
     return Trained({name: modules[name] for name in best["order"]}, chosen, weights)
+
+
+def check_same_kind(found: Trained, data: DataSet, root: str) -> None:
+    """Raises `UserError` where a data set has other classes or channels than the networks, as own files may have by now: a class that no
+    network knows would be scored as missed everywhere."""
+    network = next((one for one in found.predictors.values() if hasattr(one, "spec")), None)
+    arguments = network.spec["arguments"] if network is not None else {}  # type: ignore[index, union-attr]
+    for what, key, now in ((f"classes ({', '.join(data.classes)})", "num_classes", data.num_classes),
+                           ("channels", "in_channels", data.channels)):
+        if arguments.get(key, now) != now:
+            raise UserError(f"{root}: has {now} {what} now, and had {arguments[key]} when the run was made. Train anew, or bring the files "
+                            "of then back.")
 
 
 def as_typed(command: str) -> str:
