@@ -55,7 +55,7 @@ def facts_of(mask: Path, read: Callable[[Path], Facts]) -> tuple[Facts | None, U
 def class_names(root: Path) -> list[str]:
     """Those of classes.txt, none where there is no such file."""
     file = place_of(root, "classes.txt")
-    names = [entry.name for entry in read_list(file)] if file.exists() else []
+    names = [composed(entry.name) for entry in read_list(file)] if file.exists() else []
     if later := misplaced_background(names):
         raise UserError(f"{file}: {names[later]} is line {later + 1} of the names, but background is what has the value 0, and 0 is "
                         f"{names[0]} there. Write background first, and the other names in the order of their values.")
