@@ -18,6 +18,7 @@ from dataloaders.batches.cache import identity
 from dataloaders.catalog import named, open_source, resolve
 from dataloaders.description import Source
 from dataloaders.errors import UserError
+from dataloaders.layouts.nifti import volumes_in
 from dataloaders.listing import entries, listing, matching, natural, shortened, states_of, walk, with_ending
 from evaluation.export import file_name
 from prediction.inputs import Reader, entries_in
@@ -254,6 +255,7 @@ def test_voxels_beside_a_header_may_change_alone(tmp_path: Path, header: str, vo
     before = states_of(file)
     (tmp_path / voxels).write_bytes(b"22")
     assert before[: len(alone)] == alone and len({len(alone), len(before)}) == 2 and states_of(file) != before
+    assert not volumes_in(tmp_path).others and not entries_in(tmp_path, Reader(named("nnunet")), tmp_path / "out")[1]
     file.write_bytes(b"ElementDataFile = LOCAL\n\0")
     assert len(states_of(file)) == len(alone)
 

@@ -10,8 +10,8 @@ from typing import Any
 from dataloaders import catalog
 from dataloaders.description import DataSet, NewImage
 from dataloaders.errors import UserError, shown
-from dataloaders.layouts.nifti import stem_of
-from dataloaders.listing import is_regular, natural, real_place, walk
+from dataloaders.layouts.nifti import VOXEL_FILES, stem_of
+from dataloaders.listing import HEADERS, is_regular, natural, real_place, walk
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def entries_in(place: Path, reader: Reader, without: Path, option: str = "--inpu
     found.sort(key=lambda p: natural(p.relative_to(base).as_posix()))
     files = [p for p in found if p.name.lower().endswith(reader.endings)]
     chosen = set(files)
-    others = Counter(p.suffix.lower() or "no ending" for p in found if p not in chosen)
+    named = VOXEL_FILES if any(p.suffix.lower() in HEADERS for p in files) else ()  # files that a header names are not passed over
+    others = Counter(p.suffix.lower() or "no ending" for p in found if p not in chosen and p.suffix.lower() not in named)
     if not files:
         seen = ", ".join(f"{n} {ending}" for ending, n in others.most_common(5)) or "nothing"
         raise UserError(f"{shown(place)}: no file that this run takes ({', '.join(reader.endings)}); found: {shown(seen)}.")
