@@ -32,6 +32,7 @@ from advice.trials import Trials
 
 from dataloaders.errors import UserError
 from dataloaders.layouts.folder import FolderSource
+from dataloaders.listing import entries
 from evaluation import results
 from storage.folders import results_folder
 from system.devices import choose_device
@@ -185,8 +186,8 @@ def tell(found: list[looks.Look], places: list[int], passed: int, labeled: np.nd
 def without_masks(root: Path) -> bool:
     """Whether a folder of pictures has no mask yet, so that it is no data set."""
     return root.is_dir() and not FolderSource.fits(root) and ((root / "images").is_dir() or not any(
-        place.is_dir() for place in root.iterdir() if not place.name.startswith("."))) or (
-        (root / "images").is_dir() and (root / "masks").is_dir() and not any((root / "masks").iterdir()))
+        place.is_dir() for place in entries(root))) or (
+        (root / "images").is_dir() and (root / "masks").is_dir() and not entries(root / "masks"))
 
 
 def place_of(question: Question | None, options: Advise) -> Path:

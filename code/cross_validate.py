@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from shlex import quote
 
 import tyro
 
@@ -153,7 +154,7 @@ def tell(folder: Path) -> None:
         for row in table.rows:
             dice = row.stats["mean", "dice"]
             print(f"  {row.label:<40} {dice.n:>3} runs   Dice {mean_sd(dice)} %")
-    print(f"\nTests of significance, figures and one page: python code/report.py {os.path.relpath(folder)}")
+    print(f"\nTests of significance, figures and one page: python code/report.py {quote(os.path.relpath(folder))}")
 
 
 def conduct(name: str, jobs: Sequence[Job], options: CrossValidate) -> None:

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from shlex import quote
 
 from dataloaders.catalog import DATA_SETS, named, resolve
 from dataloaders.errors import UserError
@@ -151,7 +152,7 @@ def convert(command: str, raw: Path, out: Path, workers: int) -> int:
     name, conversion = CONVERSIONS[command][:2]
     for remark in conversion(raw, out, workers):
         print(f"remark: {remark}")
-    print(f"{name} is in {out}. To look it over: python code/prepare.py --check {out}")
+    print(f"{name} is in {out}. To look it over: python code/prepare.py --check {quote(str(out))}")
     return 0
 
 
@@ -196,7 +197,7 @@ def labels(given: argparse.Namespace) -> int:
         file = given.sheet or given.images / "labels.png"
         sheet(written, file)
         print(f"Picture of the first {min(len(written.masks), 20)}: {file}. Look at it; then: "
-              f"python code/prepare.py --check {given.images}")
+              f"python code/prepare.py --check {quote(str(given.images))}")
     return 0
 
 def interrupted(*_: object) -> None:

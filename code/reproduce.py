@@ -99,7 +99,7 @@ def data_root(record: Record, given: Path | None) -> Path:
         folder = reproduction.run_folder(record)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             places.append(Path(json.loads((folder / "config.json").read_text())["root"]) if folder else Path())
-        words = record.run["command"].replace("=", " ").split()
+        words = provenance.words_of(record.run["command"].replace("=", " "))
         places += [Path(value) for word, value in zip(words, words[1:]) if word in ("--root_path", "--root-path")]
     place = next((place for place in places if place != Path() and place.is_dir()), None)
     return catalog.resolve(record.data_set, given or place, REPOSITORY)[1]

@@ -358,6 +358,8 @@ def test_the_choice_is_spread_without_near_copies_or_a_second_of_a_group():
 def test_next_of_a_folder_without_masks(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))
     root = write_folder(tmp_path / "D", 12, 0)
+    (root / "masks").mkdir(exist_ok=True)
+    (root / "masks" / ".DS_Store").touch()
     shutil.copy(root / "images" / "piece 3.png", root / "images" / "copy.png")
     (root / "images" / "bad.png").write_bytes(b"no picture")
     assert finish_with(lambda: choose_next(Advise(root, next=12))) == 0
@@ -372,8 +374,10 @@ def test_next_of_a_folder_without_masks(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     assert finish_with(lambda: choose_next(Advise(root, next=3, output=tmp_path / "file"))) == 2
     assert "file: cannot be made (File exists); choose another place by --output" in capsys.readouterr().err
-    (folder / "links" / "mine.png").write_bytes(b"")
-    assert finish_with(lambda: choose_next(Advise(root, next=3, output=folder))) == 2
+    first, *_ = sorted((folder / "links").iterdir())
+    first.unlink()
+    first.with_suffix(".json").write_text("{}")  # as many as there were links, and one is somebody's work
+    assert finish_with(lambda: choose_next(Advise(root, next=3, output=folder))) == 2 and first.with_suffix(".json").is_file()
     assert "Choose another place by --output" in capsys.readouterr().err
 
 

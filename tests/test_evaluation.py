@@ -4,7 +4,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import nibabel
@@ -16,7 +18,9 @@ from harness import Bench
 from PIL import Image
 from scipy import ndimage
 
+from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
+from evaluation.results import Trained, check_same_kind
 from storage import checkpoint
 from storage.sealed import parsed
 from system.ending import finish_with
@@ -216,3 +220,14 @@ def test_a_result_names_its_script_without_the_place_of_the_repository() -> None
     from storage.folders import REPOSITORY
     assert as_typed(f"{REPOSITORY}/code/train_CPS.py --seed 1") == "code/train_CPS.py --seed 1"
     assert as_typed("code/train_CPS.py --root_path /data/x") == "code/train_CPS.py --root_path /data/x"
+
+
+def test_data_of_another_kind_than_the_networks_are_refused() -> None:
+    data = DATA_SETS["ACDC"]
+    network = SimpleNamespace(spec={"arguments": {"num_classes": data.num_classes, "in_channels": 1}})
+    found = Trained({"ensemble": SimpleNamespace(), "network": network}, {}, "")  # type: ignore[dict-item]
+    check_same_kind(found, data, "D")
+    for other, said in ((replace(data, classes=("background", "a")), r"D: has 2 classes \(background, a\) now, and had 4"),
+                        (replace(data, channels=3), "D: has 3 channels now, and had 1")):
+        with pytest.raises(UserError, match=said):
+            check_same_kind(found, other, "D")

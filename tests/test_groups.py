@@ -115,6 +115,17 @@ def test_volumes_have_a_table_of_groups_too(tmp_path: Path) -> None:
     assert any("every image counts by itself" in remark for remark in make_split(opened(root), SplitRequest()).remarks)
     (root / "groups.csv").write_text("image,group\nTr0,a\nTr1,a\nTr2,a\n")
     assert [case.group for case in opened(root).cases("train")][:4] == ["group a"] * 3 + ["Tr3"]
+    (root / "groups.csv").write_text("image,group\nTr0_0000.nii.gz,a\nimagesTr/Tr1_0000.nii.gz,a\n")
+    assert [case.group for case in opened(root).cases("train")][:3] == ["group a"] * 2 + ["Tr2"]
+
+
+def test_names_of_groups_are_compared_as_they_are_read(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "own", images=4, masks=4)
+    lines = [f"piece {k},{name}\n" for k, name in enumerate(("M\u00fcller", "Mu\u0308ller", "M\u00dcLLER"))]
+    (root / "groups.csv").write_text("image,group\n" + "".join(lines), encoding="utf-8")
+    source = opened(root)
+    assert len({case.group for case in source.cases("train")[:2]}) == 1
+    assert any("count as two groups; if they are one patient" in remark for remark in source.remarks)
 
 
 def test_what_all_names_have_in_common_is_no_group() -> None:

@@ -268,6 +268,8 @@ def test_what_is_wrong_with_a_download_is_said(own):
     (glas / "Grade.csv").unlink()
     assert "Grade.csv: there is no such file" in said(open_source, DATA_SETS["GlaS"], glas)
     dsb = own("DSB2018")
+    (dsb / "stage1_train/.ipynb_checkpoints").mkdir()
+    open_source(DATA_SETS["DSB2018"], dsb).cases("train")
     shutil.rmtree(dsb / "stage1_train/0001abc/images")
     assert "0001abc/images: 0 pictures; expected one" in said(open_source(DATA_SETS["DSB2018"], dsb).cases, "train")
     save(dsb / "stage1_train/0002abc/masks/0002abc_9.png", np.zeros((3, 4), np.uint8))
@@ -281,6 +283,8 @@ def test_what_is_wrong_with_a_download_is_said(own):
     source = open_source(DATA_SETS["CrackForest"], cracks)
     first, second = source.cases("train")[:2]
     assert "no groundTruth.Segmentation in it; found other" in said(source.label, first)
+    (cracks / "groundTruth/._036.mat").write_bytes(b"\0\5\x16\7")
+    assert len(open_source(DATA_SETS["CrackForest"], cracks).cases("train")) == len(source.cases("train"))
     assert "a web page saved in place of the data" in said(source.label, second)
     crag = own("CRAG")
     (crag / "valid/Images/test_1.png").unlink()

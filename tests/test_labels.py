@@ -210,6 +210,16 @@ def test_tools_change_names(folder: Path, written: str) -> None:
     assert any(f"have other names in the export than in images/ ({written} is {image}, ...)" in one for one in said) != ("all" in written)
 
 
+def test_names_composed_otherwise_are_the_same(folder: Path) -> None:
+    """macOS stores letters and their marks apart."""
+    (folder / "images" / "a.png").rename(folder / "images" / "\u00e9.png")
+    (folder / "classes.txt").write_text("background\nscrat\u00e9\nspot\n", encoding="utf-8")
+    content = coco({"segmentation": [sum(CORNERS, [])]}, names=("scrate\u0301", "spot"))
+    content["images"] = [{"id": 0, "file_name": "e\u0301.png"}]
+    assert not any("have other names" in said for said in convert_labels(put(folder, content), folder).remarks)
+    assert np.array_equal(mask(folder, "\u00e9"), SQUARE)
+
+
 def test_names_of_links_come_back() -> None:
     """What `advise.py --next` calls a link is what `prepare.py labels` looks for."""
     for name, file in (("a", "images/a.JPG"), ("left/c.v2", "images/left/c.v2.png"), ("case", "images/case.nii.gz")):

@@ -1,6 +1,7 @@
 """One lister of folders: hidden things, upper case, links, composed names, what is passed over; descriptions compared with it."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,9 +18,11 @@ from dataloaders.batches.cache import identity
 from dataloaders.catalog import named, open_source, resolve
 from dataloaders.description import Source
 from dataloaders.errors import UserError
-from dataloaders.listing import entries, listing, matching, natural, shortened, walk, with_ending
+from dataloaders.layouts.nifti import volumes_in
+from dataloaders.listing import entries, listing, matching, natural, shortened, states_of, walk, with_ending
 from evaluation.export import file_name
 from prediction.inputs import Reader, entries_in
+from prediction.loop import reason
 
 PNG = with_ending(".png")
 
@@ -68,6 +71,14 @@ def test_a_real_folder_comes_before_a_link_to_it(tmp_path: Path) -> None:
     (tmp_path / "z/a.png").touch()
     (tmp_path / "a").symlink_to(tmp_path / "z")
     assert list(listing(tmp_path, PNG).files) == ["z/a"]
+
+
+def test_a_link_to_itself_is_one_file_that_cannot_be_read(own: Path, tmp_path: Path) -> None:
+    (own / "images/loop.png").symlink_to("loop.png")
+    reader = Reader(named("folder"))
+    loop = entries_in(own / "images", reader, tmp_path / "out")[0][0]
+    assert loop.name == "loop.png" and reason(OSError(errno.ELOOP, "Too many levels"), loop).startswith("a link that leads in a circle")
+    assert len(names(own)) == 6
 
 
 def test_links_to_nothing_and_pipes_are_told_of_and_not_read(own: Path) -> None:
@@ -233,6 +244,20 @@ def tell(root: Path, **changes: object) -> None:
     file = root / "dataset.json"
     content = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize("header, voxels", [("ElementDataFile = a.raw\n", "a.raw"), ("NRRD0004\r\ndata file: a b.raw\r\n\r\n", "a b.raw")])
+def test_voxels_beside_a_header_may_change_alone(tmp_path: Path, header: str, voxels: str) -> None:
+    file = tmp_path / ("a.nrrd" if header.startswith("NRRD") else "a.MHD")
+    file.write_bytes(header.encode())
+    alone = states_of(file)
+    (tmp_path / voxels).write_bytes(b"1")
+    before = states_of(file)
+    (tmp_path / voxels).write_bytes(b"22")
+    assert before[: len(alone)] == alone and len({len(alone), len(before)}) == 2 and states_of(file) != before
+    assert not volumes_in(tmp_path).others and not entries_in(tmp_path, Reader(named("nnunet")), tmp_path / "out")[1]
+    file.write_bytes(b"ElementDataFile = LOCAL\n\0")
+    assert len(states_of(file)) == len(alone)
 
 
 def test_a_changed_file_of_the_same_size_and_time_is_read_again(own: Path) -> None:

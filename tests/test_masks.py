@@ -189,6 +189,26 @@ def test_a_mask_that_is_turned_beside_an_image_that_is_not_is_told_of(tmp_path: 
     assert all("its image has no such mark" not in remark for remark in opened(root).remarks)
 
 
+@pytest.mark.parametrize("values, fine", [(BOX, False), (BOX * np.uint16(65535), True)])
+def test_class_ids_in_sixteen_bits_a_colour_are_refused(tmp_path: Path, values: np.ndarray, fine: bool) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in np.repeat(values.astype(">u2")[..., None], 3, 2))
+    head = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 16, 2, 0, 0, 0)
+    file = tmp_path / "mask.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    if fine:
+        assert (read_mask(file) == BOX * 255).all()
+        return
+    with pytest.raises(UserError, match="16 bits a colour"):
+        read_mask(file)
+
+
+def test_background_stands_first_among_the_names(tmp_path: Path) -> None:
+    assert "Background is line 2 of the names" in refused(write(tmp_path, [BOX * 255] * 4, names="crack\nBackground\n"))
+
+
 @pytest.mark.parametrize("mode, colour, alpha, fine", [
     ("LA", BOX * 0 + 200, BOX * 255, False), ("LA", BOX * 255, BOX * 0 + 255, True), ("RGBA", BOX * 0, BOX * 255, False),
     ("RGBA", BOX * 255, BOX * 255, True), ("RGBA", BOX * 0 + 255 - BOX, BOX * 255, False)])

@@ -302,6 +302,7 @@ DESCRIPTIONS = [
     ("regions", {"labels": {"background": 0, "all": [1, 2]}}, "is a region"),
     ("a gap", {"labels": {"background": 0, "b": 2}}, "values 0, 2; expected 0"), ("a word", {"labels": {"background": 0, "b": "x"}}, "'x'"),
     ("one class", {"labels": {"background": 0}}, "at least two"), ("no background", {"labels": {"a": 1, "b": 2}}, "values 1, 2"),
+    ("background is 1", {"labels": {"a": 0, "background": 1}}, "'background' has the value 1"),
     ("ignore inside", {"labels": {"background": 0, "a": 1, "ignore": 1}}, "above all classes"),
     ("channels from 1", {"channel_names": {"1": "MR"}}, "numbered 1"), ("pictures", {"file_ending": ".png"}, "file_ending is '.png'"),
     ("out of the folder", {"file_ending": "/../../x.nii.gz"}, "file_ending is"),

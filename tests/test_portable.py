@@ -222,6 +222,16 @@ def test_the_script_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
         predict_onnx.masks_of([[Path("in") / name] for name in ("A.tif", "a.tif", "a.TIF")], Path("in"), Path("out"))
 
 
+def test_the_script_passes_over_what_the_program_does(tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/._a.png", "in/.ipynb_checkpoints/a.png", "in/@eaDir/a.png", "store/b.PNG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name, place in (("more", "../store"), ("back", "."), ("loop.png", "loop.png")):
+        (tmp_path / "in" / name).symlink_to(place)
+    found = predict_onnx.groups_in(tmp_path / "in", Bright.told, tmp_path / "out")
+    assert [file.relative_to(tmp_path).as_posix() for (file,) in found] == ["in/a.png", "in/more/b.PNG"]
+
+
 @ONNX
 def test_onnx_takes_volumes(volumes: Path, scratch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench = Bench(scratch / "export volumes", volumes, narrow=True)

@@ -258,6 +258,10 @@ def test_own_images_before_there_are_enough_masks(tmp_path):
     for name in (None, "folder"):
         with pytest.raises(UserError, match=r"D: holds images/ and no masks/.* code/advise.py --root_path .*D --next 12"):
             resolve(name, own, tmp_path)
+    (own / "masks").mkdir()
+    (own / "masks/.DS_Store").touch()
+    with pytest.raises(UserError, match="D: holds images/ and nothing in masks/"):
+        resolve(None, own, tmp_path)
 
 
 class Crash(Case):

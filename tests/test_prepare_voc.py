@@ -43,6 +43,8 @@ def test_masks_lie_where_the_reader_looks(download: Path, tmp_path: Path) -> Non
         (root / folder).mkdir(parents=True)
         for image in NAMES if folder == "JPEGImages" else NAMES[1:2]:
             Image.fromarray(np.full((6, 9), 3, np.uint8)).save(root / folder / name.format(image))
+    hidden = next(download.rglob("cls")).parent / ".Trash/cls"
+    write_mat(hidden / f"{NAMES[2]}.mat", np.ones((6, 9), np.uint8))  # thrown away
     (remark,) = voc.convert_voc(download, tmp_path / "VOC2012", 1)
     assert "1 of the 3 training images have no mask (2008_000007)" in remark
     assert sorted(file.name for file in (root / "SegmentationClassAug").iterdir()) == [f"{name}.png" for name in NAMES[:2]]

@@ -18,6 +18,7 @@ from made_results import make_results
 from scipy import stats
 
 from dataloaders.errors import UserError
+from evaluation.results import as_typed
 from reporting.build import build
 from reporting.printing import cells, table_files
 from reporting.printing.latex import escape, latex
@@ -26,6 +27,8 @@ from reporting.printing.page import render
 from reporting.printing.screen import screen
 from reporting.records import Record, Skipped, read, read_one
 from reporting.summary import Report, Row, Table, pair_of
+from storage.folders import REPOSITORY
+from storage.provenance import words_of
 
 
 def report_of(*places: Path) -> Report:
@@ -251,6 +254,30 @@ def test_files_that_do_not_count(tmp_path: Path, sweep: Path):
     made = report_of(tmp_path)
     assert sorted(one.path.name for one in made.skipped) == ["half.json", "later.json", "other.json"]
     assert "later.json: schema 99" in markdown(made) and len(made.tables[0].rows[0].records) == 4
+
+
+def test_hidden_copies_of_results_do_not_count(tmp_path: Path, sweep: Path):
+    (path, *_) = (sweep / "Supervised_3_labeled").rglob("*.json")
+    for name in (path.name, f"._{path.name}", f".ipynb_checkpoints/{path.stem}-checkpoint.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(path.read_text())
+    records, skipped = read([tmp_path])
+    assert [one.path.name for one in records] == [path.name] and not skipped
+
+
+def test_own_folders_are_tables_of_their_own(tmp_path: Path, sweep: Path):
+    paths = sorted((sweep / "Supervised_3_labeled").rglob("*.json"))[:3]
+    for path, folder in zip(paths, ("plates", "rails", None)):
+        value = json.loads(path.read_text())
+        value["run"] |= {"data_set": "folder"} | ({"folder": folder} if folder else {})
+        (tmp_path / path.name).write_text(json.dumps(value))
+    assert [table.data_set for table in report_of(tmp_path).tables] == ["folder", "folder/plates", "folder/rails"]
+
+
+def test_words_with_blanks_stand_in_commands_as_they_were_typed():
+    assert words_of("code/train_UAMT.py --root_path 'my data'") == ["code/train_UAMT.py", "--root_path", "my data"]
+    assert words_of("train.py --root_path it's") == ["train.py", "--root_path", "it's"] and as_typed("") == ""
+    assert as_typed(f"{REPOSITORY}/code/train.py --root_path 'my data'") == "code/train.py --root_path 'my data'"
 
 
 def test_a_file_with_any_wrong_field_is_skipped_or_harmless(tmp_path: Path):

@@ -245,3 +245,5 @@ def test_a_picture_of_the_views(tiny_acdc, tiny_folder, tmp_path):
     assert (np.abs(shown - COLOURS[1]).max(-1) < 8).sum() > 50, "outlines of the first class"
     with pytest.raises(UserError, match="has volumes"):
         views_sheet([tmp_path], "LA", tmp_path / "none.png")
+    with pytest.raises(UserError, match="cannot be written"):
+        views_sheet([tiny_folder], None, tmp_path, images=1)

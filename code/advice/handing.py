@@ -14,6 +14,7 @@ from PIL import Image
 
 from advice.looks import Look
 from dataloaders.errors import UserError, shown
+from dataloaders.listing import entries
 from pictures.flat import grey
 from pictures.sheets import plt
 from storage.checkpoint import write_atomically
@@ -31,9 +32,10 @@ def hand_out(folder: Path, looks: Sequence[Look], distances: Sequence[float]) ->
         raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another place by --output.") from None
     links = folder / LINKS
     if links.exists():
-        old = (folder / LIST).read_text(encoding="utf-8").splitlines() if (folder / LIST).is_file() else []
-        if len(list(links.iterdir())) > len(old):
-            raise UserError(f"{links}: holds more than the links that this command wrote. Choose another place by --output.")
+        mine = written_before(folder / TABLE)
+        if strange := [file.name for file in entries(links) if file.name not in mine]:
+            raise UserError(f"{links}: holds more than the links that this command wrote ({shown(strange[0])}). Choose another place by "
+                            "--output.")
         shutil.rmtree(links)
     links.mkdir()
     for number, look in enumerate(looks, 1):
@@ -47,6 +49,16 @@ def hand_out(folder: Path, looks: Sequence[Look], distances: Sequence[float]) ->
                          "" if not np.isfinite(distance) else f"{distance:.3f}"])
     write_atomically(folder / TABLE, table.getvalue().encode(errors="backslashreplace"))
     sheet(folder / SHEET, looks)
+
+
+def written_before(table: Path) -> set[str]:
+    """What the links are called that such a command made beside its table. Tools put what is drawn beside the images, under nearly the same
+    names, and that must not be lost."""
+    if not table.is_file():
+        return set()
+    with open(table, encoding="utf-8", errors="replace", newline="") as lines:
+        rows = [row for row in csv.reader(lines) if len(row) > 2 and row[0].isdecimal()]
+    return {linked(int(number), name, Path(file)) for number, name, file, *_ in rows}
 
 
 def linked(number: int, name: str, file: Path) -> str:

@@ -152,6 +152,7 @@ def knowing(run: results.TestedRun, device: torch.device) -> Knowing:
     config, settings = run.config, run.settings
     data, root, _ = catalog.resolve(config["data_set"], Path(config["root"]), REPOSITORY)
     source = catalog.open_source(data, root, settings)
+    results.check_same_kind(trained, source.data, config["root"])
     described = replace(source.data, white=config.get("white", source.data.white))
     at_once = None if described.dimensions == 2 else 2
     inference = inference_of(described, settings["patch_size"], settings["stride"], device, at_once)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from advice.folds import FEWEST, groups_in
@@ -81,7 +82,7 @@ def check_answerable(question: Question) -> None:
     root, things = question.root, question.things
     if question.groups < FEWEST:
         raise UserError(f"{root}: {question.groups} labelled {things}; with fewer than {FEWEST} nothing can be held out, so no method "
-                        f"can be judged. Which to label next is told by: python code/advise.py --root_path {root} --next 10")
+                        f"can be judged. Which to label next is told by: python code/advise.py --root_path {quote(str(root))} --next 10")
     if not question.unlabeled:
         more = " Images without a mask belong beside the others." if question.data.own else ""
         raise UserError(f"{root}: all {len(question.labeled)} images are labelled, so there is no unlabelled data to ask about.{more} To "

@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from dataloaders import layouts
@@ -95,6 +96,8 @@ def resolve(dataset: str | None, root_path: Path | None, repository: Path) -> tu
         found = " and ".join(data.name for data in fitting)
         what = f"looks like {found}" if fitting else "has the layout of no data set that is known here"
         raise UserError(f"{root_path}: {what}; add --dataset with one of {', '.join(DATA_SETS)}.")
+    if fitting[0].own:
+        refuse_unlabelled(root_path)
     return fitting[0], root_path, f"{fitting[0].name}, recognised by the layout of {root_path}."
 
 
@@ -107,10 +110,11 @@ def unpacked(root: Path) -> list[DataSet]:
 
 def refuse_unlabelled(root: Path) -> None:
     """Raises `UserError` with the next steps for a folder of images of one's own beside which no mask lies yet."""
-    if (root / "images").is_dir() and not (root / "masks").exists():
-        raise UserError(f"{root}: holds images/ and no masks/, so nothing is labelled yet. Which images to label first: python "
-                        f"code/advise.py --root_path {root} --next 12. Masks of what was drawn in a tool: python code/prepare.py "
-                        f"labels EXPORT --images {root}. A data set of another kind: add --dataset.")
+    if (root / "images").is_dir() and not entries(root / "masks"):
+        typed, no_masks = quote(str(root)), "nothing in masks/" if (root / "masks").is_dir() else "no masks/"
+        raise UserError(f"{root}: holds images/ and {no_masks}, so nothing is labelled yet. Which images to label first: python "
+                        f"code/advise.py --root_path {typed} --next 12. Masks of what was drawn in a tool: python code/prepare.py "
+                        f"labels EXPORT --images {typed}. A data set of another kind: add --dataset.")
 
 
 def in_place(data: DataSet, root: Path) -> DataSet:

@@ -20,6 +20,8 @@ def trouble(error: OSError) -> str:
     """What kept the system from reading or writing, and what to do; "" where it says nothing, and the file itself must be looked at."""
     if error.errno is None or error.errno in GONE:
         return ""
+    if error.errno == errno.ELOOP:
+        return f"a link that leads in a circle ({error.strerror}). Put the file itself there."
     if error.errno in LOCKED:
         return "in use: another process has it locked. Wait for it, or close the program that has it open."
     if error.errno in NO_LOCKS:

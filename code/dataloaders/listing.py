@@ -15,6 +15,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,10 @@ SERVICE = frozenset(("@eadir", "#recycle", "#snapshot", "__macosx", "__pycache__
                      "lost+found", "@recycle", "@recently-snapshot", "~snapshot", "recycler", "recycled", "network trash folder",
                      "temporary items", "sha256sums", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 """Names, in lower case, of files and folders that nobody put there (Synology, QNAP, NetApp, macOS, Windows, Python), and of checksums."""
+HEADERS = (".mhd", ".nrrd")
+"""Endings of files that may keep their voxels in another one."""
+VOXELS = re.compile(rb"^(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*(.+?)[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
+"""The line that names it."""
 NAMED = 8
 """Endings in a sentence about what was passed over."""
 
@@ -137,6 +142,17 @@ def state_of(state: os.stat_result) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
 
 
+def states_of(file: Path) -> list[int]:
+    """`state_of` a file, and behind it that of the file in which its header (.mhd, .nrrd) says the voxels are: they may change alone."""
+    states = state_of(os.stat(file))
+    if file.suffix.lower() in HEADERS:
+        with suppress(OSError, ValueError), open(file, "rb") as stream:
+            found = VOXELS.search(stream.read(2**16))
+            if found and found[1].upper() != b"LOCAL":
+                states += state_of(os.stat(file.parent / os.fsdecode(found[1])))
+    return states
+
+
 def place_of(folder: Path, name: str) -> Path:
     """Where a folder has what is called so, case apart (TRAIN.TXT for train.txt); `folder / name` where it has no such thing."""
     exact = folder / name
@@ -151,6 +167,11 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     for part in pattern.lower().split("/"):
         found = [path for place in found for path in entries(place) if fnmatch.fnmatchcase(path.name.lower(), part)]
     return sorted(found)
+
+
+def real_place(path: Path) -> Path:
+    """Where a path leads, links followed; of links that lead in a circle, at which `Path.resolve` raises, a link of the circle."""
+    return Path(os.path.realpath(path))
 
 
 def is_regular(path: Path) -> bool:

@@ -130,6 +130,12 @@ def meaning(masks: Sequence[Facts], names: Sequence[str], place: Path) -> Meanin
     return Meaning(binary, ids, IGNORED if IGNORED in union and not binary else None, tuple(remarks))
 
 
+def misplaced_background(names: Sequence[str]) -> int:
+    """The value, other than 0, whose class is called background; 0 where there is none. What is 0 is never scored, so such names stand in
+    another order than the values."""
+    return next((value for value, name in enumerate(names) if value and name.strip().lower() == "background"), 0)
+
+
 def two_ways(masks: Sequence[Facts], foreground: frozenset[int]) -> str:
     """In words: one kind of object is written as 1 in some masks and as 255 in others, no mask has both; "" where it is not so."""
     ones = [mask for mask in masks if mask.values & foreground and IGNORED not in mask.values]

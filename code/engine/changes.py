@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dataloaders.errors import UserError
-from dataloaders.listing import state_of
+from dataloaders.listing import states_of
 from storage.checkpoint import write_json
 from storage.sealed import read_sealed, sealed
 
@@ -25,7 +25,7 @@ def states(root: Path, files: Iterable[Path]) -> States:
     found = {}
     for file in dict.fromkeys(files):
         try:
-            found[os.path.relpath(file, root)] = state_of(os.stat(file))
+            found[os.path.relpath(file, root)] = states_of(file)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror}). Check the data set's folder {root}.") from None
     return found

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -145,7 +146,7 @@ def _compare(folder: Path, config: dict[str, Any], defaults: Mapping[str, object
     if done:
         made = f" It was made by code {old.get('code')}, which has changed since." if code_changed else ""
         raise Leave(f"This run is finished: {folder}{made}\n"
-                    f"Test it: python code/test_{config['dimensions']}D.py --run {folder}", 0, "done")
+                    f"Test it: python code/test_{config['dimensions']}D.py --run {shlex.quote(str(folder))}", 0, "done")
     _remark_processes(old, status, config, taken)
     # Accepted changes are said in every result of this run from here on.
     config["changes"] = taken.changes = [*old.get("changes", []), *lines]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -209,7 +210,7 @@ class Run(Stage):
                 say(f"Best validation {WORDS[session.data.evaluation.best_by]} of {name}: {best['score']:.4f} at step {best['step']}.")
         self.monitor.book.total = steps
         self.monitor.book.status("done", steps, **whole, peak_memory=peak, stages=costs)
-        say(f"Next: python code/test_{session.data.dimensions}D.py --run {os.path.relpath(session.folder)}")
+        say(f"Next: python code/test_{session.data.dimensions}D.py --run {quote(os.path.relpath(session.folder))}")
         self.monitor.book.close()
         session.release()
         session.resolved.ending.run = None

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -170,5 +171,5 @@ class Session:
             "versions": provenance.versions(),
             "machine": provenance.machine(self.device),
             "processes": world(),
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
         }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from os import path
@@ -175,13 +176,13 @@ def make_run(file: Path, options: Options, name: str, labeled_num: str | None) -
         "split": {"name": split, "labeled": [], "unlabeled": 0, "val": []}, "selection": UNKNOWN,
         "remarks": [*([data.note] if data.note else []), *remarks], "weights": {"file": str(file.resolve()), "sha256": digest},
         "code": provenance.code_digest(REPOSITORY / "code" / "prepare.py"), "commit": provenance.commit(),
-        "versions": provenance.versions(), "machine": provenance.machine(torch.device("cpu")), "command": " ".join(sys.argv),
+        "versions": provenance.versions(), "machine": provenance.machine(torch.device("cpu")), "command": shlex.join(sys.argv),
     }))
     entry = {"score": None, "step": None, "network": network.spec, "state": network.state_dict()}
     checkpoint.save(folder / "best.pt", {"format": 1, "kind": "best", "stage": "", "method": name, "code": "", "order": ["network"],
                                          "predictors": {"network": entry}, "ensembles": {}})
     write_json(folder / "status.json", sealed({"state": "done", "step": None, "of": None}))
-    return folder, [*remarks, f"Next: python code/test_{data.dimensions}D.py --run {path.relpath(folder)}"]
+    return folder, [*remarks, f"Next: python code/test_{data.dimensions}D.py --run {shlex.quote(path.relpath(folder))}"]
 
 
 def claim(folder: Path, digest: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import nn
 import networks
 from command_line.declarations import fate_of
 from command_line.options import Options
-from dataloaders.description import Case
+from dataloaders.description import Case, DataSet
 from dataloaders.errors import UserError
 from networks.ensembles import ENSEMBLES
 from networks.folding import for_inference
@@ -165,9 +166,22 @@ def trained(run: TestedRun, which: str, device: torch.device) -> Trained:
     return Trained({name: modules[name] for name in best["order"]}, chosen, weights)
 
 
+def check_same_kind(found: Trained, data: DataSet, root: str) -> None:
+    """Raises `UserError` where a data set has other classes or channels than the networks, as own files may have by now: a class that no
+    network knows would be scored as missed everywhere."""
+    network = next((one for one in found.predictors.values() if hasattr(one, "spec")), None)
+    arguments = network.spec["arguments"] if network is not None else {}  # type: ignore[index, union-attr]
+    for what, key, now in ((f"classes ({', '.join(data.classes)})", "num_classes", data.num_classes),
+                           ("channels", "in_channels", data.channels)):
+        if arguments.get(key, now) != now:
+            raise UserError(f"{root}: has {now} {what} now, and had {arguments[key]} when the run was made. Train anew, or bring the files "
+                            "of then back.")
+
+
 def as_typed(command: str) -> str:
     """A recorded command with its script as one types it in the repository, wherever that lay: results travel, and its place does not."""
-    return command.removeprefix(f"{REPOSITORY}/")
+    words = provenance.words_of(command)
+    return shlex.join([words[0].removeprefix(f"{REPOSITORY}/"), *words[1:]]) if words else ""
 
 
 def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by: str, summary: Mapping[str, Any],
@@ -184,6 +198,7 @@ def record(run: TestedRun, found: Trained, predictor: str, options: Any, best_by
         "schema": SCHEMA,
         "run": {
             **{key: config[key] for key in kept}, "command": as_typed(config["command"]),
+            "folder": Path(config["root"]).name,  # own folders of one kind are told apart by it
             "changes": config.get("changes", []),
             "processes": config.get("processes", 1),
             "predictor": predictor,

@@ -102,10 +102,12 @@ def open_run(options: TestOptions, dimensions: int, **how: Any) -> Opened:
         raise UserError(f"{config['root']}: the split {config['split']['name']} of {config['data_set']} has no test case.")
     check_unseen(cases, config["split"])
     note_earlier(cases, config)
+    trained = results.trained(run, options.checkpoint, device)
+    results.check_same_kind(trained, source.data, config["root"])
     inference = inference_of(source.data, patch, stride, device, **how)
     streamed = Cases(source, cases, inference)
     streamed.check("test cases", shown=True)
-    return Opened(run, options, results.trained(run, options.checkpoint, device), inference, streamed)
+    return Opened(run, options, trained, inference, streamed)
 
 
 def note_earlier(cases: Sequence[Case], config: dict[str, Any]) -> None:

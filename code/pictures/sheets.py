@@ -1,7 +1,9 @@
 """Figures: sheets of cases with their colours explained, written as PNG."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,14 @@ def case_sheet(path: Path, cases: Sequence[tuple[str, EvaluationCase, np.ndarray
     save_figure(figure, path)
 
 
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """While open, nothing is said of names in letters that the font has not: they are the user's, and the screen is no place for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
+
+
 def legend(figure: Any, classes: Sequence[str]) -> None:
     """The classes' colours below a figure."""
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour_of(c) / 255) for c in range(1, len(classes))]
@@ -44,6 +54,7 @@ def legend(figure: Any, classes: Sequence[str]) -> None:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Writes a figure as PNG and forgets it."""
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, dpi=110)
+    with any_letters():
+        figure.tight_layout(rect=(0, 0.04, 1, 1))
+        figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from pictures.flat import colour_of, grey
-from pictures.sheets import legend, plt
+from pictures.sheets import any_letters, legend, plt
 
 FINEST_GRID = 100
 """Voxels along the longest side of what is rendered; finer masks are smoothed and thinned out first."""
@@ -95,7 +95,8 @@ def three_planes(path: Path | BinaryIO, image: np.ndarray, reference: np.ndarray
     figure.legend(lines, names, loc="lower center", ncols=min(len(names), 6), fontsize=9, frameon=False, labelcolor="white")
     figure.suptitle(title, fontsize=11, color="white", y=1 - 0.12 / height, parse_math=False)
     figure.subplots_adjust(left=0.008, right=0.992, bottom=0.38 / height, top=1 - 0.6 / height, wspace=0.02, hspace=0.3 / (high * inches))
-    figure.savefig(path, dpi=110)
+    with any_letters():
+        figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
@@ -163,7 +164,8 @@ def surface(path: Path, reference: np.ndarray, prediction: np.ndarray, spacing: 
     bar.ax.tick_params(labelsize=8)
     legend(figure, classes)
     figure.suptitle(title, fontsize=11, parse_math=False)
-    figure.savefig(path, dpi=110)
+    with any_letters():
+        figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
+from collections.abc import Iterator
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -26,6 +28,8 @@ from PIL import Image, ImageOps
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
 NIFTI = (".nii", ".nii.gz")
 ENDINGS = (*PICTURES, *NIFTI, ".npy")
+COPIES = ("@eadir", "__macosx", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "lost+found")
+"""Folders, in lower case, in which storage boxes and systems keep copies."""
 FORMAT = 1
 """Of the metadata that this file follows."""
 AT_ONCE = 4
@@ -252,15 +256,26 @@ def places(n_in: int, n_out: int, mapping: str) -> np.ndarray:
 # Files
 
 
+def files_below(place: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it, linked ones too, each folder once; without hidden ones and the copies of systems."""
+    seen: set[str] = set()
+    for folder, below, names in os.walk(place, followlinks=True):
+        real = os.path.realpath(folder)
+        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith(".") and name.lower() not in COPIES)
+        if real not in seen:
+            yield from (file for name in names if not name.startswith(".") and (file := Path(folder, name)).is_file())
+        seen.add(real)
+
+
 def groups_in(place: Path, told: dict[str, Any], without: Path) -> list[list[Path]]:
     """What is predicted as one: a file each, or the numbered channels CASE_0000, CASE_0001, ... of a volume. Raises `Unreadable`."""
     if not place.exists():
         raise Unreadable(f"{place}: there is no such file or folder; give the images.")
-    outside = without.resolve()
-    if place.is_dir() and (outside == place.resolve() or outside in place.resolve().parents):
+    outside, within = (Path(os.path.realpath(one)) for one in (without, place))
+    if place.is_dir() and (outside == within or outside in within.parents):
         raise Unreadable(f"{without}: holds the images ({place}); give another folder for the masks.")
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
-    files = [file for file in files if file.name.lower().endswith(ENDINGS) and (file == place or outside not in file.resolve().parents)]
+    files = [file for file in ([place] if place.is_file() else sorted(files_below(place))) if file.name.lower().endswith(ENDINGS)]
+    files = [file for file in files if file == place or outside not in Path(os.path.realpath(file)).parents]
     if not files:
         raise Unreadable(f"{place}: no file in it that is read here; this model takes {told['reading']['takes']}.")
     groups: dict[str, list[Path]] = {}

@@ -10,8 +10,8 @@ from typing import Any
 from dataloaders import catalog
 from dataloaders.description import DataSet, NewImage
 from dataloaders.errors import UserError, shown
-from dataloaders.layouts.nifti import stem_of
-from dataloaders.listing import is_regular, natural, walk
+from dataloaders.layouts.nifti import VOXEL_FILES, stem_of
+from dataloaders.listing import HEADERS, is_regular, natural, real_place, walk
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,15 @@ def entries_in(place: Path, reader: Reader, without: Path, option: str = "--inpu
         found, base = [p for p in walk(place) if _is_file(p)], place
     else:
         raise UserError(f"{shown(place)}: there is no such file or folder; give the images with {option}.")
-    outside = without.resolve()
-    if place.resolve().is_relative_to(outside):
+    outside = real_place(without)
+    if real_place(place).is_relative_to(outside):
         raise UserError(f"{shown(without)}: holds the images ({shown(place)}); give another folder with --output.")
-    found = [p for p in found if not p.resolve().is_relative_to(outside)]
+    found = [p for p in found if not real_place(p).is_relative_to(outside)]
     found.sort(key=lambda p: natural(p.relative_to(base).as_posix()))
     files = [p for p in found if p.name.lower().endswith(reader.endings)]
     chosen = set(files)
-    others = Counter(p.suffix.lower() or "no ending" for p in found if p not in chosen)
+    named = VOXEL_FILES if any(p.suffix.lower() in HEADERS for p in files) else ()  # files that a header names are not passed over
+    others = Counter(p.suffix.lower() or "no ending" for p in found if p not in chosen and p.suffix.lower() not in named)
     if not files:
         seen = ", ".join(f"{n} {ending}" for ending, n in others.most_common(5)) or "nothing"
         raise UserError(f"{shown(place)}: no file that this run takes ({', '.join(reader.endings)}); found: {shown(seen)}.")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dataloaders.errors import UserError
 from dataloaders.layouts.common import unreadable
+from dataloaders.listing import real_place
 from dataloaders.progress import Progress
 from inference.threads import READERS, in_threads
 from metrics import largest_component
@@ -90,7 +91,7 @@ def reason(error: Exception, entry: Entry) -> str:
     if isinstance(error, OSError):  # the state of the file could not be asked for
         text = str(unreadable(entry.files[0], error))
     for file in entry.files:
-        for path in (file, file.resolve()):
+        for path in (file, real_place(file)):
             text = text.removeprefix(f"{path}: ")
     return shown(text)
 

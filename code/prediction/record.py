@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.errors import UserError
-from dataloaders.listing import shortened, state_of
+from dataloaders.listing import entries, shortened, states_of
 from prediction.inputs import Entry, shown
 from storage.checkpoint import write_atomically, write_json
 from storage.logbook import Lock
@@ -44,7 +44,7 @@ class Folder:
             raise UserError(f"{shown(place)}: this is a file; give a folder with --output.")
         try:
             place.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(file.name for file in place.iterdir() if file.name not in ("lock", "prediction.json"))
+            foreign = [file.name for file in entries(place) if file.name not in ("lock", "prediction.json")]
         except OSError as error:
             raise UserError(f"{shown(place)}: cannot be written ({error.strerror}); give another folder with --output.") from None
         begun = self._record.is_file()
@@ -164,7 +164,7 @@ def _fitting(stem: str) -> str:
 
 def stamp(entry: Entry) -> list[list[int]]:
     """The state of each file of an entry."""
-    return [state_of(file.stat()) for file in entry.files]
+    return [states_of(file) for file in entry.files]
 
 
 def _number(value: float | None, digits: int = DECIMALS) -> str:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import MOST_TEXT, PICTURES, regular, unreadable, what_lies_there
-from dataloaders.listing import natural, walk
+from dataloaders.listing import composed, natural, walk
 from preparation.regions import Region, Wrong, counts_of, ellipse, from_brush, from_runs, outline_of, rectangle
 
 MOST_BYTES = 2**29
@@ -141,7 +141,7 @@ def number_of(value: Any) -> float:
 
 def tidied(name: object) -> str:
     """The name of a class as classes.txt, a line each, gives it back: tools keep blanks that nobody sees."""
-    return " ".join(str(name).split())
+    return composed(" ".join(str(name).split()))
 
 
 def class_of(name: object) -> str:
@@ -439,7 +439,7 @@ NUMBERED = re.compile(r"^(?:[0-9]{3}|[1-9][0-9]{3,})_")
 
 def candidates(name: str) -> Iterator[str]:
     """How an image of this name may be called below images/, without its ending, the longest first; what tools add is taken off last."""
-    for written in dict.fromkeys((name, unquote(name))):
+    for written in dict.fromkeys((composed(name), composed(unquote(name)))):
         parts = [part for part in re.split(r"[\\/]+", written) if part not in ("", ".", "..")]
         if not parts:
             return

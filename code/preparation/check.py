@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import LifoQueue
+from shlex import quote
 from typing import get_args
 
 import numpy as np
@@ -106,7 +107,7 @@ def check_folder(data: DataSet, root: Path, workers: int) -> Report:
     masks = sum(isinstance(target, Case) and reading.counts is not None for target, reading in zip(targets, readings))
     if data.own and 0 < masks < LEAST_MASKS and not listings["test"].cases and not listings["val"].cases:
         remarks.append(f"{root}: {masks} images with a mask; training needs {LEAST_MASKS} at least, one to learn from, one for validation, "
-                       f"one for test. Which to label next: python code/advise.py --root_path {root} --next 10")
+                       f"one for test. Which to label next: python code/advise.py --root_path {quote(str(root))} --next 10")
     seen = [(target, reading.print) for target, reading in zip(targets, readings) if isinstance(target, Case) and reading.print]
     remarks += [f"{root}: {said}" for said in copies([case for case, _ in seen], [one for _, one in seen])]
     problems += [] if problems else judged(described, root, targets, readings)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import read_picture
+from dataloaders.listing import walk
 from preparation.convert import Job, make_folder, replacing, run_all, write_list
 
 SIDE = 256
@@ -28,8 +29,9 @@ def convert_monuseg(raw: Path, out: Path, workers: int) -> list[str]:
     """Converts every image of the download; returns remarks. Raises `UserError` with all problems together."""
     if not raw.is_dir():
         raise UserError(f"{raw}: there is no such folder; give the unpacked downloads of MoNuSeg with --raw.")
-    images = sorted((file for file in raw.rglob("*") if file.suffix.lower() in (".tif", ".tiff", ".png")), key=lambda file: file.stem)
-    outlines = {file.stem: file for file in raw.rglob("*.xml")}
+    files = list(walk(raw))
+    images = sorted((file for file in files if file.suffix.lower() in (".tif", ".tiff", ".png")), key=lambda file: file.stem)
+    outlines = {file.stem: file for file in files if file.suffix.lower() == ".xml"}
     if not images or not outlines:
         raise UserError(f"{raw}: {len(images)} images (.tif) and {len(outlines)} annotations (.xml) in it or below; expected both. Give "
                         "the folder that holds MoNuSeg 2018 Training Data and MoNuSegTestData.")

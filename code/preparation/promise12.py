@@ -5,6 +5,7 @@ Nobody has published one preparation. Ours: clipped to the volume's 0.5 and 99.5
 """
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from dataloaders.geometry import spacing_of
 from dataloaders.intensities import clipped
 from dataloaders.layouts.common import checked_label, checked_shapes
 from dataloaders.layouts.nifti import read_volume
+from dataloaders.listing import walk
 from preparation.convert import (
     Job,
     convert_listed,
@@ -32,7 +34,8 @@ def convert_promise12(raw: Path, out: Path, workers: int) -> list[str]:
     """Converts every case of our lists that the download has; returns remarks. Raises as `convert_listed` does."""
     if not raw.is_dir():
         raise UserError(f"{raw}: there is no such folder; give the unpacked training data of PROMISE12 with --raw.")
-    found = {file.stem: file for file in sorted(raw.rglob("Case[0-9][0-9].mhd"), reverse=True)}
+    # Not in hidden folders: a copy in one would stand before its original.
+    found = {file.stem: file for file in sorted(walk(raw), reverse=True) if re.fullmatch(r"Case[0-9]{2}\.mhd", file.name)}
     if not found:
         raise UserError(f"{raw}: no Case00.mhd, Case01.mhd, ... in it or below; give the unpacked training data of PROMISE12 with --raw.")
     jobs, problems = {}, Problems()

@@ -54,7 +54,10 @@ def views_sheet(folders: Sequence[Path], dataset: str | None, path: Path, images
     common = picture.quantize(LEVELS, dither=Image.Dither.NONE).getpalette() or []
     palette = Image.new("P", (1, 1))
     palette.putpalette(common[: 3 * LEVELS] + COLOURS.ravel().tolist())
-    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
+    try:
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give another place with --out.", 3) from None
 
 
 def rows_of(data: DataSet, root: Path, images: int, rng: np.random.Generator) -> list[list[np.ndarray]]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.voc import CLASSES, MASKS, NAME, PLACES, holds
+from dataloaders.listing import walk
 from dataloaders.splits.published_lists import published
 from pictures.flat import palette
 from preparation.convert import SHOWN, Job, make_folder, replacing, run_all
@@ -22,7 +23,7 @@ def convert_voc(raw: Path, out: Path, workers: int) -> list[str]:
     together; what is sound has been converted by then."""
     if not raw.is_dir():
         raise UserError(f"{raw}: there is no such folder; give the unpacked SBD (benchmark_RELEASE) with --raw.")
-    found = {file.stem: file for file in sorted(raw.rglob("cls/*.mat"))}
+    found = {file.stem: file for file in sorted(walk(raw)) if file.parent.name == "cls" and file.suffix == ".mat"}
     if not found:
         raise UserError(f"{raw}: no folder cls with .mat files in it or below; give the unpacked SBD (benchmark_RELEASE) with --raw.")
     root = next((out / place for place in PLACES if holds(out / place)), out)

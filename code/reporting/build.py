@@ -38,7 +38,7 @@ def build(records: Sequence[Record], skipped: Sequence[Skipped], title: str = "R
     """Everything that a report of these records says. The same files give the same report."""
     places: dict[tuple[str, str, tuple[str, ...]], dict[str, list[Record]]] = {}
     for record in records:
-        budgets = places.setdefault((record.data_set, record.protocol, record.classes), {})
+        budgets = places.setdefault((record.data_name, record.protocol, record.classes), {})
         budgets.setdefault(record.labeled_num, []).append(record)
     tables: list[Table] = []
     for (data_set, protocol, classes), budgets in sorted(places.items()):

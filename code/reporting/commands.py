@@ -10,6 +10,7 @@ from command_line.options import Options
 from reporting.records import Record
 from reporting.rows import draw_key
 from reporting.scores import Key
+from storage.provenance import words_of
 
 PLACED = ("dataset", "labeled_num", "labeled_choice", "labeled_seed", "annotation", "fold", "folds", "seed", "exp", "fresh",
           "accept_changes", "save_every", "log_every")
@@ -49,8 +50,8 @@ def command_for(like: Record, method: str, budget: str, keys: Sequence[Key]) -> 
 
 def again(record: Record) -> str:
     """The command that made a run, from the repository's root."""
-    words = record.run["command"].split()
-    return " ".join(["python", f"code/{Path(words[0]).name}", *words[1:]]) if words else ""
+    words = words_of(record.run["command"])
+    return shlex.join(["python", f"code/{Path(words[0]).name}", *words[1:]]) if words else ""
 
 
 def absent(records: Sequence[Record], expected: set[Key]) -> list[Key]:
@@ -61,7 +62,7 @@ def absent(records: Sequence[Record], expected: set[Key]) -> list[Key]:
 def _options(command: str) -> list[list[str]]:
     """The options of a command line, each with its values."""
     groups: list[list[str]] = []
-    for word in command.split()[1:]:
+    for word in words_of(command)[1:]:
         if word.startswith("--"):
             groups.append(word.split("=", 1))
         elif groups:

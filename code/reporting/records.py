@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataloaders.catalog import DATA_SETS
+from dataloaders.listing import walk
 from evaluation.results import SCHEMA
 from storage.sealed import parsed
 
@@ -45,6 +47,13 @@ class Record:
     @property
     def data_set(self) -> str:
         return self.run["data_set"]
+
+    @property
+    def data_name(self) -> str:
+        """What tables are of: of own images each folder is a data set of its own (folder/plates); results from before it was noted have
+        the kind alone."""
+        data = DATA_SETS.get(self.data_set)
+        return f"{self.data_set}/{self.run['folder']}" if data is not None and data.own and self.run.get("folder") else self.data_set
 
     @property
     def labeled_num(self) -> str:
@@ -93,12 +102,14 @@ class Skipped:
 def read(places: Sequence[Path]) -> tuple[list[Record], list[Skipped]]:
     """All result files under the folders (or the files themselves), sorted by path; what cannot be used stands in the second list.
 
-    Files that are no JSON are not looked at; splits.json and what lies in a folder `report` are not results.
+    Files that are no JSON are not looked at, nor are hidden ones (a copy in .ipynb_checkpoints might be counted in place of its original);
+    splits.json and what lies in a folder `report` are not results.
     """
     files: set[Path] = set()
     for place in places:
         # What reproduce.py made says something of a row, and is none itself.
-        files |= {place} if place.is_file() else {one for one in place.rglob("*.json") if one.relative_to(place).parts[0] != "reproduce"}
+        files |= {place} if place.is_file() else {
+            one for one in walk(place) if one.suffix == ".json" and one.relative_to(place).parts[0] != "reproduce"}
     records, skipped = [], []
     for path in sorted(files):
         if path.name == "splits.json" or "report" in path.parent.parts[-2:]:

@@ -157,7 +157,7 @@ def _same_row(record: Record, other: Record) -> bool:
 
     # Another predictor is another number; of several networks the best by validation is quoted, so the quoted one may change its name.
     same_kind = (record.quoted and other.quoted) or (record.quoted == other.quoted and record.run["predictor"] == other.run["predictor"])
-    return (same_kind and record.method == other.method and record.data_set == other.data_set and fixed(record) == fixed(other)
+    return (same_kind and record.method == other.method and record.data_name == other.data_name and fixed(record) == fixed(other)
             and (record.fold is None) == (other.fold is None) and other.summary["mean"].get("dice") is not None)
 
 

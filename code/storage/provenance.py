@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -28,6 +29,15 @@ lies on the disk) may change under a run that has begun."""
 NOT_SHAPING = ("engine/monitor.py", "engine/plan.py", "engine/launch.py", "engine/claim.py", "engine/changes.py", "dataloaders/phantoms",
                "dataloaders/errors.py", "dataloaders/progress.py")
 """Below these, what does not."""
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a recorded command, of which those with a blank in them (a folder called "my data") are quoted; of an older one, and of
+    one in which a quotation mark stands alone, what lies between blanks."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
 
 
 def shaping_files(script: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dataloaders.description import Item, Source
 from dataloaders.errors import Problems, UserError
-from dataloaders.listing import state_of
+from dataloaders.listing import states_of
 
 FORMAT = "semiseg-cache-1"
 HEADER = 64
@@ -43,14 +43,14 @@ class Values:
 
 
 def identity(source: Source, kind: str, items: Sequence[Item], files: Sequence[Path]) -> tuple[str, str]:
-    """(file stem, stamp): the stem names the files and settings, the stamp also their states (`state_of`)."""
+    """(file stem, stamp): the stem names the files and settings, the stamp also their states (`states_of`)."""
     settings = [FORMAT, kind, source.data.name, source.cache_key]
     names, states = hashlib.sha256(json.dumps(settings).encode()), hashlib.sha256()
-    stats: dict[Path, os.stat_result] = {}
+    known: dict[Path, list[int]] = {}
     for item, file in zip(items, files):
         names.update(json.dumps([item.name, os.path.abspath(file), item.index]).encode())
-        stat = stats.get(file) or stats.setdefault(file, os.stat(file))
-        states.update(f"{state_of(stat)};".encode())
+        state = known.get(file) or known.setdefault(file, states_of(file))
+        states.update(f"{state};".encode())
     states.update(names.digest())
     name = re.sub(r"[^A-Za-z0-9_-]", "_", source.data.name)
     return f"{name}-{kind}-{names.hexdigest()[:20]}", states.hexdigest()

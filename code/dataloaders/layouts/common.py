@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataloaders.errors import NO_LOCKS, NOT_PERMITTED, Problems, UserError, trouble
 from dataloaders.layouts import checksums
-from dataloaders.listing import is_regular
+from dataloaders.listing import is_regular, real_place
 from dataloaders.masks import Facts, soft_values, values_of, whole_numbers
 
 if TYPE_CHECKING:
@@ -178,8 +178,8 @@ def regular(file: Path) -> None:
 
 def inside(root: Path, file: Path) -> Path:
     """`file`, which another file names, unless a link leads it out of that file's folder (the folder itself may be a link)."""
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{file}: a link that leads out of {root} (to {file.resolve()}); put the file itself there.")
+    if not real_place(file).is_relative_to(real_place(root)):
+        raise UserError(f"{file}: a link that leads out of {root} (to {real_place(file)}); put the file itself there.")
     return file
 
 
@@ -456,7 +456,7 @@ def mask_facts(file: Path) -> Facts:
 def _mask(file: Path) -> tuple[np.ndarray, list[tuple[int, ...]], bool]:
     """(values, palette, whether it is turned) of a mask."""
     with open_picture(file) as picture:
-        lossy = is_lossy(picture, file)
+        lossy, deep_colour = is_lossy(picture, file), has_deep_colour(picture)
         if picture.format in LOSSY:
             raise UserError(f"{file}: a JPEG changes the values of a mask; save masks as PNG.")
         if picture.mode not in MASK_MODES:
@@ -476,7 +476,15 @@ def _mask(file: Path) -> tuple[np.ndarray, list[tuple[int, ...]], bool]:
     if lossy and (not np.isin(numbers, (0, 255)).all() or not numbers.any()):  # black and white alone are what was saved; ids may be lost
         raise UserError(f"{file}: packed like a JPEG ({picture.format}), which changes the values of a mask; found "
                         f"{', '.join(map(str, sorted(values_of(numbers))[:8]))}. Save masks as PNG.")
+    if deep_colour and (not np.isin(numbers, (0, 255)).all() or not numbers.any()):  # ids below 256 have become 0
+        raise UserError(f"{file}: a mask with 16 bits a colour, of which the upper 8 bits alone are read, so class ids would be lost. Save "
+                        "masks as grey PNG.")
     return numbers, palette, turned
+
+
+def has_deep_colour(picture: Image.Image) -> bool:
+    """Whether a picture, not yet read, has 16 bits a colour (or grey of 16 bits with transparency), of which Pillow reads the upper 8."""
+    return not is_deep(picture) and ";16" in str(getattr(picture, "tile", ""))
 
 
 def is_lossy(picture: Image.Image, file: Path) -> bool:
@@ -559,8 +567,7 @@ class Look:
 def look_at(file: Path) -> Look:
     """Raises `UserError` for a file that is no picture, or a damaged one."""
     with open_picture(file) as picture, reading(file, "picture"):
-        grey, deep = picture.mode in GREY_MODES, is_deep(picture)
-        deep_colour = not deep and ";16" in str(getattr(picture, "tile", ""))
+        grey, deep, deep_colour = picture.mode in GREY_MODES, is_deep(picture), has_deep_colour(picture)
         turned = picture.getexif().get(ORIENTATION, 1) not in (0, 1)
         return Look(grey, deep, deep_colour, frames_of(picture), turned)
 

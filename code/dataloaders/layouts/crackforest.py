@@ -14,6 +14,7 @@ from dataloaders.description import Case, DataSet, Evaluation, Item, Part, Parts
 from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import checked_shapes, picture_size, what_lies_there
 from dataloaders.layouts.images import ImageSource, pictures
+from dataloaders.listing import listing, with_ending
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
 from dataloaders.splits.draws import by_group
 
@@ -47,7 +48,7 @@ class CrackForestSource(ImageSource):
     def cases(self, part: Part) -> list[Case]:
         if part != "train":
             return []
-        images, truths = pictures(self.root / "image"), {file.stem: file for file in (self.root / "groundTruth").glob("*.mat")}
+        images, truths = pictures(self.root / "image"), listing(self.root / "groundTruth", with_ending(".mat"), deep=False).files
         problems = Problems()
         for stem in sorted(truths.keys() - images.keys()):
             problems.add(f"{truths[stem]}: a reference without its image image/{stem}.jpg; put the image there, or remove it.")

@@ -15,6 +15,7 @@ from dataloaders.errors import Problems, UserError
 from dataloaders.layouts.common import picture_size, read_mask
 from dataloaders.layouts.images import pictures
 from dataloaders.layouts.instances import InstanceSource, one_by_one
+from dataloaders.listing import entries
 from dataloaders.settings import HISTOLOGY, IMAGENET_MEAN, IMAGENET_STD
 from dataloaders.splits.draws import by_group
 
@@ -46,7 +47,7 @@ class DsbSource(InstanceSource):
         if part != "train":
             return []
         problems, cases = Problems(), []
-        for folder in sorted(path for path in (self.root / "stage1_train").iterdir() if path.is_dir()):
+        for folder in (path for path in entries(self.root / "stage1_train") if path.is_dir()):
             found = list(pictures(folder / "images").values()) if (folder / "images").is_dir() else []
             if len(found) != 1:
                 problems.add(f"{folder / 'images'}: {len(found)} pictures; expected one. Unpack the archive again.")

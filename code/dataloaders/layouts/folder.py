@@ -37,7 +37,7 @@ from dataloaders.layouts.common import (
 from dataloaders.layouts.images import ImageSource, picture_stem, pictures_in
 from dataloaders.layouts.own import Lists, groups_of, not_read, own_parts, subfolders
 from dataloaders.listing import composed, place_of, to_do
-from dataloaders.masks import Facts, meaning, same_palettes
+from dataloaders.masks import Facts, meaning, misplaced_background, same_palettes
 from dataloaders.settings import IMAGENET_MEAN, IMAGENET_STD, SSL4MIS
 
 PIXELS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {1: ((0.449,), (0.226,)), 3: (IMAGENET_MEAN, IMAGENET_STD)}
@@ -55,7 +55,11 @@ def facts_of(mask: Path, read: Callable[[Path], Facts]) -> tuple[Facts | None, U
 def class_names(root: Path) -> list[str]:
     """Those of classes.txt, none where there is no such file."""
     file = place_of(root, "classes.txt")
-    return [entry.name for entry in read_list(file)] if file.exists() else []
+    names = [composed(entry.name) for entry in read_list(file)] if file.exists() else []
+    if later := misplaced_background(names):
+        raise UserError(f"{file}: {names[later]} is line {later + 1} of the names, but background is what has the value 0, and 0 is "
+                        f"{names[0]} there. Write background first, and the other names in the order of their values.")
+    return names
 
 
 class FolderSource(ImageSource):

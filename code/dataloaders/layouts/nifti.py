@@ -18,9 +18,11 @@ import numpy as np
 from dataloaders.errors import UserError
 from dataloaders.geometry import affine_of, distance, is_affine, spacing_of
 from dataloaders.layouts.common import MOST_ELEMENTS, inside, leaves_folder, regular, unreadable, what_lies_there
-from dataloaders.listing import Listing, is_service, listing, walk, with_ending
+from dataloaders.listing import HEADERS, Listing, is_service, listing, walk, with_ending
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+VOXEL_FILES = (".raw", ".zraw")
+"""Endings of files in which .mhd and .nrrd keep their voxels."""
 PLACE_TOLERANCE = 0.1
 """A label lies where its image lies if no corner is farther off than this share of the smallest side of a voxel."""
 SAME_STEPS = 0.01
@@ -61,7 +63,11 @@ def volumes_in(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; expected volumes ({', '.join(ENDINGS)}) in it.")
-    return listing(folder, stem_of)
+    found = listing(folder, stem_of)
+    if any(file.suffix.lower() in HEADERS for file in found.files.values()):
+        for ending in VOXEL_FILES:  # what the headers name, not passed over
+            found.others.pop(ending, None)
+    return found
 
 
 def holds_volumes(folder: Path) -> bool:

@@ -28,7 +28,8 @@ from dataloaders.layouts.common import MOST_TEXT, checked_label, leaves_folder, 
 from dataloaders.layouts.nifti import ENDINGS
 from dataloaders.layouts.own import OWN_SCALE, groups_of, own_parts
 from dataloaders.layouts.volume_files import VolumeFiles
-from dataloaders.listing import Listing, composed, entries, listing, state_of, to_do, with_ending
+from dataloaders.listing import Listing, composed, entries, listing, states_of, to_do, with_ending
+from dataloaders.masks import misplaced_background
 from dataloaders.settings import BY_WINDOW, OWN_VOLUMES, SSL4MIS
 
 DESCRIPTION = "dataset.json"
@@ -151,6 +152,9 @@ def classes_of(labels: dict, file: Path, problems: Problems) -> tuple[tuple[str,
         problems.add(f"{file}: \"ignore\" is {ignored}; expected a value above all classes, {len(named)} to 255.")
     elif len(named) > 255:
         problems.add(f"{file}: {len(named)} classes; at most 255 are supported.")
+    elif later := misplaced_background([named[value] for value in sorted(named)]):
+        problems.add(f"{file}: {named[later]!r} has the value {later}, and 0 is {named[0]!r}; 0 is what counts as background. Give the "
+                     "background 0, here and in the label files.")
     return tuple(named[value] for value in sorted(named)), ignored
 
 
@@ -207,7 +211,7 @@ class NnunetSource(VolumeFiles):
         states = hashlib.sha256()
         for name, files in sorted(self._files.items()):
             for file in files[1:]:
-                states.update(f"{name} {state_of(file.stat())};".encode(errors="backslashreplace"))
+                states.update(f"{name} {states_of(file)};".encode(errors="backslashreplace"))
         return f"{self.data.scaling}, {self.data.num_classes} classes, ignored {self.ignored}, {states.hexdigest()}"
 
     def has_part(self, part: Part) -> bool:
@@ -248,7 +252,8 @@ class NnunetSource(VolumeFiles):
     def _grouped_cases(self, cases: list[Case]) -> list[Case]:
         """The cases with the groups that groups.csv names."""
         labeled = [case.name for case in cases if case.label]
-        groups, said = groups_of(self.root, [case.name for case in cases], labeled, with_ending(self.ending), False)
+        names = {case.name: case for case in cases}
+        groups, said = groups_of(self.root, names, labeled, lambda file: self._named(file, names), False)
         for sentence in said:
             self._remark(sentence)
         return [replace(case, group=groups.get(case.name, case.group)) for case in cases]

@@ -109,7 +109,8 @@ def groups_of(root: Path, images: Collection[str], labeled: Sequence[str], bare:
         groups = read_groups(file, images, bare)
         alone = len(images) - len(groups)
         return groups, [f"{file}: {len(groups)} images in {len(set(groups.values()))} groups" + (f"; {alone} images are in none, and count "
-                                                                                                "by themselves." if alone else ".")]
+                                                                                                "by themselves." if alone else "."),
+                        *alike(file, groups.values())]
     folders = subfolders(images)
     counts = Counter(folders[name] for name in labeled if name in folders)
     if not counts or (len(counts) == 1 and len(set(folders.values())) == 1):
@@ -117,9 +118,20 @@ def groups_of(root: Path, images: Collection[str], labeled: Sequence[str], bare:
     sure = len(counts) >= FEWEST_FOLDERS and sum(counts.values()) == len(labeled) and 2 * max(counts.values()) <= len(labeled)
     where = f"{root}: the labelled images lie in {len(counts)} subfolders"
     if sure and not listed:
-        return folders, [f"{where}, which are taken for groups (patients, pieces): none stands on two sides of a drawn split. If they are "
-                         f"no groups, {GROUPS} (image,group) says so; with its first line alone every image counts by itself."]
+        said = (f"{where}, which are taken for groups (patients, pieces): none stands on two sides of a drawn split. If they are no "
+                f"groups, {GROUPS} (image,group) says so; with its first line alone every image counts by itself.")
+        return folders, [said, *alike(root, folders.values())]
     return {}, [f"{where}, which are not taken for groups (patients, pieces); {GROUPS} (image,group) says what belongs together."]
+
+
+def alike(place: Path, groups: Collection[str]) -> list[str]:
+    """A sentence on groups whose names differ in nothing but capital letters."""
+    names: dict[str, set[str]] = {}
+    for group in groups:
+        names.setdefault(group.casefold(), set()).add(group)
+    both = [sorted(same) for same in names.values() if len(same) > 1]
+    return [f"{place}: {first} and {second} count as two groups; if they are one patient or piece, write them alike."
+            for first, second, *_ in both[:1]]
 
 
 def subfolders(images: Collection[str]) -> dict[str, str]:
@@ -159,8 +171,8 @@ def read_groups(file: Path, images: Collection[str], bare: Callable[[str], str |
         text = composed(cells[0].removeprefix("images/"))
         name = text if text in images else bare(text)
         if name is None or name not in images:
-            problems.add(f"{file}, line {number}: there is no image {text}; write the name of a file in images/.")
-        elif groups.setdefault(name, f"group {cells[1]}") != f"group {cells[1]}":
+            problems.add(f"{file}, line {number}: there is no image {text}; write the name of an image's file.")
+        elif groups.setdefault(name, group := f"group {composed(cells[1])}") != group:
             problems.add(f"{file}, line {number}: {name} is in {groups[name]} already; an image belongs to one group.")
     problems.raise_any(str(file))
     return groups

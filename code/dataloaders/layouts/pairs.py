@@ -23,7 +23,7 @@ from dataloaders.layouts.folder import FolderSource, facts_of
 from dataloaders.layouts.nifti import ENDINGS, holds_volumes, read_volume, stem_of, volumes_in
 from dataloaders.layouts.own import OWN_SCALE
 from dataloaders.layouts.volume_files import VolumeFiles
-from dataloaders.listing import composed, state_of
+from dataloaders.listing import composed, states_of
 from dataloaders.masks import Facts, soft_values, values_of, whole_numbers
 from dataloaders.settings import BY_WINDOW, OWN_VOLUMES
 
@@ -59,7 +59,7 @@ class PairsSource(VolumeFiles, FolderSource):
         return holds_volumes(root / "images") and (root / "masks").is_dir()
 
     def facts_in(self, mask: Path) -> tuple[Facts | None, UserError | None]:
-        return _facts(mask, tuple(state_of(mask.stat())))
+        return _facts(mask, tuple(states_of(mask)))
 
     @staticmethod
     def scale_of(channels: int) -> tuple[None, None]:
