@@ -170,7 +170,7 @@ def check_same_kind(found: Trained, data: DataSet, root: str) -> None:
     """Raises `UserError` where a data set has other classes or channels than the networks, as own files may have by now: a class that no
     network knows would be scored as missed everywhere."""
     network = next((one for one in found.predictors.values() if hasattr(one, "spec")), None)
-    arguments = network.spec["arguments"] if network is not None else {}  # type: ignore[index, union-attr]
+    arguments: dict[str, int] = vars(network)["spec"]["arguments"] if network is not None else {}
     for what, key, now in ((f"classes ({', '.join(data.classes)})", "num_classes", data.num_classes),
                            ("channels", "in_channels", data.channels)):
         if arguments.get(key, now) != now:
