@@ -21,7 +21,7 @@ from engine import Count, NotNegative, Options, Positive, Presets, Run, launch
 from losses import sharpened
 from losses.correlation import Memory, correlation, surest
 from losses.overlap import plain_foreground_dice
-from networks import logits_and_features
+from networks import feature_channels, logits_and_features
 
 
 @dataclass
@@ -109,7 +109,8 @@ def main(options: Method) -> None:
     run.refuse(unread, "CAML's heads read what the one last convolution of a network reads, and "
                f"{' and '.join(sorted(unread))} ends otherwise: choose another network.")
     model1, model2 = run.network("model1"), run.network("model2", model=options.model2)
-    widths = [f.get_submodule("out").in_channels for f in (model1, model2)]
+    channels, sides = run.data.channels, options.patch_size
+    widths = [feature_channels(f, channels, sides) for f in (model1, model2)]
     heads = [run.network(f"heads{k}", model="caml_heads", features=width)
              for k, width in enumerate(widths, 1)]
     memory = run.keep("memory", Memory(options.stored, run.device))

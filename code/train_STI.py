@@ -54,10 +54,10 @@ class Method(Options):
 STRIDE_8 = "deeplabv3plus_resnet50_stride8"
 PRESETS: Presets = {
     "ACDC": dict(least=0.01),
-    "VOC2012": dict(model=STRIDE_8, max_iterations=104880, recipe="scale_crop_400"),
+    "VOC2012": dict(model=STRIDE_8, recipe="scale_crop_400"),
     "Cityscapes": dict(model=STRIDE_8, max_iterations=55680, patch_size=(721, 721), base_lr=4e-3,
                        head_rate=10.0, recipe="scale_crop_2048"),
-    "standin": dict(model="deeplabv3plus_resnet18", max_iterations=2000),
+    "standin": dict(model="deeplabv3plus_resnet18"),
 }
 
 

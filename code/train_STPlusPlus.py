@@ -54,6 +54,7 @@ PRESETS: Presets = {
     "Cityscapes": dict(model=STRIDE_8, batch_size=16, max_iterations=83520, patch_size=(721, 721),
                        base_lr=4e-3, head_rate=10.0, recipe="scale_crop_2048"),
     "blended": dict(max_iterations=99200),
+    "u2pl": dict(max_iterations=99200),
     "standin": dict(model="deeplabv3plus_resnet18", batch_size=8, max_iterations=2000),
     "st": dict(retrainings=1),
 }

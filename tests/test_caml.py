@@ -83,3 +83,9 @@ def test_correlations_are_distributions_that_point_to_the_nearest():
 def test_a_network_without_features_before_its_last_convolution_is_refused(bench: Bench):
     end = bench.train("CAML", "--model2", "pnet")
     assert end.code == 2 and "choose another network" in end.err and "Traceback" not in end.err
+
+
+def test_features_of_fewer_positions_than_the_image_are_enlarged(bench: Bench):
+    end = bench.train("CAML", "--model", "deeplabv3plus_lite0", "--max_iterations", "2", "--val_every", "2", "--save_every", "2",
+                      "--memory_per_class", "2")
+    assert end.code == 0, end.out + end.err

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from harness import Bench
 from torch import nn
 
 from dataloaders.errors import UserError
@@ -129,3 +130,9 @@ def test_they_are_known_by_name():
     found = {name for name in names(2, False) if name.startswith("deeplab")}
     assert found == {SMALL, "deeplabv3plus_lite0", *(f"deeplabv3plus_resnet{n}{end}" for n in (50, 101) for end in ("", "_stride8"))}
     assert fitting.multiples_of(build(SMALL)) == (1, 1)
+
+
+def test_a_method_that_hands_it_one_image_ends_with_a_sentence(bench: Bench):
+    """BCP halves the labelled images; that a whole batch of two would do says nothing of it."""
+    end = bench.train("BCP", "--model", "deeplabv3plus_lite0", "--batch_size", "4", "--labeled_bs", "2")
+    assert end.code == 2 and "hands its network parts of a batch" in end.err and "Traceback" not in end.err, end.err

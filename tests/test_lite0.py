@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from command_line.declarations import PACKAGED
 from dataloaders.errors import UserError
-from engine.fitting import start
+from engine.fitting import prepare, refuse_unused, start
 from networks import arguments, build
 from networks.folding import for_inference
 from networks.lite0 import EPSILON, FILE, HEAD, Lite0, Same
@@ -191,6 +193,20 @@ def test_what_to_type_where_the_package_is_not_there(monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=r"come in no package. Give their file \(--pretrained FILE, a copy of resnet18-f37072fd.pth\)"):
         start(build("deeplabv3plus_resnet18"), PACKAGED)
     assert "--pretrained imagenet (from a package) or --pretrained FILE (a copy of" in start(build("unet_lite0"), None)
+
+
+def test_a_second_network_that_no_package_has_weights_for_starts_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cross teaching pairs a network with a Swin-UNet; a run of which none starts from a package is refused."""
+    torch.save({**Lite0().state_dict(), **classifier()}, tmp_path / "lite0.pth")
+    content = (tmp_path / "lite0.pth").read_bytes()
+    installed(tmp_path, monkeypatch, hashlib.sha256(content).hexdigest(), content)
+    options: Any = SimpleNamespace(pretrained=PACKAGED, model="unet_lite0", patch_size=(224, 224))
+    first, second = build("unet_lite0"), build("deeplabv3plus_resnet18")
+    assert "start from w.pth" in prepare(first, "model1", options)[0]
+    assert "trained from scratch" in prepare(second, "model2", options)[0]
+    refuse_unused({"model1": first, "model2": second}, PACKAGED)
+    with pytest.raises(UserError, match="weights that come in a package"):
+        refuse_unused({"model2": second}, PACKAGED)
 
 
 @needs_weights

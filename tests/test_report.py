@@ -340,6 +340,17 @@ def test_csv_holds_every_row_class_and_run(sweep: Path):
     assert table_files.table_of([{"a": "-1", "b": -1.5, "c": "@x", "d": None, "e": float("nan")}]).splitlines()[1] == "'-1,-1.5,'@x,,"
 
 
+def test_where_one_matrix_scores_the_set_its_miou_is_called_so(tmp_path: Path):
+    for path in make_results(tmp_path / "Phantom", methods=("Supervised",), budgets=("7",), folds=2):
+        change(path, lambda value: value["summary"]["mean"].update(miou=0.5, miou_absent_zero=0.5))
+    report = report_of(tmp_path)
+    stat = report.tables[0].rows[0].stats["mean", "jaccard"]
+    assert stat.mean is not None and stat.low is None, "cases spread around another figure than the matrix's"
+    texts = [screen(report), markdown(report), latex(report), render(report)]
+    assert all("mIoU" in text and "one confusion matrix" in text for text in texts[:2]) and all("mIoU" in text for text in texts[2:])
+    assert "Jaccard" not in texts[0] and "IoU (%) by class" in texts[1]
+
+
 def test_the_screen_and_the_paper_table(sweep: Path):
     made = report_of(sweep)
     lines = screen(made).splitlines()

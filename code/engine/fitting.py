@@ -90,13 +90,20 @@ def prepare(network: nn.Module, role: str, options: Options) -> list[str]:
     """Lets a new network start from --pretrained where it can; gives lines about that, and about the network at this size."""
     if not isinstance(network, Network):
         return []
-    remarks = [start(network, options.pretrained) if network.pretrained else "", network.remark(options.patch_size)]
+    file = options.pretrained
+    if file == PACKAGED and network.pretrained not in PACKAGES and network.spec["name"] != options.model:  # type: ignore[index]
+        file = None  # a second network of the method, of another kind: it says that it starts from scratch
+    remarks = [start(network, file) if network.pretrained else "", network.remark(options.patch_size)]
     return [f"{role} ({network.spec['name']}): {remark}." for remark in remarks if remark]  # type: ignore[index]
 
 
 def refuse_unused(networks: Mapping[str, nn.Module], file: Path | None) -> None:
-    """Raises `UserError` where --pretrained was given and none of the networks starts from such a file."""
-    if file and not any(getattr(network, "pretrained", "") for network in networks.values()):
+    """Raises `UserError` where --pretrained was given and none of the networks starts from such a file, or from a package."""
+    wanted = {getattr(network, "pretrained", "") for network in networks.values()} - {""}
+    if file == PACKAGED and not wanted & PACKAGES.keys():
+        raise UserError(f"--pretrained {file}: no network of this run starts from weights that come in a package; --model unet_lite0 and "
+                        "deeplabv3plus_lite0 do.")
+    if file and not wanted:
         raise UserError(f"--pretrained {file}: no network of this run starts from such a file; --model swin_unet, efficient_unet, "
                         "unet_lite0 and the deeplabv3plus ones do.")
 

@@ -274,7 +274,9 @@ def table(summaries: Mapping[str, Mapping[str, Any]], spacings: Sequence[Any], c
 
 def matrix_table(summaries: Mapping[str, Mapping[str, Any]], cases: int, config: Mapping[str, Any]) -> str:
     """The scores of one confusion matrix over the whole set, as they appear on the screen."""
-    lines = [f"{config['method']} on {config['data_set']}, {config['split']['name']} split, one confusion matrix of {cases} test images:",
+    labeled = len(config["split"]["labeled"])  # none where the weights are another program's
+    lines = [f"{config['method']} on {config['data_set']}, {config['split']['name']} split, {f'{labeled} labelled, ' if labeled else ''}"
+             f"one confusion matrix of {cases} test images:",
              f"{'predictor':<12} {'class':<18} {'IoU':>7} {'Dice':>7}"]
     for name, summary in summaries.items():
         for of in [*(key for key in summary if key != "mean"), "mean"]:

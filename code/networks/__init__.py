@@ -10,7 +10,7 @@ from torch import nn
 from networks.attention_decoders import MTNet, UNetCDMA
 from networks.attention_unet import AttentionUNet2D, AttentionUNet3D
 from networks.averaging import average_weights, ema_update, frozen_copy, risen_decay, weighted_mean
-from networks.base import Network
+from networks.base import Network, UnfitImages
 from networks.cma import CorrelationHeads, UNetCMA, VNetCMA
 from networks.composed import Conditional, TwoClassifiers
 from networks.critic import PointCritic
@@ -102,9 +102,9 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "projection": nn.Linear,
 }
 
-__all__ = ["BUILDERS", "Network", "arguments", "average_weights", "build", "deepest", "deepest_width", "ema_update", "entropy_over_passes",
-           "feature_channels", "frozen_copy", "grouped", "logits_and_features", "logits_of", "logits_with_dropped_channels", "names",
-           "noisy", "risen_decay", "weighted_mean", "with_parameters"]
+__all__ = ["BUILDERS", "Network", "UnfitImages", "arguments", "average_weights", "build", "deepest", "deepest_width", "ema_update",
+           "entropy_over_passes", "feature_channels", "frozen_copy", "grouped", "logits_and_features", "logits_of",
+           "logits_with_dropped_channels", "names", "noisy", "risen_decay", "weighted_mean", "with_parameters"]
 
 
 def names(dimensions: int, several_heads: bool | None = None) -> list[str]:

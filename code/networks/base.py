@@ -9,6 +9,10 @@ from typing import Any, ClassVar
 from torch import Size, Tensor, nn
 
 
+class UnfitImages(ValueError):
+    """Images that a network cannot take: too few of them, or of other sides."""
+
+
 class Network(nn.Module, ABC):
     """A segmentation network: `encode`, `decode` and `head` compose to `forward`.
 
@@ -56,17 +60,17 @@ class Network(nn.Module, ABC):
         return self.main(maps) if self.main_only else self.head(self.decode(maps))
 
     def check(self, x: Tensor) -> None:
-        """Raises ValueError where the network cannot take images (B, C, *sides) of these sides."""
+        """Raises `UnfitImages` where the network cannot take images (B, C, *sides) of these sides, or so few in train mode."""
         name, sides = type(self).__name__, tuple(x.shape[2:])
         if len(sides) != self.dimensions:
-            raise ValueError(f"{name} needs {self.dimensions} axes behind batch and channel, got a tensor of shape {tuple(x.shape)}")
+            raise UnfitImages(f"{name} needs {self.dimensions} axes behind batch and channel, got a tensor of shape {tuple(x.shape)}")
         multiples = (self.multiple,) * self.dimensions if isinstance(self.multiple, int) else self.multiple
         if any(side % multiple or side == 0 for side, multiple in zip(sides, multiples)):
-            raise ValueError(f"{name} needs sides that are multiples of {self.multiple}, got {sides}")
+            raise UnfitImages(f"{name} needs sides that are multiples of {self.multiple}, got {sides}")
         # A list, since a generator breaks the compiled graph.
         coarsest = math.prod([side // multiple for side, multiple in zip(sides, multiples)])
         if coarsest == 1 and (self.instance_norm or (self.batch_norm and self.training and x.shape[0] == 1)):
-            raise ValueError(f"{name} normalises its coarsest map, which has one position only at sides {sides}: double one of them")
+            raise UnfitImages(f"{name} normalises its coarsest map, which has one position only at sides {sides}: double one of them")
 
     def remark(self, sides: tuple[int, ...]) -> str:
         """What is worth knowing of the network at images of these sides; mostly nothing."""

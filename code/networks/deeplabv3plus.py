@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.base import Network
+from networks.base import Network, UnfitImages
 from networks.dropout import Dropout
 from networks.resnet import ResNet
 
@@ -83,13 +83,13 @@ class DeepLab(Network):
     def check(self, x: Tensor) -> None:
         super().check(x)
         if self.training and x.shape[0] == 1:
-            raise ValueError(f"{type(self).__name__} normalises the mean of each image over the batch: training takes two images at least, "
-                             "got one")
+            raise UnfitImages(f"{type(self).__name__} normalises the mean of each image over the batch: training takes two images at "
+                              "least, got one")
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) -> the four maps of the encoder, from a quarter of the sides (rounded up) downwards.
 
-        Raises ValueError for one image in train mode.
+        Raises `UnfitImages` for one image in train mode.
         """
         self.check(x)
         self.sides = (x.shape[2], x.shape[3])

@@ -48,6 +48,9 @@ def legend(figure: Any, classes: Sequence[str]) -> None:
     """The classes' colours below a figure."""
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour_of(c) / 255) for c in range(1, len(classes))]
     names = [shown(name) for name in classes[1:]]
+    if classes[0] != "background":  # streets have none: what has no colour is a class too
+        handles.insert(0, plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="grey"))
+        names.insert(0, f"{shown(classes[0])} (no colour)")
     for text in figure.legend(handles, names, loc="lower center", ncols=min(len(handles), 6), frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
 

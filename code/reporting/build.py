@@ -90,7 +90,8 @@ def _table(data_set: str, budget: str, protocol: str, classes: tuple[str, ...], 
         data_set=data_set, labeled_num=budget, protocol=protocol, dimensions=int(records[0].run.get("dimensions", 2)), classes=classes,
         metrics=shown, rows=tuple(rows), pairs=tuple(pairs), ranks=comparison.ranks_of(equals, scores, cases), best=best,
         missing=tuple(remarks.missing(drafts, budget)), remarks=tuple(remarks.of_table(drafts, cases, scores, equals)),
-        level=comparison.level_with(top, equals, sheet.pairs), cases=len(cases.names), groups=len(np.unique(cases.groups)))
+        level=comparison.level_with(top, equals, sheet.pairs), cases=len(cases.names), groups=len(np.unique(cases.groups)),
+        by_matrix=all(record.by_matrix for record in records))
 
 
 def _baseline_of(draft: Draft, drafts: Sequence[Draft]) -> Draft | None:
@@ -105,6 +106,8 @@ def _row(draft: Draft, baseline: Draft | None, sheet: _Sheet) -> Row:
     stats: dict[tuple[str, str], Stat] = {}
     for metric in sheet.metrics:
         limits = intervals(sheet.scores[draft.key], sheet.cases, metric)
+        if draft.records[0].by_matrix:
+            limits = np.full_like(limits, math.nan)  # what cases spread around is their own mean, not the matrix's figure
         for of, (low, high) in zip((*sheet.classes, "mean"), limits):
             stats[of, metric] = _stat([record.summary[of].get(metric) for record in draft.records], low, high)
     for of in (*sheet.classes, "mean"):

@@ -86,6 +86,11 @@ class Record:
         return name + (f", split seed {of['split_seed']}" if of["split_seed"] else "")
 
     @property
+    def by_matrix(self) -> bool:
+        """Whether the summary is that of one confusion matrix over all cases: its mean Jaccard is the mIoU."""
+        return self.summary["mean"].get("miou") is not None
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Foreground classes."""
         return tuple(name for name in self.summary if name != "mean")

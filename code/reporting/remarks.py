@@ -67,7 +67,11 @@ def of_table(drafts: Sequence[Draft], cases: Cases, scores: Mapping[str, Scores]
         yield "rows were not trained on the same labelled cases, although fold and draw are the same: they are not comparable"
     if not cases.grouped:
         yield "some result files are older than the field `group`: there every case counts as a patient of its own"
-    if any((record.summary[of].get("both_empty") or 0) for draft in drafts for record in draft.records for of in record.classes):
+    matrices = [record.by_matrix for draft in drafts for record in draft.records]
+    if all(matrices):
+        yield ("Dice, IoU and mIoU are those of one confusion matrix over all test images, which has no interval over images; pairs, ranks "
+               "and the difference to supervised compare the Dice of the images one by one")
+    elif any((record.summary[of].get("both_empty") or 0) for draft in drafts for record in draft.records for of in record.classes):
         yield ("not every case has every class: `mean` is the mean over classes of the mean over the cases that have the class, while "
                "pairs and ranks take each case's mean over its classes")
 
@@ -78,7 +82,8 @@ def _own_schedule(drafts: Sequence[Draft]) -> Iterator[str]:
     data = DATA_SETS.get(first.data_set)
     if data is None or data.synthetic:
         return
-    steps, size = data.defaults.get("max_iterations"), data.defaults.get("patch_size")
+    defaults = {**data.defaults, **data.protocol_defaults.get(first.options["protocol"], {})}
+    steps, size = defaults.get("max_iterations"), defaults.get("patch_size")
     most = max(record.options["max_iterations"] for draft in drafts for record in draft.records)
     said = []
     if isinstance(steps, int) and most < SHORT * steps:

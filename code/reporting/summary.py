@@ -136,6 +136,8 @@ class Table:
     """Test cases, over all folds."""
     groups: int = 0
     """Patients or pieces they come from."""
+    by_matrix: bool = False
+    """Whether Dice and Jaccard of each run are those of one confusion matrix: printed as IoU and mIoU, without intervals over cases."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ def official_parts(source: Source, split_seed: int, with_test: bool) -> Parts:
     """2975 training images, of which the lists of CPS label some; papers choose and test on the 500 validation images."""
     val = source.cases("val")
     return Parts("official", source.cases("train"), val, val if with_test else None, val_is_test=True, budgets=budgets(NAME, "official"),
-                 remarks=("Cityscapes: whole images in one pass; the best step is chosen on the 500 validation images that are tested, "
-                          "as published.",))
+                 remarks=(f"Cityscapes: the best step is chosen, by whole images in one pass, on the {len(val)} validation images that "
+                          "are tested, as published.",))
 
 
 class CityscapesSource(ImageSource):

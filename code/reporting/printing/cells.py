@@ -41,6 +41,15 @@ METRIC: Mapping[str, Metric] = {
 }
 
 
+IOU = {"mean": Metric("mIoU", "%", 100, rises=True), "class": Metric("IoU", "%", 100, rises=True)}
+"""What Jaccard is called where one confusion matrix scores the whole set: of the mean, and of a class."""
+
+
+def named(table: Table, metric: str, of: str = "mean") -> Metric:
+    """How a metric of a table is printed."""
+    return IOU["mean" if of == "mean" else "class"] if table.by_matrix and metric == "jaccard" else METRIC[metric]
+
+
 def number(value: float | None, metric: str = "dice", signed: bool = False) -> str:
     """84.33; an empty string for what is not known."""
     if value is None or math.isnan(value):
@@ -105,9 +114,14 @@ def tested(table: Table) -> str:
     return f"{table.cases} test cases" + (f" in {table.groups} groups (patients, pieces)" if table.groups != table.cases else "")
 
 
+def overlap(figure: Figure) -> str:
+    """What a source calls its Jaccard: mIoU where it prints that alone, as papers on photographs and defects do."""
+    return "Jaccard" if figure.dice is not None else "mIoU"
+
+
 def published(figure: Figure) -> str:
     """Dice 88.90, HD95 2.32 (voxels), selected on test cases: what a source prints, and how its step was chosen where that flatters it."""
-    parts = [("Dice", figure.dice), ("Jaccard", figure.jaccard), ("HD95", figure.hd95), ("ASD", figure.asd)]
+    parts = [("Dice", figure.dice), (overlap(figure), figure.jaccard), ("HD95", figure.hd95), ("ASD", figure.asd)]
     unit = f" ({figure.unit})" if figure.unit and (figure.hd95 is not None or figure.asd is not None) else ""
     told = ", ".join(f"{name} {value:g}" for name, value in parts if value is not None) + unit
     return ", ".join(text for text in (told, figure.on_test) if text)

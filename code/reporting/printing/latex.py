@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from reporting.printing.cells import METRIC, heading, mark, mean_sd, number, place, tested
+from reporting.printing.cells import Metric, heading, mark, mean_sd, named, number, place, tested
 from reporting.summary import Report, Row, Table
 
 SPECIAL = {
@@ -30,7 +30,7 @@ def _tables(table: Table) -> Iterator[str]:
     shown = [metric for metric in ("dice", "jaccard", "hd95_vox", "asd_vox") if metric in table.metrics]
     said = (f"{heading(table)}; {tested(table)}. Mean ± standard deviation over runs; best in bold, second underlined, among rows with two "
             "runs or more; ≈: no significant difference from the best (Wilcoxon, Holm, 5 %); †: other test cases, not compared.")
-    head = ["Method", "Runs", *(_title(metric) for metric in shown), r"$\Delta$ Dice"]
+    head = ["Method", "Runs", *(_title(named(table, metric)) for metric in shown), r"$\Delta$ Dice"]
     yield _environment(table.key, said, "lr" + "r" * (len(shown) + 1), head, [
         [_name(table, row), str(row.stats["mean", "dice"].n), *(_cell(table, row, "mean", metric) for metric in shown),
          escape(f"{number(row.difference.mean if row.difference else None, signed=True)} {row.told}".strip().replace("-", "−"))]
@@ -42,8 +42,8 @@ def _tables(table: Table) -> Iterator[str]:
             [[_name(table, row), *(_cell(table, row, of, "dice") for of in (*table.classes, "mean"))] for row in table.rows], table)
 
 
-def _title(metric: str) -> str:
-    return escape(METRIC[metric].title) + (r" $\uparrow$" if METRIC[metric].rises else r" $\downarrow$")
+def _title(metric: Metric) -> str:
+    return escape(metric.title) + (r" $\uparrow$" if metric.rises else r" $\downarrow$")
 
 
 def _name(table: Table, row: Row) -> str:

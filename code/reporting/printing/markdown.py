@@ -13,6 +13,7 @@ from reporting.printing.cells import (
     mark,
     mean_sd,
     memory,
+    named,
     notes,
     number,
     p_value,
@@ -50,7 +51,7 @@ def markdown(report: Report) -> str:
 def _md_table(table: Table) -> Iterator[str]:
     lineage, printed = beside(table)
     shown = [metric for metric in table.metrics if metric in METRIC]
-    head = ["", "runs", METRIC["dice"].title, "95 %", *(METRIC[m].title for m in shown if m != "dice"), "Δ", "95 %", "time", "memory",
+    head = ["", "runs", METRIC["dice"].title, "95 %", *(named(table, m).title for m in shown if m != "dice"), "Δ", "95 %", "time", "memory",
             *(["published Dice"] if printed else [])]
     label = {row.key: _md(row.label) for row in table.rows}
     lines = []
@@ -70,8 +71,8 @@ def _md_table(table: Table) -> Iterator[str]:
         if told:
             yield f"{ON_TEST}: {' or '.join(told)}, so the figure is too good."
     if len(table.classes) > 1:
-        for metric in ("dice", "hd95_vox"):
-            yield f"{METRIC[metric].title} by class:"
+        for metric in ("dice", "jaccard" if table.by_matrix else "hd95_vox"):
+            yield f"{named(table, metric, 'class').title} by class:"
             yield _grid(["", *map(_md, table.classes)], [
                 [label[row.key], *(_bold(mean_sd(row.stats[of, metric], metric), place(table, row, of, metric)) for of in table.classes)]
                 for row in table.rows])

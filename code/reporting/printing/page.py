@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from reporting.printing import page_tables as tables_of
 from reporting.printing import pictures
-from reporting.printing.cells import METRIC, published
+from reporting.printing.cells import named, published
 from reporting.printing.drawing import Drawing, Look, draw, looks, svg
 from reporting.printing.figures import KINDS, by_budget, groups, table_drawings
 from reporting.published import sources
@@ -64,7 +64,7 @@ def render(report: Report) -> str:
     records = {str(record.path): record for table in report.tables for row in table.rows for record in row.records}
     return environment.get_template("page.html").render(
         report=report, style=Markup(style), script=Markup(script), digest=digest, sections=sections,
-        metrics=METRIC, meaning=tables_of.MEANING, sources=sources(),
+        named=named, meaning=tables_of.MEANING, sources=sources(),
         runs=len(records), methods=len({record.method for record in records.values()}),
         data_sets=len({table.data_set for table in report.tables}),
         loud=[remark for remark in report.remarks if "synthetic" in remark.lower()],

@@ -165,7 +165,7 @@ def _published(figure: Figure | None) -> Cell:
     other = "" if figure.comparable else "Another protocol than ours"
     parts = (figure.source, figure.protocol, other, figure.on_test.capitalize(), figure.remark)
     tip = ". ".join(part for part in parts if part)
-    text = number(figure.dice) if figure.dice is not None else f"Jaccard {number(figure.jaccard)}"
+    text = number(figure.dice) if figure.dice is not None else f"{cells.overlap(figure)} {number(figure.jaccard)}"
     marked = f"{text} {cells.ON_TEST}" if figure.on_test else text
     return Cell(marked, sortable(figure.dice), mark="" if figure.comparable else "other", tip=tip)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import textwrap
 
-from reporting.printing.cells import heading, interval, mark, mean_sd, memory, notes, number, place, seconds, tested
+from reporting.printing.cells import heading, interval, mark, mean_sd, memory, named, notes, number, place, seconds, tested
 from reporting.summary import Report, Row, Table, pair_of
 
 WIDTH = 140
@@ -21,8 +21,9 @@ def screen(report: Report) -> str:
 
 def _screen(table: Table) -> str:
     width = min(max(16, *(len(row.label) for row in table.rows)) + 2, LABEL)
+    overlap = f"{named(table, 'jaccard').name} %"
     lines = [f"{heading(table)}; {tested(table)}",
-             f"{'':<{width}}{'runs':>4}  {'Dice %':<15} {'95 % interval':<16} {'Jaccard %':>9} {'HD95 vox':>9} {'ASD vox':>8} {'missed':>7}"
+             f"{'':<{width}}{'runs':>4}  {'Dice %':<15} {'95 % interval':<16} {overlap:>9} {'HD95 vox':>9} {'ASD vox':>8} {'missed':>7}"
              f"  {'Δ supervised':<15} {'time':>7} {'memory':>8}"]
     for row in table.rows:
         dice, sign = row.stats["mean", "dice"], _mark(table, row)
