@@ -158,15 +158,24 @@ def test_noise_is_gaussian_and_cut_to_grey_levels():
     assert abs(normal_quantiles().std() - 1) < 1e-3
 
 
+def test_mirrors_turn_each_axis_by_itself():
+    draws = draw(RECIPES["mirrors"], generator(1, AUGMENTATION, 0), 4000, 3)
+    pairs = np.stack([draws["turns"], draws["flip"]], 1)
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    assert kinds.tolist() == [[0, -1], [0, 0], [2, -1], [2, 0]] and (np.abs(counts - 1000) < 120).all()
+    assert not draws["rotate"].any()
+
+
+@pytest.mark.parametrize("recipe", ["rot_flip", "mirrors"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_3d_crop_is_numpys(device):
+def test_3d_crop_is_numpys(device, recipe):
     shapes = [(40, 52, 24), (30, 64, 50), (20, 30, 12), (32, 48, 16)]
     size = (32, 32, 16)
     rows = np.arange(32) % len(shapes)
-    draws = draw(RECIPES["rot_flip"], generator(6, AUGMENTATION, 0), len(rows), 3)
+    draws = draw(RECIPES[recipe], generator(6, AUGMENTATION, 0), len(rows), 3)
     store = make_store(shapes)
-    images, labels = Augmenter(store, "rot_flip", size)(rows, 16, draws)
-    others = Augmenter(make_store(shapes, device=device), "rot_flip", size)(rows, 16, draws)
+    images, labels = Augmenter(store, recipe, size)(rows, 16, draws)
+    others = Augmenter(make_store(shapes, device=device), recipe, size)(rows, 16, draws)
     assert torch.equal(images, others[0].cpu()) and torch.equal(labels, others[1].cpu())
     for i, row in enumerate(rows):
         np.testing.assert_array_equal(images[i, 0].numpy(), augment_scipy.crop_3d(store.image(row)[0], draws, i, size))

@@ -117,10 +117,16 @@ def test_a_download_is_what_its_preparation_is(tmp_path: Path) -> None:
         np.testing.assert_allclose(prepared.affine(case) @ corners, AFFINE @ whole)
     label = prepared.label(prepared.cases("train")[0])
     assert set(np.unique(label)) == {0, 1, 13} and (label[:4, :4] == 1).all() and (label[4:, 4:] == 13).all()
-    values = scan(1, 13)[0].clip(-75, 275).astype(float)
-    values = (values - values.min()) / (values.max() - values.min())
     # Halved along x, so each voxel is the mean of two; along y and z it lies between.
-    np.testing.assert_allclose(organs.resized(values, 1).mean(), values.mean(), atol=0.05)
+    values = scan(1, 13)[0].astype(float)
+    np.testing.assert_allclose(organs.resized(values, 1).mean(), values.mean(), atol=50)
+
+
+def test_values_are_cut_after_resizing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DHC does: the mean of air and tissue is what is cut, not the mean of what was cut."""
+    monkeypatch.setattr(organs, "SIZE", (3, 1, 1))
+    write_nifti(tmp_path / "image.nii.gz", np.array([-1000, 200, 100, 100, 275, 275], np.int16).reshape(6, 1, 1))
+    assert organs.prepared_image(tmp_path / "image.nii.gz")[0].ravel().tolist() == [0, 0.5, 1]
 
 
 def test_halving_takes_means_and_labels_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ class Recipe:
     """Quarter turns and a flip, or a rotation (2D); quarter turns, a flip and a crop (3D)."""
     rotate: float = 0.5
     """Share of images with a rotation in place of turns and flip (2D)."""
+    mirrors: bool = False
+    """Each of the first two axes is turned round or not, by itself; then a crop (3D)."""
     h_flip: float = 0.0
     v_flip: float = 0.0
     brightness: float = 0.0
@@ -36,6 +38,7 @@ RECIPES = {
     "none": Recipe(),
     "rot_flip": Recipe(rot_flip=True),
     "turn_flip": Recipe(rot_flip=True, rotate=0.0),
+    "mirrors": Recipe(mirrors=True),
     "simeps_neu": Recipe(h_flip=0.4, v_flip=0.4, brightness=0.5, blur=0.3, rot90=0.3, noise=0.3, photographic=True),
     "simeps_dagm": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, photographic=True),
     "simeps_mt": Recipe(h_flip=0.5, v_flip=0.5, brightness=0.5, photographic=True),
@@ -47,6 +50,7 @@ RECIPES = {
 """'scale_crop': UniMatch and DSSN on photographs; with 400 (VOC) and 2048 (Cityscapes) ST++, CISC-R and STI.
 'histology': the range of scales of PG-FANet's pipeline, without its shear and rotation.
 'rot_flip': SSL4MIS's RandomGenerator (2D) and RandomRotFlip + RandomCrop (3D); 'turn_flip': the weak view of its FixMatch.
+'mirrors': DHC's RandomCrop, RandomFlip_LR and RandomFlip_UD.
 'simeps_*': the input pipelines of simEps (Albumentations 0.4.6 defaults where the code gives none), in its order: resize,
 flips, brightness and contrast, blur, quarter turns, noise."""
 
@@ -74,11 +78,12 @@ def draw(recipe: Recipe, rng: np.random.Generator, n: int, dimensions: int = 2) 
             "noise": np.where(noise, np.sqrt(10 + 40 * u[:, 9]), 0.0),
             "noise_seed": integers(10, 0, 2**32),
         }
-    # A transform is always applied: a flip follows the turns every time.
+    # A transform is always applied: a flip follows the turns every time. Mirrors are a half turn or none, then a flip or none.
+    flip = integers(2, 0, 2) if recipe.rot_flip else integers(2, -1, 1) if recipe.mirrors else np.full(n, -1)
     return {
         "rotate": (u[:, 0] >= 1 - recipe.rotate) & recipe.rot_flip & (dimensions == 2),
-        "turns": integers(1, 0, 4) * recipe.rot_flip,
-        "flip": integers(2, 0, 2) if recipe.rot_flip else np.full(n, -1),
+        "turns": integers(1, 0, 4) * recipe.rot_flip + 2 * integers(1, 0, 2) * recipe.mirrors,
+        "flip": flip,
         "angle": integers(3, -20, 20),
         "start": u[:, 4 : 4 + dimensions],
     }

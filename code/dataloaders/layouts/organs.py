@@ -5,8 +5,8 @@
     root/imagesTr/amos_0001.nii.gz  labelsTr/  imagesVa/ ...      or AMOS as it is downloaded, also below amos22/
     root/train.txt  val.txt  test.txt
 
-A downloaded volume is prepared when it is read: values clipped to -75 and 275 and mapped to 0..1 by its least and its greatest, and all
-resized to 160 x 160 x 80 voxels, linearly, labels by the nearest voxel.
+A downloaded volume is prepared when it is read: resized to 160 x 160 x 80 voxels, linearly, its label by the nearest voxel; then values are
+clipped to -75 and 275 and mapped to 0..1 by the least and the greatest that are left.
 """
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def moved(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def prepared_image(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """(float32 (X, Y, Z) in 0..1, its affine) of a downloaded image."""
     values, affine = read_volume(file)
-    return resized(windowed(values, *WINDOW, file), 1).astype(np.float32), moved(affine, values.shape)
+    return windowed(resized(values.astype(np.float32), 1), *WINDOW, file), moved(affine, values.shape)
 
 
 def prepared_label(image: Path, label: Path, classes: tuple[str, ...]) -> np.ndarray:
@@ -160,7 +160,8 @@ ORGANS = VOLUMES | {"model": "vnet_32", "patch_size": (128, 128, 64), "stride": 
 RESIZED = "the published preparation resizes every volume to 160x160x80 voxels, whatever its extent; distances are in those voxels."
 DATA_SETS = (
     DataSet("Synapse", SynapseSource, SYNAPSE, dimensions=3, protocols=("official", "generic"), evaluation=BY_WINDOW,
-            defaults=ORGANS | {"labeled_num": "20%", "max_iterations": 2400, "val_every": 80}, note=f"Synapse: {RESIZED}"),
-    DataSet("AMOS", AmosSource, AMOS, dimensions=3, evaluation=BY_WINDOW,
+            augmentation="mirrors", defaults=ORGANS | {"labeled_num": "20%", "max_iterations": 2400, "val_every": 80},
+            note=f"Synapse: {RESIZED}"),
+    DataSet("AMOS", AmosSource, AMOS, dimensions=3, evaluation=BY_WINDOW, augmentation="mirrors",
             defaults=ORGANS | {"labeled_num": "5%", "max_iterations": 30900, "val_every": 1030}, note=f"AMOS: {RESIZED}"),
 )
