@@ -38,6 +38,8 @@ class Method(Options):
     """What a critic must say of a position so that its network teaches there once more, 0 to 1."""
     critic_lr: Positive = 1e-4
     """Learning rate of the critics, constant; their optimizer is AdamW."""
+    augment: Literal["dataset", "crop"] = "dataset"
+    """The data set's own augmentation, or none but the crop (published on LA and Pancreas-CT)."""
     critics: Literal["trained", "untrained"] = "trained"
     """untrained: they stay as they were drawn (published code)."""
     difference: Literal["learned", "counted"] = "learned"
@@ -50,8 +52,8 @@ class Method(Options):
 
 PRESETS: Presets = {
     "3D": dict(model="vnet", schedule="cosine"),
-    "LA": dict(max_iterations=15000, supervised_weight=0.7),
-    "Pancreas-CT": dict(max_iterations=15000, threshold=0.2),
+    "LA": dict(max_iterations=15000, supervised_weight=0.7, augment="crop"),
+    "Pancreas-CT": dict(max_iterations=15000, threshold=0.2, augment="crop"),
     "BraTS2019": dict(threshold=0.25),
     "published_code": dict(critics="untrained", difference="counted", masked="together",
                            rate="oscillates", schedule="cosine"),
@@ -76,8 +78,7 @@ def of_labels(logits, labels):
 
 def losses(models, critics, batch, weight, options):
     """The method: named terms of the loss; `total` is the networks', `critic` the critics'."""
-    logits_l = [model(batch.labeled) for model in models]
-    logits_u = [model(batch.unlabeled) for model in models]
+    logits_l, logits_u = ([f(x) for f in models] for x in (batch.labeled, batch.unlabeled))
     s_u = [foreground(z) for z in logits_u]
     s = [foreground(model(batch.images)) for model in models]
     with torch.no_grad():
@@ -115,7 +116,7 @@ def main(options: Method) -> None:
     step_losses = run.compiled(losses)
     run.evaluates(ensemble="mean_probabilities", model1=models[0], model2=models[1])
 
-    for step, batch in run.batches():
+    for step, batch in run.batches(recipe="none" if options.augment == "crop" else None):
         weight = options.consistency * run.ramp(step + 1, options.consistency_rampup)
         terms = step_losses(models, critics, batch, weight, options)
         run.update(optimizers, terms)

@@ -276,8 +276,8 @@ OWN = {
                      ema_decay=0.999, least=0.25),
     },
     "train_CoBioNet": {
-        "LA": CO_BIONET | dict(supervised_weight=0.7, threshold=0.4),
-        "Pancreas-CT": CO_BIONET | dict(supervised_weight=1.0, threshold=0.2),
+        "LA": CO_BIONET | dict(supervised_weight=0.7, threshold=0.4, augment="crop"),
+        "Pancreas-CT": CO_BIONET | dict(supervised_weight=1.0, threshold=0.2, augment="crop"),
     },
     "train_UniMatch": {
         "ACDC": dict(confidence=0.95, views=2, strong_weight=0.5, feature_weight=0.5, feature_dropout=0.5, min_kept=0,
