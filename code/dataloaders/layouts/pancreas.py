@@ -54,7 +54,7 @@ class PancreasSource(VolumeSource):
 
 DATA_SETS = (
     DataSet("Pancreas-CT", PancreasSource, ("background", "pancreas"), dimensions=3, protocols=("official", "mcf"), evaluation=BY_WINDOW,
-            protocol_defaults={"mcf": {"folds": 4}},
+            augmentation="none", protocol_defaults={"mcf": {"folds": 4}},
             defaults=VOLUMES | {"labeled_num": "12", "patch_size": (96, 96, 96), "stride": (16, 16, 16), "dice": "foreground",
                                 "consistency_rampup": 40.0},
             note="Pancreas-CT: the published preparation crops every volume around its reference label, test volumes too."),
