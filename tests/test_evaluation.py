@@ -89,6 +89,11 @@ def test_everything_is_written(copied: Path, tmp_path: Path, tiny_acdc: Path, ca
         assert min(Image.open(copied / picture).size) > 200
 
 
+def test_long_names_fit_above_a_panel() -> None:
+    from pictures.sheets import brief
+    assert brief("patient001") == "patient001" and brief("ab" * 14) == "ab" * 14 and brief("a" * 40 + "b" * 24) == "a" * 13 + "…" + "b" * 13
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_spacing_travels(copied: Path, tmp_path: Path, tiny_acdc: Path) -> None:
     root = Path(shutil.copytree(tiny_acdc, tmp_path / "data"))

@@ -27,13 +27,19 @@ def case_sheet(path: Path, cases: Sequence[tuple[str, EvaluationCase, np.ndarray
         wrong = np.where((reference != labels) & (reference != 255), np.where(labels == 0, reference, labels), 0)
         panels = (grey(image), overlay(image, reference), overlay(image, labels), overlay(image, wrong, 0.8))
         where = f", slice {k + 1}" if len(one.reference) > 1 else ""
-        names = (f"{title}: {shown(one.case.name)}{where}", "reference", f"prediction, Dice {dice:.3f}", "differences")
+        names = (f"{title}: {brief(shown(one.case.name))}{where}", "reference", f"prediction, Dice {dice:.3f}", "differences")
         for axis, panel, name in zip(row, panels, names):
             axis.imshow(panel, interpolation="nearest")
             axis.set_title(name, fontsize=8, parse_math=False)
             axis.axis("off")
     legend(figure, classes)
     save_figure(figure, path)
+
+
+def brief(name: str, most: int = 28) -> str:
+    """A name that fits above a panel: the middle of a longer one is left out, for both ends may be what tells cases apart."""
+    kept = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:kept]}…{name[-kept:]}"
 
 
 @contextmanager
