@@ -11,8 +11,10 @@ from typing import Any
 from dataloaders import layouts
 from dataloaders.description import DataSet, Source
 from dataloaders.errors import UserError
+from dataloaders.layouts.common import PICTURES
 from dataloaders.layouts.images import ImageSource
-from dataloaders.listing import entries
+from dataloaders.layouts.nifti import ENDINGS
+from dataloaders.listing import entries, walk
 
 
 def loose(name: str) -> str:
@@ -110,7 +112,8 @@ def unpacked(root: Path) -> list[DataSet]:
 
 def refuse_unlabelled(root: Path) -> None:
     """Raises `UserError` with the next steps for a folder of images of one's own beside which no mask lies yet."""
-    if (root / "images").is_dir() and not entries(root / "masks"):
+    if (root / "images").is_dir() and not entries(root / "masks") and any(  # else the reader tells what lies there
+            file.name.lower().endswith((*PICTURES, *ENDINGS)) for file in walk(root / "images")):
         typed, no_masks = quote(str(root)), "nothing in masks/" if (root / "masks").is_dir() else "no masks/"
         raise UserError(f"{root}: holds images/ and {no_masks}, so nothing is labelled yet. Which images to label first: python "
                         f"code/advise.py --root_path {typed} --next 12. Masks of what was drawn in a tool: python code/prepare.py "
