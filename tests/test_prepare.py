@@ -258,15 +258,14 @@ def test_own_images_before_there_are_enough_masks(tmp_path):
     for name in (None, "folder"):
         with pytest.raises(UserError, match=r"D: holds images/ and no masks/.* code/advise.py --root_path .*D --next 12"):
             resolve(name, own, tmp_path)
-    shutil.rmtree(own / "images")
-    (own / "images" / "case1").mkdir(parents=True)
-    (own / "images" / "case1" / "IM0001.dcm").write_bytes(bytes(128) + b"DICM")
-    (own / "masks").mkdir()
-    assert resolve("folder", own, tmp_path)[0].name == "folder"  # no image is there to be labelled: its reader says what is passed over
     (own / "masks").mkdir()
     (own / "masks/.DS_Store").touch()
     with pytest.raises(UserError, match="D: holds images/ and nothing in masks/"):
         resolve(None, own, tmp_path)
+    shutil.rmtree(own / "images")
+    (own / "images" / "case1").mkdir(parents=True)
+    (own / "images" / "case1" / "IM0001.dcm").write_bytes(bytes(128) + b"DICM")
+    assert resolve("folder", own, tmp_path)[0].name == "folder"  # no image is there to be labelled: its reader says what is passed over
 
 
 class Crash(Case):
