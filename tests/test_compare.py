@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import compare
@@ -11,6 +14,7 @@ from harness import Commands
 from test_every_method import rows
 
 from dataloaders.errors import UserError
+from storage.sealed import is_altered
 
 
 def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch,
@@ -156,3 +160,15 @@ def test_a_table_may_have_rows_of_its_own_on_several_data_sets() -> None:
     assert (given["--dataset"], given["--root_path"], given["--pretrained"]) == ("VOC2012", str(Path("D/VOC2012")), "imagenet")
     scenes = [row.title for row in compare.rows_of(compare.Compare("phantom_scenes", methods=("Supervised", "STPlusPlus")))]
     assert scenes == ["supervised", "supervised with all labels", "ST", "ST++"]
+
+
+def test_results_of_the_repository_name_no_place_of_a_machine() -> None:
+    """They were made somewhere, and are read, sealed as they are, elsewhere."""
+    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=compare.REPOSITORY, capture_output=True, text=True)
+    files = [compare.REPOSITORY / name for name in listed.stdout.split("\0") if name.endswith((".json", ".csv", ".html", ".md"))]
+    if not files:
+        pytest.skip("no checkout of git")
+    there = [file for file in files if file.exists()]
+    assert not [file for file in there if re.search(r"[\" (=](?:/(?:work|tmp|home|root|Users)/|[A-Z]:\\)", file.read_text())]
+    read = [json.loads(file.read_text()) for file in there if file.suffix == ".json"]
+    assert not any(is_altered(value) for value in read if isinstance(value, dict))
