@@ -217,3 +217,9 @@ def test_folds_of_pancreas_need_no_lists_and_know_both_names(tmp_path: Path) -> 
     assert len(splits.test_cases(source, asked)) == len(test) - 1
     source.label(split.unlabeled[-1])
     assert source.image(split.unlabeled[-1]).shape == (1, 2, 2, 2)
+
+
+@pytest.mark.parametrize("name, recipe", [("Pancreas-CT", "none"), ("Synapse", "mirrors"), ("AMOS", "mirrors"), ("LA", "rot_flip")])
+def test_volumes_are_augmented_as_published(name: str, recipe: str) -> None:
+    """Pancreas-CT is only cropped (BCP, AD-MT, Co-BioNet); DHC mirrors two axes; UA-MT turns and flips."""
+    assert DATA_SETS[name].augmentation == recipe
