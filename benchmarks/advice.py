@@ -410,14 +410,26 @@ def next_lines() -> list[str]:
             scores = value["scores"]
             drawn = scores["random"]
             below = [sum(one < np.mean(scores[word]) for one in drawn) for word in ("looks", "run")]
+            curve = [(6, value["start"]), (12, float(np.mean(drawn))), (18, float(np.mean(scores["random18"])))]
+            worth = ", ".join(_drawn_labels(curve, float(np.mean(scores[word]))) for word in ("looks", "run"))
             found.append(f"| {name} | {value['start']:.3f} | {_each(scores['looks'])} | {_each(scores['run'])} | {_each(drawn)} | "
-                         f"{below[0]}, {below[1]} of {len(drawn)} | {_each(scores['random18'])} |")
+                         f"{below[0]}, {below[1]} of {len(drawn)} | {_each(scores['random18'])} | {worth} |")
     return ["## Which images next", "",
             f"Supervised networks on 6 labels and 6 more, chosen without a network (looks), by a run on the 6 (run), or drawn; "
             f"{len(SEEDS)} "
             f"seeds for a choice, one for each of {DRAWS} draws. A set that is not here was not measured.", "",
-            "| data | 6 labels | looks | run | drawn (each) | draws below looks, run | 18 labels, drawn |", "|" + "---|" * 7,
-            *found, ""] if found else []
+            "| data | 6 labels | looks | run | drawn (each) | draws below looks, run | 18 labels, drawn | "
+            "labels drawn for the same score: looks, run |", "|" + "---|" * 8, *found, ""] if found else []
+
+
+def _drawn_labels(curve: Sequence[tuple[int, float]], score: float) -> str:
+    """So many labels, drawn, have this score, between those of which the score is known (by logarithm)."""
+    if score < curve[0][1]:
+        return f"fewer than {curve[0][0]}"
+    for (x0, y0), (x1, y1) in zip(curve, curve[1:]):
+        if y0 <= score <= y1 and y0 < y1:
+            return f"{x0 * (x1 / x0) ** ((score - y0) / (y1 - y0)):.0f}"
+    return f"more than {curve[-1][0]}"
 
 
 def _each(values: Sequence[float]) -> str:

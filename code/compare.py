@@ -320,13 +320,16 @@ def scores(row: Row, seed: int, table: Table, where: str) -> dict[str, dict[str,
     if run is None:
         return kept(row, seed, table, where)
     file = result_path(run)
-    if not file.exists() or file.stat().st_mtime < (run / "status.json").stat().st_mtime:
-        tester = f"test_{dimensions_of(table)}D"
-        failed = run_all([(tester, [sys.executable, str(CODE / f"{tester}.py"), "--run", str(run)])], 1)
-        if failed:
-            raise catalog.UserError(f"{run}: the test failed.", 3)
+    late = not file.exists() or file.stat().st_mtime < (run / "status.json").stat().st_mtime
+    if late and run_all([(f"{row.title}, seed {seed}", test_of(run, table))], 1):
+        raise catalog.UserError(f"{run}: the test failed.", 3)
     found = [read_sealed(path, MAKE_AGAIN) for path in (file, *sorted(file.parent.glob(f"{file.stem}_*.json")))]
     return {one["run"]["predictor"]: one for one in found}
+
+
+def test_of(run: Path, table: Table) -> list[str]:
+    """The command that tests a run."""
+    return [sys.executable, str(CODE / f"test_{dimensions_of(table)}D.py"), "--run", str(run)]
 
 
 def validated(found: dict[str, dict[str, Any]]) -> float:
@@ -391,7 +394,14 @@ def train(rows: Sequence[tuple[Row, int]], table: Table, options: Compare) -> li
                and (options.again or mean_of_three(seed, table, where) is None) for one in three(seed)]
     jobs = [(f"{row.title}, seed {seed}", command(row, table, seed, options, where))
             for row, seed in dict.fromkeys([*further, *missing]) if not folder(row, seed, table, where)]
-    return run_all(jobs, options.jobs, go_on=True)
+    rows_by_title = {f"{row.title}, seed {seed}": (row, seed) for row, seed in missing}
+
+    def tested(title: str) -> list[str]:
+        """A row is tested as soon as it is trained, so that it counts where the others do not come to their end."""
+        found = folder(*rows_by_title[title], table, where) if title in rows_by_title else None
+        return test_of(found, table) if found else []
+
+    return run_all(jobs, options.jobs, go_on=True, then=tested)
 
 
 def write(path: Path, table: Table, where: str, seeds: tuple[int, ...], rows: list[Row]) -> None:

@@ -26,9 +26,18 @@ def test_lines_stand_behind_their_titles_and_failures_are_told(capfd: pytest.Cap
     assert len(run_all(jobs, 1, go_on=True)) == 1 and "[late] three" in capfd.readouterr().out
 
 
+def test_what_follows_a_job_runs_after_it_alone_and_only_where_it_ended_well(capfd: pytest.CaptureFixture) -> None:
+    jobs = [job("good", "print('one')"), job("bad", "import sys; sys.exit(3)"), job("alone", "print('two')")]
+    failed = run_all(jobs, 1, go_on=True, then=lambda title: [] if title == "alone" else job("", "print('then')")[1])
+    assert [line for line in capfd.readouterr().out.splitlines() if line] == ["[good] one", "[good] then", "[alone] two"]
+    assert failed == ["bad ended with code 3; its last lines are above."]
+
+
 def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> None:
-    wait = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    jobs = [job(str(k), wait.format(str(tmp_path / str(k)))) for k in range(3)]
+    wait = ("import os, signal, sys, time\n"
+            "def orderly(*_):\n    time.sleep({1}); open({0!r} + ' ended', 'w').close(); sys.exit(75)\n"
+            "signal.signal(signal.SIGTERM, orderly); open({0!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    jobs = [job(str(k), wait.format(str(tmp_path / str(k)), 1 - k / 2)) for k in range(3)]
     code = ("import sys; sys.path.insert(0, sys.argv[1])\nfrom system.jobs import run_all\nfrom system.ending import finish_with\n"
             f"sys.exit(finish_with(lambda: run_all({jobs!r}, 2)))")
     process = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parents[1] / "code")])
@@ -40,5 +49,6 @@ def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> No
     assert process.wait(30) == 75
     assert not (tmp_path / "2").exists()
     for k in (0, 1):
+        assert (tmp_path / f"{k} ended").exists(), "it was not waited for"
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / str(k)).read_text()), 0)
