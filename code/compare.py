@@ -123,6 +123,8 @@ class Table:
     """The scripts beside a supervised network; without it all, and further baselines."""
     scores: tuple[Score, Score] = (Score("summary mean dice", "Dice", 3), Score("summary mean hd95_vox", "HD95 (voxels)", 2))
     """What is told of a result, the first of each seed too."""
+    further: tuple[Row, ...] = ()
+    """Rows below those of the scripts."""
     rows: tuple[Row, ...] = ()
     """All rows, where they are not a supervised network and scripts."""
     beside: str = ""
@@ -206,7 +208,7 @@ TABLES = {
         ("--protocol", "official", "--patch_size", "64", "64", "--batch_size", "16", "--labeled_bs", "8", "--max_iterations", "944",
          "--steps_per_epoch", "59", "--val_every", "59"),
         {"consistency_rampup": "6", "consistency_start": "27"}, seeds=(1, 2), every_seed=True, averaged=False,
-        methods=OF_SIMEPS, scores=PER_IMAGE),
+        methods=OF_SIMEPS, further=(Row("simEps, weight rising over the run", "simEps", ("--sim_rise", "run")),), scores=PER_IMAGE),
 }
 
 
@@ -248,7 +250,7 @@ def rows_of(options: Compare) -> list[Row]:
     rows = [SUPERVISED] if table.methods else [*BASELINES]
     for name in dict.fromkeys(methods):
         rows += [Row(f"{name} (a reconstruction)" if name in RECONSTRUCTIONS else name, name), *RELATIVES.get(name, ())]
-    rows = list(table.rows) or rows
+    rows = list(table.rows) or [*rows, *table.further]
     return [row for row in rows if not options.methods or row.script in options.methods]
 
 
