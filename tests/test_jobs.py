@@ -33,6 +33,15 @@ def test_what_follows_a_job_runs_after_it_alone_and_only_where_it_ended_well(cap
     assert failed == ["bad ended with code 3; its last lines are above."]
 
 
+def test_threads_are_the_users_where_they_are_told(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = job("asked", "import os; print(os.environ['OMP_NUM_THREADS'])")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert not run_all([asked], 1) and "[asked] 7" in capfd.readouterr().out
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert not run_all([asked], 4) and "[asked] 3" in capfd.readouterr().out
+
+
 def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> None:
     wait = ("import os, signal, sys, time\n"
             "def orderly(*_):\n    time.sleep({1}); open({0!r} + ' ended', 'w').close(); sys.exit(75)\n"

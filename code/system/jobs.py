@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 def run_all(jobs: Sequence[tuple[str, Sequence[str]]], at_once: int = 2, go_on: bool = False,
             then: Callable[[str], Sequence[str]] | None = None) -> list[str]:
-    """Runs (title, command) pairs, `at_once` at a time, each with its share of the cores; their lines appear behind their titles.
+    """Runs (title, command) pairs, `at_once` at a time, each with its share of the cores ($OMP_NUM_THREADS where that is
+    set: two threads on a core that others use too are slower than one by far); their lines appear behind their titles.
 
     `then`: gives the command that follows that of a title, once it has ended well (empty: none). Gives a sentence for every one that
     failed. After a failure no other is begun, unless `go_on`. An interruption ends those that run, each in its own orderly way, before
@@ -19,13 +20,13 @@ def run_all(jobs: Sequence[tuple[str, Sequence[str]]], at_once: int = 2, go_on: 
     waiting = list(reversed(jobs))
     running: set[subprocess.Popen[str]] = set()
     failed: list[str] = []
-    share = max((os.cpu_count() or at_once) // at_once, 1)
+    share = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or at_once) // at_once, 1))
 
     interrupted = threading.Event()
 
     def ran(title: str, command: Sequence[str]) -> bool:
         """Whether it ended well."""
-        environment = {**os.environ, "OMP_NUM_THREADS": str(share), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": share, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
         running.add(process)
         if interrupted.is_set():  # the interruption came between its start and this line
