@@ -292,6 +292,31 @@ def test_it_goes_on_and_an_interruption_leaves_an_answer(question, capsys):
         rounds_of(question, 1)
 
 
+def test_who_failed_or_is_not_through_is_not_advised(question):
+    """MeanTeacher is ahead on one part, and then fails or is not through: the gain is FixMatch's, and so is its name."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    for trial in [trial for (arm, piece), trial in rounds._made.items() if arm == "MeanTeacher"]:
+        place = Path(rounds.trials.jobs[trial].result)
+        if trial.piece.round or trial.piece.fold:
+            place.unlink(missing_ok=True)
+        else:
+            place.write_text(json.dumps([{**case, "dice": 1.0} for case in json.loads(place.read_text())]))
+    assert answered(rounds).best == "FixMatch" and "FixMatch gains" in answered(rounds).verdict[0]
+    rounds.state.failed["FixMatch"] = "exit code 3"
+    assert answered(rounds).best == "CPS", "what failed is left out, as the page says"
+
+
+def test_arms_are_compared_in_rounds_that_they_share():
+    """A is dropped after the first round, an easy one; B, a little behind there, goes on and gains in the second."""
+    nan = np.full(6, np.nan)
+    easy, hard = 0.8 + np.arange(6) / 100, 0.4 + np.arange(6) / 100
+    table = {"S": np.stack([easy, hard]), "A": np.stack([easy + 0.05, nan]), "B": np.stack([easy + 0.04, hard + 0.16])}
+    parts = np.tile(np.arange(6) % 3, (2, 1))
+    assert evidence.leader(table, ["A", "B"], "S") == "B"
+    assert evidence.gain_of_choice(table, ["S"], ["A", "B"], parts).mean == pytest.approx(0.1), "B's, and not A's 0.05"
+
+
 def test_the_time_ends_the_rounds(question):
     rounds = rounds_of(question, 1, wall=2000.0)
     rounds.state.plan, rounds.state.step, rounds.state.beside = Plan(Size((64, 64), 8, 4), 100, tuple(MADE), (), 3, 3, 9, 9.0), 0.1, 1.0

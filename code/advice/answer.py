@@ -1,6 +1,7 @@
 """What the trials let one say, as data and as plain sentences: the page is made of it, and the calibration reads it."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import path
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from advice.arms import Arm
 from advice.curve import BEYOND, Curve, Worth, fitted, worth
-from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, means
+from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, means, picked
 from advice.rounds import Rounds
 from dataloaders.splits.given import written
 
@@ -75,8 +76,16 @@ def answered(rounds: Rounds) -> Answer:
     by_name = {arm.name: arm for arm in rounds.arms}
     supervised = [name for name in scores if not by_name[name].unlabeled]
     others = [name for name in scores if by_name[name].unlabeled]
-    base = leader(scores, supervised) if supervised else ""
-    best = leader(scores, others) if others else ""
+    # Who has failed is left out, and who was not on every image yet stands behind those that were: the gain is told of these alone.
+    sound = [name for name in scores if name not in rounds.state.failed]
+    whole = [name for name in sound if _whole(scores[name])]
+
+    def first(names: Sequence[str], over: str = "") -> str:
+        there = next((some for kept in (whole, sound) if (some := [name for name in names if name in kept])), names)
+        return leader(scores, there, over) if there else ""
+
+    base = first(supervised)
+    best = first(others, base)
     rows, parts = [], rounds.parts
     for name, of in scores.items():
         note = f"failed: {rounds.state.failed[name]}" if name in rounds.state.failed else \
@@ -87,16 +96,16 @@ def answered(rounds: Rounds) -> Answer:
     if not base:
         return Answer(tuple(rows), "", best, "", None, None, None, None, None, ("No supervised run is done yet, so there is no answer.",),
                       _unknown(rounds, None), ())
-    whole = [name for name in others if _whole(scores[name])]
-    won = gain_of_choice(scores, [name for name in supervised if _whole(scores[name])] or [base], whole, parts) if whole else None
+    plain, rivals = [name for name in supervised if name in whole] or [base], [name for name in others if name in whole]
+    won = gain_of_choice(scores, plain, rivals, parts) if rivals else None
     if won is not None and not np.isfinite(won.scale):
         won = None
     advised = best if best and won is not None and won.mean > 0 and won.chance_below < NO_HELP else base
-    curve_of, budgets = rounds.curve_scores()
+    _, budgets = rounds.curve_scores()
     curve = fitted(budgets)
     more = None
-    if best and curve is not None and won is not None:
-        more = worth(curve, rounds.trained_on, means(scores[base][:1]), means(scores[best][:1]))
+    if curve is not None and won is not None:  # of the first division, as the curve; freed of the luck of the pick, as the gain
+        more = worth(curve, rounds.trained_on, *(means(picked(scores, names, base)[:1]) for names in (plain, rivals)))
     row = next(row for row in rows if row.arm.name == advised)
     low, high = row.score.interval
     return Answer(
@@ -140,7 +149,7 @@ def _worth(rounds: Rounds, gain: Estimate | None, curve: Curve | None, more: Wor
         return []
     if more is None:
         why = "no curve over label budgets was made" if curve is None else \
-            "the score does not clearly rise with labels between " + " and ".join(f"{budget:.0f}" for budget in curve.budgets[::2])
+            "the score does not clearly rise with labels between " + f"{curve.budgets[0]:.0f} and {curve.budgets[-1]:.0f}"
         return [f"How many more labelled {things} would be worth as much cannot be told: {why}."]
     most = (BEYOND - 1) * rounds.trained_on
     if more.more is None:
