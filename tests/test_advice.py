@@ -286,10 +286,26 @@ def test_it_goes_on_and_an_interruption_leaves_an_answer(question, capsys):
     assert other.trials.count == 0 and other.dropped == rounds.dropped, "nothing is done twice, and decided as before"
     with pytest.raises(UserError, match="has not --max_iterations 100, and not 50|has not --max_iterations 50, and not 100"):
         Rounds(question, Made(question, "cpu"), ARMS[2], 3600, (64, 64), 50).go()
-    value = json.loads((question.folder / "advice.json").read_text())
-    (question.folder / "advice.json").write_text(json.dumps({**value, "labeled": "other"}))
-    with pytest.raises(UserError, match="other images were labelled.*--exp advice/NAME"):
-        rounds_of(question, 1)
+
+
+def test_a_state_that_is_not_as_it_was_written_or_of_other_images_is_refused(question, tmp_path):
+    path = question.folder / "advice.json"
+    rounds_of(question, 1, stop_after=4).make_plan()
+    whole = json.loads(path.read_text())
+    bare = {key: value for key, value in whole.items() if key != "sha256"}
+    for text, said in ((json.dumps({**whole, "used": 0.0}), "changed after it was written"), (path.read_text()[:200], "no readable JSON"),
+                       ("[]", "a list lies in it"), (json.dumps({**bare, "used": "12"}), "another kind than it writes"),
+                       (json.dumps({**bare, "took": {"CPS": [None]}}), "another kind than it writes"),
+                       (json.dumps({**bare, "plan": {**bare["plan"], "steps": "60"}}), "another kind than it writes"),
+                       (json.dumps({**bare, "root": "/elsewhere/own"}), r"was made for /elsewhere/own, not for .*--exp advice/NAME"),
+                       (json.dumps({**bare, "labeled": "other"}), "when other images were labelled.*--exp advice/NAME"),
+                       (json.dumps({**bare, "masks": "other"}), "with other masks of the labelled images"),
+                       (json.dumps({**bare, "unlabeled": "other"}), "beside other unlabelled images")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=said):
+            rounds_of(question, 1)
+    path.write_text(json.dumps({key: value for key, value in bare.items() if key not in ("root", "masks", "unlabeled")}))
+    assert rounds_of(question, 1).state.root == str(question.root.resolve()), "as an older version wrote it"
 
 
 def test_who_failed_or_is_not_through_is_not_advised(question):

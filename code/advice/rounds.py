@@ -6,10 +6,9 @@ down are the plan, the time used so far, and what each kind of run took (`State`
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.question import Question
 from advice.schedule import Plan, Size, planned, sizes_for
 from advice.trials import Trial, Trials, by_image
+from dataloaders.description import Case
 from dataloaders.errors import UserError
 from dataloaders.splits.draws import groups_of
 from storage.checkpoint import write_json
+from storage.sealed import read_sealed, sealed
 from system.devices import choose_device
 
 STATE = "advice.json"
@@ -42,6 +43,12 @@ class State:
 
     labeled: str
     """Digest of the names of the labelled images."""
+    unlabeled: str = ""
+    """Of those of the unlabelled ones."""
+    masks: str = ""
+    """Of what lies in the files of the masks."""
+    root: str = ""
+    """The folder that was asked about: folders of one name share a place."""
     used: float = 0.0
     """Seconds so far."""
     plan: Plan | None = None
@@ -58,27 +65,65 @@ class State:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**asdict(self), "plan": self.plan.as_json() if self.plan else None})
+        write_json(path, sealed({**asdict(self), "plan": self.plan.as_json() if self.plan else None}))
 
 
 def digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
+def masks_of(cases: Sequence[Case]) -> str:
+    """Digest of the files of the masks. Names alone would let scores of masks that were drawn anew since count as those of the new ones."""
+    whole = hashlib.sha256()
+    for case in cases:
+        if case.label is not None and case.label.is_file():
+            with open(case.label, "rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
+
+
 def state_of(question: Question) -> State:
-    """As it was left, or a new one. Raises `UserError` where other images were labelled then, and for a file that is none."""
-    path, now = question.folder / STATE, digest([case.name for case in question.labeled])
-    if not path.is_file():
-        return State(now)
+    """As it was left, or a new one. Raises `UserError` where it was made for other images or masks, and for a file that is none."""
+    path, ways = question.folder / STATE, "Move it aside, or choose another place by --exp NAME."
+    now = State(digest([case.name for case in question.labeled]), digest([case.name for case in question.unlabeled]),
+                masks_of(question.labeled), str(question.root.resolve()))
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value = read_sealed(path, ways)
+    except FileNotFoundError:
+        return now
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {ways}") from None
+    try:
         found = State(**{**value, "plan": Plan.of_json(value["plan"]) if value["plan"] else None})
+        check_kinds(found)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: no state of an adviser ({error}). Move it aside, or choose another place by --exp NAME.") from None
-    found.failed.clear()  # what failed is tried again
-    if found.labeled != now:
-        raise UserError(f"{path}: was made when other images were labelled. Ask anew in another place: --exp advice/NAME.")
-    return found
+        raise UserError(f"{path}: no state of an adviser ({error}). {ways}") from None
+    anew = "Ask anew in another place: --exp advice/NAME."
+    if found.root not in ("", now.root):
+        raise UserError(f"{path}: was made for {found.root}, not for {now.root}; folders of one name share a place. {anew}")
+    for then, this, what in ((found.labeled, now.labeled, "when other images were labelled"),
+                             (found.masks, now.masks, "with other masks of the labelled images"),
+                             (found.unlabeled, now.unlabeled, "beside other unlabelled images")):
+        if then not in ("", this):
+            raise UserError(f"{path}: was made {what}, so its scores are not those of what lies there now. {anew}")
+    return replace(found, unlabeled=now.unlabeled, masks=now.masks, root=now.root)
+
+
+def check_kinds(state: State) -> None:
+    """Raises ValueError for values of other kinds than are written: a person may have changed them."""
+    plan, numbers = state.plan, [state.used, state.step, state.own_step, state.beside]
+    kinds = [all(isinstance(text, str) for text in (state.labeled, state.unlabeled, state.masks, state.root)),
+             isinstance(state.took, dict) and isinstance(state.failed, dict)]
+    if all(kinds):
+        numbers += [second for seconds in state.took.values() for second in seconds]
+        kinds.append(all(seconds for seconds in state.took.values()) and all(isinstance(why, str) for why in state.failed.values()))
+    if plan is not None:
+        counts = [plan.steps, plan.rounds, plan.folds, plan.runs, plan.size.batch, plan.size.labeled, *plan.size.patch]
+        kinds.append(all(isinstance(count, int) and count > 0 for count in counts))
+        kinds.append(all(isinstance(name, str) for name in (*plan.arms, *plan.left_out)))
+        numbers.append(plan.seconds)
+    if not all(kinds) or not all(isinstance(number, (int, float)) and 0 <= number < np.inf for number in numbers):
+        raise ValueError("a value of another kind than it writes")
 
 
 @dataclass
