@@ -114,7 +114,7 @@ def advise(rounds: Rounds) -> None:
                    f"{plan.runs} runs, {span(plan.seconds)}.{left}")
         rounds.go()
     finally:
-        if rounds.state.plan is not None:
+        if rounds.begun:  # else the page of before, if there is one, says more
             rounds.state.write(question.folder / STATE)
             answer = answered(rounds)
             folder = pages.write(rounds, answer)

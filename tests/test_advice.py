@@ -1,6 +1,7 @@
 """The adviser: what it concludes from scores, how it fits its time, that it goes on, and which images it would have labelled next."""
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -12,7 +13,7 @@ import advise
 import numpy as np
 import pytest
 from advice import curve, evidence, pages
-from advice.answer import answered
+from advice.answer import _shown, _worth, answered
 from advice.arms import ARMS, Arm, arms_of
 from advice.choosing import chosen, odd_ones
 from advice.folds import Piece, budgets_for, folds_for, pieces
@@ -308,6 +309,35 @@ def test_a_state_that_is_not_as_it_was_written_or_of_other_images_is_refused(que
     assert rounds_of(question, 1).state.root == str(question.root.resolve()), "as an older version wrote it"
 
 
+def test_a_call_that_is_refused_or_ended_early_leaves_the_page(question, capsys):
+    rounds = rounds_of(question, 1)
+    advise.advise(rounds)
+    folder, whole = question.folder, answered(rounds)
+    page = (folder / "advice.md").read_text()
+    narrow = Rounds(question, Made(question, "cpu"), arms_of(2, ("FixMatch",)), 3600, (64, 64), 100)
+    with pytest.raises(UserError, match="has not --methods FixMatch alone"):
+        advise.advise(narrow)
+    assert (folder / "advice.md").read_text() == page, "what is refused has no page"
+    state = rounds.state
+    state.used = 3600.0
+    state.write(folder / "advice.json")
+    over = rounds_of(question, 1)
+    advise.advise(over)
+    answer = answered(over)
+    assert over.state.failed == {"UniMatch": "exit code 3: out of memory"} and over.dropped == rounds.dropped, "no time to try it again"
+    assert answer.gain == whole.gain and [row.rounds for row in answer.rows] == [row.rounds for row in whole.rows]
+
+    class Stopped(Made):
+        def run(self, trial, tick=lambda: None):
+            raise KeyboardInterrupt
+
+    stopped = Rounds(question, Stopped(question, "cpu"), ARMS[2], 7200, (64, 64), 100)
+    with pytest.raises(KeyboardInterrupt):
+        advise.advise(stopped)  # as UniMatch is tried again, in the first part of the first division
+    assert answered(stopped).gain == whole.gain and "UniMatch" not in stopped.state.failed
+    capsys.readouterr()
+
+
 def test_who_failed_or_is_not_through_is_not_advised(question):
     """MeanTeacher is ahead on one part, and then fails or is not through: the gain is FixMatch's, and so is its name."""
     rounds = rounds_of(question, 1)
@@ -331,6 +361,53 @@ def test_arms_are_compared_in_rounds_that_they_share():
     parts = np.tile(np.arange(6) % 3, (2, 1))
     assert evidence.leader(table, ["A", "B"], "S") == "B"
     assert evidence.gain_of_choice(table, ["S"], ["A", "B"], parts).mean == pytest.approx(0.1), "B's, and not A's 0.05"
+
+
+def test_the_curve_scores_its_budgets_by_the_same_classes(question):
+    """FixMatch finds a class that no image has. The full budget must not look better for it than the smaller ones."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    before = rounds.curve_scores()[1]
+    for (arm, _), trial in rounds._made.items():
+        place = Path(rounds.trials.jobs[trial].result)
+        if place.is_file():
+            cases_ = json.loads(place.read_text())
+            absent = [{**case, "class": "class 2", "dice": 0.0 if arm == "FixMatch" else None} for case in cases_]
+            place.write_text(json.dumps(cases_ + absent))
+    assert rounds.scores()["Supervised"][0].mean() > before[rounds.trained_on].mean() + 0.1
+    after = rounds.curve_scores()[1]
+    assert all(after[budget] == pytest.approx(before[budget]) for budget in before)
+
+
+def test_the_page_of_few_labels_and_of_odd_names(question):
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    answer = answered(rounds)
+    few = dataclasses.replace(answer.curve, budgets=(1.0, 2.67), b=0.0)
+    assert _worth(rounds, answer.gain, few, None)[0].endswith("with labels between 1 and 3.")
+    assert _shown(Path("/tmp/Teile d'été $x")) == """'/tmp/Teile d'"'"'été $x'"""
+    assert pages.in_cell("a | b\nc") == "a \\| b c"
+
+
+def test_the_time_of_the_final_training_is_that_of_its_own_size(question, monkeypatch):
+    """--patch_size is of the trials; the command of the final model has the data set's own size, and its time is said beside it."""
+    monkeypatch.setattr("advice.rounds.measured", lambda data, sizes, *_: {size: 1e-6 * np.prod(size.patch) * size.batch for size in sizes})
+    rounds = rounds_of(question, 100)
+    rounds.make_plan()
+    own = sizes_for(question.data.defaults, 2, None)[0]
+    assert own.patch != (64, 64) and rounds.state.own_step == pytest.approx(1e-6 * np.prod(own.patch) * own.batch)
+    assert rounds.state.plan.size.patch == (64, 64)
+
+
+def test_two_advisers_at_once_are_told(question):
+    class Held(Made):
+        def run(self, trial, tick=lambda: None):
+            return (Outcome("in use", "in use by process 7"), 0.1) if not trial.probe else super().run(trial, tick)
+
+    rounds = Rounds(question, Held(question, "cpu"), ARMS[2], 3600, (64, 64), 100)
+    with pytest.raises(UserError, match="in use by process 7.*run twice"):
+        rounds.go()
+    assert not rounds.state.took
 
 
 def test_the_time_ends_the_rounds(question):

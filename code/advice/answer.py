@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import path
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -191,15 +192,15 @@ def _commands(rounds: Rounds, arm: Arm) -> tuple[tuple[str, str], ...]:
     assert plan is not None
     everything = written(question.folder / "splits" / "everything.json", "everything", [case.name for case in question.labeled], None)
     script = _shown(Path(__file__).resolve().parents[1] / f"train_{arm.method}.py")
-    base = ["python", script, "--dataset", question.data.name, "--root_path", _shown(question.root), "--split_file", _shown(everything),
-            "--labeled_num", "all", "--schedule", "poly", *arm.words]
+    base = ["python", script, "--dataset", quote(question.data.name), "--root_path", _shown(question.root),
+            "--split_file", _shown(everything), "--labeled_num", "all", "--schedule", "poly", *arm.words]
     steps = int(str(question.data.defaults.get("max_iterations", 30000)))
     whole = rounds.state.own_step * steps * arm.cost
     short = rounds.state.step * plan.steps * arm.cost
     full = (f"Trains {arm.name} on everything, as long and large as the data set's own training (here about {span(whole)})",
-            " ".join([*base, "--exp", f"{question.name}/final"]))
+            " ".join([*base, "--exp", quote(f"{question.name}/final")]))
     tried = (f"The same as short as it was tried (about {span(short)})",
-             " ".join([*base, "--exp", f"{question.name}/final_short", *plan.size.words, "--max_iterations", str(plan.steps),
+             " ".join([*base, "--exp", quote(f"{question.name}/final_short"), *plan.size.words, "--max_iterations", str(plan.steps),
                        *(arm.scaled if question.data.family != "natural" else ())]))
     return (full, tried) if whole < LONG else (tried, full)
 
@@ -208,7 +209,7 @@ def _shown(place: Path) -> str:
     """A path as one types it from here, quoted where it must be."""
     near = path.relpath(place)
     text = near if not near.startswith("../..") else str(place.resolve())
-    return f'"{text}"' if " " in text else text
+    return quote(text)
 
 
 def span(seconds: float) -> str:

@@ -17,7 +17,7 @@ import torch
 
 import networks
 from advice.arms import SUPERVISED, Arm
-from advice.evidence import leader, survivors
+from advice.evidence import survivors
 from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.question import Question
 from advice.schedule import Plan, Size, planned, sizes_for
@@ -143,10 +143,15 @@ class Rounds:
 
     def __post_init__(self) -> None:
         self.state = state_of(self.question)
+        self._again = dict(self.state.failed)
+        """What failed before, by arm: it is tried again where there is time, and else has failed as it did."""
+        self.state.failed.clear()
         self.folds = folds_for(self.question.groups)
         self.groups = list(groups_of(sorted(self.question.labeled, key=lambda case: case.name)))
         self.dropped: dict[str, int] = {}
         """By arm: the round after which it was dropped."""
+        self.begun = False
+        """Whether it is known which trials there are, so that there is something to say."""
         self.stopped = ""
         """Why the rounds ended before their time; "" where they did not."""
         self._mark = time.monotonic()
@@ -193,18 +198,23 @@ class Rounds:
             if outcome.state not in ("done", "skipped"):
                 raise UserError(f"The first run of the adviser failed: {outcome.reason}", 3)
             inside = self.trials.training_seconds(trial)
-            cost = measured(data, sizes, inside / PROBE_STEPS, choose_device(self.trials.device))
+            own = sizes_for(data.defaults, data.dimensions, None)[0]
+            every = measured(data, list(dict.fromkeys([own, *sizes])), inside / PROBE_STEPS, choose_device(self.trials.device))
+            cost = {size: every[size] for size in sizes}
             self.state.beside = max((wall if wall is not None else inside + 10) - PROBE_STEPS * cost[sizes[-1]], 0.5)
             self.state.plan = planned(self.left, self.arms, self.folds, len(budgets_for(self.question.groups, self.folds)), cost,
                                       self.state.beside, int(str(data.defaults.get("max_iterations", 30000))), self.steps,
                                       self.state.used)
-            self.state.step, self.state.own_step = cost[self.state.plan.size], next(iter(cost.values()))
+            self.state.step, self.state.own_step = cost[self.state.plan.size], every[own]
             self._keep()
         return self.state.plan
 
     def _same(self, plan: Plan) -> None:
         """Raises `UserError` where something else is asked for than what the plan that lies there has."""
-        others = [f"--methods {arm.name}" for arm in self.arms if arm.name not in (*plan.arms, *plan.left_out)]
+        planned = (*plan.arms, *plan.left_out)
+        others = [f"--methods {arm.name}" for arm in self.arms if arm.name not in planned]
+        if not others and len(self.arms) < len(planned):  # whose page would say nothing of those that were tried
+            others.append(f"--methods {' '.join(arm.name for arm in self.arms if arm.unlabeled)} alone")
         if self.steps is not None and self.steps != plan.steps:
             others.append(f"--max_iterations {self.steps}, and not {plan.steps}")
         if self.patch is not None and self.patch != plan.size.patch:
@@ -245,7 +255,11 @@ class Rounds:
         """Asks the scripts about all that may be run, at once: each is a process that takes seconds to start."""
         parts, smaller = ([part for ones in some for part in ones] for some in (self._parts, self._smaller.values()))
         found = [(arm, part) for arm in arms for part in (parts if arm.unlabeled else [*parts, *smaller])]
-        self.trials.prepare([self.trial(arm, part) for arm, part in found])
+        trials = [self.trial(arm, part) for arm, part in found]
+        self.trials.prepare(trials)
+        # All of them now: an end in the first round must not hide what earlier calls did in later ones.
+        self._made.update({(arm.name, part): trial for (arm, part), trial in zip(found, trials)})
+        self.begun = True
 
     def _pieces(self, arms: Sequence[Arm], parts: Sequence[Piece]) -> bool:
         """Each arm on each part; False where time is over."""
@@ -256,10 +270,15 @@ class Rounds:
             if arm.name in self.state.failed or self.trials.record(trial) is not None:
                 continue
             if self.expected(arm) > self.left:
+                if arm.name in self._again:
+                    self.state.failed[arm.name] = self._again[arm.name]
+                    continue
                 more = (self.state.used + self.expected(arm)) / 3600
                 self.stopped = f"The time is used up ({self.state.used / 60:.0f} min): a larger --hours than {more:.2f} goes on from here."
                 return False
             outcome, wall = self.trials.run(trial, self._tick)
+            if outcome.state == "in use":
+                raise UserError(f"{trial.title}: {outcome.reason}. Does this adviser run twice? Wait for the other, then ask again.")
             if outcome.state == "failed":
                 self.state.failed[arm.name] = outcome.reason
             elif wall is not None:
@@ -273,7 +292,7 @@ class Rounds:
         supervised, others = [a.name for a in whole if not a.unlabeled], [a.name for a in whole if a.unlabeled]
         if not supervised:
             raise UserError(f"Supervised training failed: {'; '.join(self.state.failed.values())}", 3)
-        kept = survivors(self.scores(), supervised, others, self.parts)
+        kept = survivors(self.scores(round_ + 1), supervised, others, self.parts)
         for arm in alive:
             if arm.name not in kept:
                 self.dropped.setdefault(arm.name, round_)
@@ -296,11 +315,12 @@ class Rounds:
                 found[round_, [self.groups.index(of[name]) for name in part.test]] = part.fold
         return found
 
-    def scores(self) -> dict[str, np.ndarray]:
-        """By arm: (rounds, groups), as `evidence.Scores`."""
+    def scores(self, rounds: int | None = None) -> dict[str, np.ndarray]:
+        """By arm: (rounds, groups), as `evidence.Scores`; `rounds`: of so many alone, so that a decision is the same when later ones are
+        there."""
         names = [arm.name for arm in self.arms]
         found = np.full((len(names), MOST_ROUNDS, len(self.groups)), np.nan)
-        for round_, parts in enumerate(self._parts):
+        for round_, parts in enumerate(self._parts[:rounds]):
             for part in parts:
                 records = [self.trials.record(trial) if (trial := self._made.get((name, part))) else None for name in names]
                 values = by_image(records, self.groups)
@@ -308,27 +328,22 @@ class Rounds:
         return {name: one for name, one in zip(names, found) if not np.isnan(one).all()}
 
     def curve_scores(self) -> tuple[str, dict[float, np.ndarray]]:
-        """(the supervised arm of which the curve was made, (1, groups) scores of the first division by label budget)."""
-        whole = self.scores()
+        """(the supervised arm of which the curve was made, (1, groups) scores of the first division by label budget).
+
+        All budgets of a part are scored together, and without other arms: these may find a class in an image that has none of it, which
+        then counts for all that are scored with them, and a curve of which one point counts it and others do not rises by that alone.
+        """
         best: tuple[str, dict[float, np.ndarray]] = ("", {})
-        for arm in (arm.name for arm in self.arms if not arm.unlabeled and arm.name in whole):
-            found = {self.trained_on: whole[arm][:1]}
-            for budget, parts in self._smaller.items():
-                row = np.full((1, len(self.groups)), np.nan)
-                for part in parts:
-                    trial = self._made.get((arm, part))
-                    values = by_image([self.trials.record(trial) if trial else None], self.groups)
-                    row = np.where(np.isnan(values), row, values)
-                if not np.isnan(row).any():
-                    found[float(budget)] = row
+        budgets = [self.trained_on, *map(float, self._smaller)]
+        for arm in (arm.name for arm in self.arms if not arm.unlabeled):
+            rows = np.full((len(budgets), len(self.groups)), np.nan)
+            for parts in zip(self._parts[0], *self._smaller.values()):
+                trials = [self._made.get((arm, part)) for part in parts]
+                values = by_image([self.trials.record(trial) if trial else None for trial in trials], self.groups)
+                rows = np.where(np.isnan(values), rows, values)
+            found = {budget: row[None] for budget, row in zip(budgets, rows) if not np.isnan(row).any()}
             best = max(best, (arm, found), key=lambda one: len(one[1]))
         return best
-
-    def base(self) -> str | None:
-        """The better supervised arm so far."""
-        scores = self.scores()
-        there = [arm.name for arm in self.arms if not arm.unlabeled and arm.name in scores]
-        return leader(scores, there) if there else None
 
 
 def measured(data: Any, sizes: Sequence[Size], probed: float, device: torch.device) -> dict[Size, float]:
