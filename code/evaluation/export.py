@@ -1,6 +1,7 @@
 """Predictions as files: NIfTI for volumes, PNG for photographs."""
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -19,8 +20,11 @@ LONGEST_SUFFIX = len("_pred.nii.gz")
 
 
 def file_name(case: str) -> str:
-    """A case's name as a file name: parts of a path joined by '__'; cut where a suffix would make it too long (`shortened`)."""
-    return shortened(re.sub(r"[\\/]+", "__", case), LONGEST_SUFFIX)
+    """A case's name as a file name: parts of a path joined by '__', with a digest of the name behind it where that could be another's too
+    (a/b and a__b); cut where a suffix would make it too long (`shortened`)."""
+    joined = re.sub(r"[\\/]+", "__", case)
+    told = joined.replace("__", "/") == case
+    return shortened(joined if told else f"{joined}~{hashlib.sha256(case.encode(errors='surrogateescape')).hexdigest()[:8]}", LONGEST_SUFFIX)
 
 
 def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray, data: DataSet) -> bool:
