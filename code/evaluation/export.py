@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -23,8 +24,9 @@ def file_name(case: str) -> str:
     """A case's name as a file name: parts of a path joined by '__', with a digest of the name behind it where that could be another's too
     (a/b and a__b); cut where a suffix would make it too long (`shortened`)."""
     joined = re.sub(r"[\\/]+", "__", case)
-    told = joined.replace("__", "/") == case
-    return shortened(joined if told else f"{joined}~{hashlib.sha256(case.encode(errors='surrogateescape')).hexdigest()[:8]}", LONGEST_SUFFIX)
+    if joined.replace("__", "/") != case:
+        joined += f"~{hashlib.sha256(os.fsencode(case)).hexdigest()[:8]}"
+    return shortened(joined, LONGEST_SUFFIX)
 
 
 def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray, data: DataSet) -> bool:
