@@ -130,11 +130,16 @@ def choose_next(options: Advise) -> None:
     candidates, question, run = None, None, None
     if options.run is not None:
         finished = results.finished(options.run)
-        config = finished.config
-        question = asked(config["data_set"], options.root_path or Path(config["root"]), config["options"].get("protocol"),
-                         options.labeled_num, options.exp, finished.settings)
-        candidates = looks.candidates_of(question, [*config["split"]["labeled"], *config["split"]["val"]])
+        config, root = finished.config, options.root_path or Path(finished.config["root"])
         run = looks.knowing(finished, choose_device(options.device))
+        if config["dimensions"] == 2 and config["data_set"] == "folder" and without_masks(root):
+            candidates = looks.candidates_in(root, looks.reader_of(finished))
+        else:
+            question = asked(config["data_set"], root, config["options"].get("protocol"), options.labeled_num, options.exp,
+                             finished.settings)
+            # Names say nothing of what the run knows where they are those of another folder.
+            own = root.resolve() == Path(config["root"]).resolve()
+            candidates = looks.candidates_of(question, [*config["split"]["labeled"], *config["split"]["val"]] if own else [])
     elif options.root_path is not None and options.dataset in (None, "folder") and without_masks(options.root_path):
         candidates = looks.candidates_in(options.root_path)
     else:

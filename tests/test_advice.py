@@ -502,10 +502,27 @@ def test_next_of_a_folder_without_masks(tmp_path, monkeypatch, capsys):
 def test_next_of_a_run(bench: Bench, tiny_folder, tmp_path, narrow, monkeypatch, capsys):
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))
     assert bench.train("Supervised", "--max_iterations", "2", data=tiny_folder).code == 0
+    assert json.loads((bench.run_folder() / "config.json").read_text())["classes"] == ["background", "class 1"]
     assert finish_with(lambda: choose_next(Advise(next=3, run=bench.run_folder()))) == 0, capsys.readouterr().err
     rows = [line.split(",") for line in (tmp_path / "results/advice/folder/own/all_labeled/next_3/next.csv").read_text().splitlines()]
     assert rows[0][3] == "expected_dice" and len(rows) == 4 and all(0 <= float(row[3]) <= 1 for row in rows[1:])
     assert {row[1] for row in rows[1:]} <= {f"piece {k}" for k in range(8, 12)}, "what has a mask is not drawn again, tested or not"
+
+
+def test_next_of_a_run_and_another_folder(bench: Bench, tiny_folder, tmp_path, narrow, monkeypatch, capsys):
+    """The photographs of another day: with a few masks, whose names are those of images that the run learned from; and with none."""
+    monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))
+    assert bench.train("Supervised", "--max_iterations", "2", data=tiny_folder).code == 0
+    for place, masks in ((write_folder(tmp_path / "later", 8, 4, seed=1), 4), (write_folder(tmp_path / "bare", 8, 0, seed=1), 0)):
+        if not masks:
+            (place / "masks").rmdir()
+        folder = tmp_path / f"next{masks}"
+        words = Advise(place, next=8, run=bench.run_folder(), output=folder)
+        assert finish_with(lambda words=words: choose_next(words)) == 0, capsys.readouterr().err
+        said = capsys.readouterr().out
+        assert f"{8 - masks} of {8 - masks} unlabelled images" in said and f"; {masks} are labelled" in said
+        assert len((folder / "next.txt").read_text().splitlines()) == 8 - masks
+        assert all(0 <= float(row.split(",")[3]) <= 1 for row in (folder / "next.csv").read_text().splitlines()[1:])
 
 
 def test_looks_tell_a_dark_picture_from_a_rough_one(tmp_path):
