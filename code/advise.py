@@ -26,7 +26,7 @@ from advice import handing, looks, pages
 from advice.answer import answered, span
 from advice.arms import arms_of
 from advice.choosing import chosen, distances
-from advice.question import Question, asked, check_answerable
+from advice.question import Question, asked, check_answerable, near_copies
 from advice.rounds import STATE, Rounds
 from advice.trials import Trials
 
@@ -95,6 +95,9 @@ def advise(rounds: Rounds) -> None:
     before = (question.folder / STATE).is_file()
     rounds.say(f"{question.data.name} in {question.root}: {question.groups} labelled {question.things}, {len(question.unlabeled)} "
                f"unlabelled images; up to {span(rounds.seconds)}" + (f", of which {span(rounds.state.used)} are used." if before else "."))
+    rounds.remarks = tuple(near_copies(question))
+    for remark in rounds.remarks:
+        rounds.say(remark)
     done = 0
 
     def told() -> None:

@@ -18,7 +18,7 @@ from advice.arms import ARMS, Arm, arms_of
 from advice.choosing import chosen, odd_ones
 from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.looks import candidates_in, plain_looks
-from advice.question import asked, check_answerable
+from advice.question import asked, check_answerable, near_copies
 from advice.rounds import Rounds
 from advice.schedule import Plan, Size, planned, programme, sizes_for
 from advice.trials import Trial, Trials, by_image
@@ -397,6 +397,22 @@ def test_the_time_of_the_final_training_is_that_of_its_own_size(question, monkey
     own = sizes_for(question.data.defaults, 2, None)[0]
     assert own.patch != (64, 64) and rounds.state.own_step == pytest.approx(1e-6 * np.prod(own.patch) * own.batch)
     assert rounds.state.plan.size.patch == (64, 64)
+
+
+def test_labelled_images_that_are_nearly_the_same_are_told(question, tmp_path):
+    root = shutil.copytree(question.root, tmp_path / "twice")
+    assert near_copies(question) == []
+    for kind in ("images", "masks"):
+        shutil.copy(root / kind / "piece 3.png", root / kind / "copy.png")
+    twice = asked(None, root, None, None, "mine")
+    assert "copy (train) and piece 3 (train)" in near_copies(twice)[0] and "groups.csv" in near_copies(twice)[0]
+    (root / "groups.csv").write_text("image,group\n" + "".join(
+        f"{case.name},{'one' if case.name in ('copy', 'piece 3') else case.name}\n" for case in (*twice.labeled, *twice.unlabeled)))
+    assert near_copies(asked(None, root, None, None, "mine")) == [], "they are held out together"
+    rounds = rounds_of(twice, 1)
+    rounds.remarks = tuple(near_copies(twice))
+    rounds.go()
+    assert rounds.remarks[0] in answered(rounds).unknown
 
 
 def test_two_advisers_at_once_are_told(question):

@@ -176,6 +176,7 @@ def _unknown(rounds: Rounds, curve: Curve | None) -> tuple[str, ...]:
     if question.data.own and question.groups == len(question.labeled):
         found.append("Every image counts by itself. If several show one piece or patient, groups.csv must say so, else all scores are too "
                      "high.")
+    found += rounds.remarks
     if curve is not None and not curve.tells:
         found.append("What more labels would bring is not clear from so few.")
     for name, why in rounds.state.failed.items():

@@ -13,6 +13,7 @@ from dataloaders.description import Case, DataSet, Source
 from dataloaders.errors import UserError
 from dataloaders.splits.given import training_part
 from dataloaders.splits.split import label_budget
+from preparation.copies import copies, print_of
 from storage.folders import REPOSITORY, budget_word, data_name, results_folder
 
 
@@ -75,6 +76,15 @@ def asked(dataset: str | None, root_path: Path | None, protocol: str | None, bud
     if Path(place).is_absolute() or ".." in Path(place).parts:
         raise UserError(f"--exp {place}: a name such as advice/mine is needed; it may not leave the folder model/.")
     return Question(source, root, name, number, tuple(labeled), tuple(unlabeled), place)
+
+
+def near_copies(question: Question) -> list[str]:
+    """Sentences on labelled pictures of one's own that show the same and are of different groups: these are held out by themselves."""
+    if not question.data.own or question.data.dimensions == 3:
+        return []
+    prints = [print_of(question.source.image(case), None) for case in question.labeled]
+    return [f"Among the labelled images are some that are {said} Where one is held out and the other learned from, scores are too high: "
+            "write such images into groups.csv (image,group)." for said in copies(question.labeled, prints)]
 
 
 def check_answerable(question: Question) -> None:

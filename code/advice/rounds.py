@@ -148,6 +148,8 @@ class Rounds:
         self.state.failed.clear()
         self.folds = folds_for(self.question.groups)
         self.groups = list(groups_of(sorted(self.question.labeled, key=lambda case: case.name)))
+        self.remarks: tuple[str, ...] = ()
+        """On the labelled images, for the page."""
         self.dropped: dict[str, int] = {}
         """By arm: the round after which it was dropped."""
         self.begun = False
