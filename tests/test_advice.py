@@ -379,6 +379,19 @@ def test_the_curve_scores_its_budgets_by_the_same_classes(question):
     assert all(after[budget] == pytest.approx(before[budget]) for budget in before)
 
 
+def test_where_nothing_was_learned_nothing_is_said_of_unlabelled_data(question):
+    """Sixty steps leave many a network at a Dice of 0: all arms are equal then, which is no sign that unlabelled data does not help."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    for trial in rounds._made.values():
+        place = Path(rounds.trials.jobs[trial].result)
+        if place.is_file():
+            place.write_text(json.dumps([{**case, "dice": 0.0} for case in json.loads(place.read_text())]))
+    answer = answered(rounds)
+    assert "No method has learned to find anything in 100 steps" in answer.verdict[0] and len(answer.verdict) == 1
+    assert answer.gain is None and answer.advised == answer.base and answer.worth is None
+
+
 def test_the_page_of_few_labels_and_of_odd_names(question):
     rounds = rounds_of(question, 1)
     rounds.go()
@@ -436,6 +449,7 @@ def test_the_time_ends_the_rounds(question):
     assert any("The time is used up" in said and "--hours" in said for said in answer.unknown) and answer.gain is None
     page = pages.markdown(pages.sections(rounds, answer))
     assert "On the 3 of 8 images that were held out so far its Dice was 0." in page and "(nine in ten" not in page, "of one network alone"
+    assert "| not known | not known | 1 |" in page, "and no chance either"
     assert "Of the 8 labelled images only these have been held out so far: " in page and ", 3 under Supervised" in page
     assert "no answer so far" in answer.verdict[0]
 

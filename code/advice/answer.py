@@ -17,6 +17,8 @@ from dataloaders.splits.given import written
 
 HELPS, NO_HELP = 0.2, 0.5
 """Chance of no gain up to which unlabelled data is said to help, and from which on it is said not to."""
+LEARNED = 0.02
+"""Mean Dice below which a network is taken to have found nothing yet: arms that found nothing are equal, which says nothing of them."""
 LONG = 12 * 3600
 """Seconds of a training from which on the shorter one is named first."""
 
@@ -99,7 +101,8 @@ def answered(rounds: Rounds) -> Answer:
                       _unknown(rounds, None), ())
     plain, rivals = [name for name in supervised if name in whole] or [base], [name for name in others if name in whole]
     won = gain_of_choice(scores, plain, rivals, parts) if rivals else None
-    if won is not None and not np.isfinite(won.scale):
+    idle = max(row.score.mean for row in rows) < LEARNED
+    if won is not None and (idle or not np.isfinite(won.scale)):
         won = None
     advised = best if best and won is not None and won.mean > 0 and won.chance_below < NO_HELP else base
     _, budgets = rounds.curve_scores()
@@ -111,6 +114,7 @@ def answered(rounds: Rounds) -> Answer:
     low, high = row.score.interval
     return Answer(
         tuple(rows), base, best, advised, won, row.score.mean, (max(low, 0.0), min(high, 1.0)), curve, more,
+        _nothing_learned(rounds) if idle else
         (*_verdict(rounds, base, best, advised, won, row.score), *_worth(rounds, won, curve, more)),
         _unknown(rounds, curve), _commands(rounds, by_name[advised]))
 
@@ -118,6 +122,13 @@ def answered(rounds: Rounds) -> Answer:
 def _whole(scores: np.ndarray) -> bool:
     """Whether each image was scored at least once."""
     return bool((~np.isnan(scores)).any(0).all())
+
+
+def _nothing_learned(rounds: Rounds) -> tuple[str, ...]:
+    plan = rounds.state.plan
+    steps = "so few" if plan is None else str(plan.steps)
+    return (f"No method has learned to find anything in {steps} steps (each has a Dice below {LEARNED}), so whether unlabelled data helps "
+            "cannot be told. Ask anew with longer trials, in another place: a larger --hours, and --exp advice/NAME.",)
 
 
 def _verdict(rounds: Rounds, base: str, best: str, advised: str, gain: Estimate | None, score: Estimate) -> list[str]:

@@ -39,6 +39,7 @@ def sections(rounds: Rounds, answer: Answer) -> list[Section]:
                  "chance of no gain", "divisions", "")]
         for row in answer.rows:
             over = ("", "", "") if row.over is None else (f"{100 * row.over.mean:+.1f} points", spread(row.over, True),
+                                                         "not known" if spread(row.over, True) == "not known" else
                                                          percent(row.over.chance_below))
             rows.append((row.arm.name, points(row.score.mean), spread(row.score, False), *over, str(row.rounds), row.note))
         some = [f"{row.score.images} under {row.arm.name}" for row in answer.rows if row.score.images < question.groups]
