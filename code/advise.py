@@ -149,6 +149,8 @@ def choose_next(options: Advise) -> None:
         question = asked(options.dataset, options.root_path, options.protocol, options.labeled_num, options.exp)
         candidates = looks.candidates_of(question)
     known = sum(candidate.labeled for candidate in candidates)
+    if known == len(candidates) and question is not None and question.left_out:
+        raise UserError(f"{question.root}: nothing is left to choose from: {question.left_without_labels}")
     if known == len(candidates):
         raise UserError(f"{place_of(question, options)}: all {known} images are labelled already; put unlabelled ones beside them.")
     found, remarks = looks.looks_of(run, candidates) if run is not None else looks.plain_looks(candidates)

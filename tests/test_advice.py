@@ -473,6 +473,13 @@ def test_what_cannot_be_asked_gets_a_sentence(tiny_folder, tmp_path, monkeypatch
         root = write_folder(tmp_path / f"D{masks}", images, masks)
         with pytest.raises(UserError, match=said):
             check_answerable(asked(None, root, None, None, None))
+    root = write_folder(tmp_path / "film", 8, 4)
+    (root / "groups.csv").write_text("image,group\n" + "".join(f"piece {k},film {k % 4}\n" for k in range(8)))
+    film = asked(None, root, None, None, None)
+    with pytest.raises(UserError, match="without labels: all 4 unlabelled images are of a patient.*groups.csv"):
+        check_answerable(film)
+    assert finish_with(lambda: choose_next(Advise(root, next=2))) == 2
+    assert "all 4 unlabelled images are of a patient" in capsys.readouterr().err
     for words, said in ((Advise(tiny_folder, hours=0), "--hours 0: a time above 0"), (Advise(tiny_folder, next=0), "--next 0: a"),
                         (Advise(tiny_folder, run=tmp_path), "add --next 10"),
                         (Advise(tiny_folder, methods=("UniMach",)), "--methods UniMach"),
