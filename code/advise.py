@@ -26,7 +26,7 @@ from advice import handing, looks, pages
 from advice.answer import answered, span
 from advice.arms import arms_of
 from advice.choosing import chosen, distances
-from advice.question import Question, asked, check_answerable
+from advice.question import Question, asked, check_answerable, near_copies
 from advice.rounds import STATE, Rounds
 from advice.trials import Trials
 
@@ -95,6 +95,9 @@ def advise(rounds: Rounds) -> None:
     before = (question.folder / STATE).is_file()
     rounds.say(f"{question.data.name} in {question.root}: {question.groups} labelled {question.things}, {len(question.unlabeled)} "
                f"unlabelled images; up to {span(rounds.seconds)}" + (f", of which {span(rounds.state.used)} are used." if before else "."))
+    rounds.remarks = tuple(near_copies(question))
+    for remark in rounds.remarks:
+        rounds.say(remark)
     done = 0
 
     def told() -> None:
@@ -114,7 +117,7 @@ def advise(rounds: Rounds) -> None:
                    f"{plan.runs} runs, {span(plan.seconds)}.{left}")
         rounds.go()
     finally:
-        if rounds.state.plan is not None:
+        if rounds.begun:  # else the page of before, if there is one, says more
             rounds.state.write(question.folder / STATE)
             answer = answered(rounds)
             folder = pages.write(rounds, answer)
@@ -130,17 +133,24 @@ def choose_next(options: Advise) -> None:
     candidates, question, run = None, None, None
     if options.run is not None:
         finished = results.finished(options.run)
-        config = finished.config
-        question = asked(config["data_set"], options.root_path or Path(config["root"]), config["options"].get("protocol"),
-                         options.labeled_num, options.exp, finished.settings)
-        candidates = looks.candidates_of(question, [*config["split"]["labeled"], *config["split"]["val"]])
+        config, root = finished.config, options.root_path or Path(finished.config["root"])
         run = looks.knowing(finished, choose_device(options.device))
+        if config["dimensions"] == 2 and config["data_set"] == "folder" and without_masks(root):
+            candidates = looks.candidates_in(root, looks.reader_of(finished))
+        else:
+            question = asked(config["data_set"], root, config["options"].get("protocol"), options.labeled_num, options.exp,
+                             finished.settings)
+            # Names say nothing of what the run knows where they are those of another folder.
+            own = root.resolve() == Path(config["root"]).resolve()
+            candidates = looks.candidates_of(question, [*config["split"]["labeled"], *config["split"]["val"]] if own else [])
     elif options.root_path is not None and options.dataset in (None, "folder") and without_masks(options.root_path):
         candidates = looks.candidates_in(options.root_path)
     else:
         question = asked(options.dataset, options.root_path, options.protocol, options.labeled_num, options.exp)
         candidates = looks.candidates_of(question)
     known = sum(candidate.labeled for candidate in candidates)
+    if known == len(candidates) and question is not None and question.left_out:
+        raise UserError(f"{question.root}: nothing is left to choose from: {question.left_without_labels}")
     if known == len(candidates):
         raise UserError(f"{place_of(question, options)}: all {known} images are labelled already; put unlabelled ones beside them.")
     found, remarks = looks.looks_of(run, candidates) if run is not None else looks.plain_looks(candidates)

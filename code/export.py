@@ -69,6 +69,8 @@ def main(options: Export) -> None:
     quoted = quoted_of(trained.predictors, options.predictor)
     networks = Networks(trained.predictors, quoted)
     reader = reader_for(run.config, cast(Any, next(iter(networks.single.values()))).spec["arguments"])
+    if reader.remark:
+        print(reader.remark)
     inference = inference_of(reader.data, run.settings["patch_size"], run.settings["stride"], device)
     predictor = trained.predictors[quoted]
     told = described(inference, predictor, {

@@ -77,6 +77,8 @@ def main(options: Predict) -> None:
     networks = Networks(trained.predictors, quoted_of(trained.predictors, options.predictor))
     reader = reader_for(run.config, cast(Any, next(iter(networks.single.values()))).spec["arguments"])
     data, window = reader.data, window_of(options, run)
+    if reader.remark:
+        print(reader.remark)
     batch = options.batch or (1 if device.type == "cpu" else 32)
     if batch < 1 or not options.save:
         raise UserError(f"--batch {batch} --save {' '.join(options.save)}: expected 1 or more, and something to write.")

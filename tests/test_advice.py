@@ -1,6 +1,7 @@
 """The adviser: what it concludes from scores, how it fits its time, that it goes on, and which images it would have labelled next."""
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -12,12 +13,12 @@ import advise
 import numpy as np
 import pytest
 from advice import curve, evidence, pages
-from advice.answer import answered
+from advice.answer import _shown, _worth, answered
 from advice.arms import ARMS, Arm, arms_of
 from advice.choosing import chosen, odd_ones
 from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.looks import candidates_in, plain_looks
-from advice.question import asked, check_answerable
+from advice.question import asked, check_answerable, near_copies
 from advice.rounds import Rounds
 from advice.schedule import Plan, Size, planned, programme, sizes_for
 from advice.trials import Trial, Trials, by_image
@@ -286,10 +287,156 @@ def test_it_goes_on_and_an_interruption_leaves_an_answer(question, capsys):
     assert other.trials.count == 0 and other.dropped == rounds.dropped, "nothing is done twice, and decided as before"
     with pytest.raises(UserError, match="has not --max_iterations 100, and not 50|has not --max_iterations 50, and not 100"):
         Rounds(question, Made(question, "cpu"), ARMS[2], 3600, (64, 64), 50).go()
-    value = json.loads((question.folder / "advice.json").read_text())
-    (question.folder / "advice.json").write_text(json.dumps({**value, "labeled": "other"}))
-    with pytest.raises(UserError, match="other images were labelled.*--exp advice/NAME"):
-        rounds_of(question, 1)
+
+
+def test_a_state_that_is_not_as_it_was_written_or_of_other_images_is_refused(question, tmp_path):
+    path = question.folder / "advice.json"
+    rounds_of(question, 1, stop_after=4).make_plan()
+    whole = json.loads(path.read_text())
+    bare = {key: value for key, value in whole.items() if key != "sha256"}
+    for text, said in ((json.dumps({**whole, "used": 0.0}), "changed after it was written"), (path.read_text()[:200], "no readable JSON"),
+                       ("[]", "a list lies in it"), (json.dumps({**bare, "used": "12"}), "another kind than it writes"),
+                       (json.dumps({**bare, "took": {"CPS": [None]}}), "another kind than it writes"),
+                       (json.dumps({**bare, "plan": {**bare["plan"], "steps": "60"}}), "another kind than it writes"),
+                       (json.dumps({**bare, "root": "/elsewhere/own"}), r"was made for /elsewhere/own, not for .*--exp advice/NAME"),
+                       (json.dumps({**bare, "labeled": "other"}), "when other images were labelled.*--exp advice/NAME"),
+                       (json.dumps({**bare, "masks": "other"}), "with other masks of the labelled images"),
+                       (json.dumps({**bare, "unlabeled": "other"}), "beside other unlabelled images")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=said):
+            rounds_of(question, 1)
+    path.write_text(json.dumps({key: value for key, value in bare.items() if key not in ("root", "masks", "unlabeled")}))
+    assert rounds_of(question, 1).state.root == str(question.root.resolve()), "as an older version wrote it"
+
+
+def test_a_call_that_is_refused_or_ended_early_leaves_the_page(question, capsys):
+    rounds = rounds_of(question, 1)
+    advise.advise(rounds)
+    folder, whole = question.folder, answered(rounds)
+    page = (folder / "advice.md").read_text()
+    narrow = Rounds(question, Made(question, "cpu"), arms_of(2, ("FixMatch",)), 3600, (64, 64), 100)
+    with pytest.raises(UserError, match="has not --methods FixMatch alone"):
+        advise.advise(narrow)
+    assert (folder / "advice.md").read_text() == page, "what is refused has no page"
+    state = rounds.state
+    state.used = 3600.0
+    state.write(folder / "advice.json")
+    over = rounds_of(question, 1)
+    advise.advise(over)
+    answer = answered(over)
+    assert over.state.failed == {"UniMatch": "exit code 3: out of memory"} and over.dropped == rounds.dropped, "no time to try it again"
+    assert answer.gain == whole.gain and [row.rounds for row in answer.rows] == [row.rounds for row in whole.rows]
+
+    class Stopped(Made):
+        def run(self, trial, tick=lambda: None):
+            raise KeyboardInterrupt
+
+    stopped = Rounds(question, Stopped(question, "cpu"), ARMS[2], 7200, (64, 64), 100)
+    with pytest.raises(KeyboardInterrupt):
+        advise.advise(stopped)  # as UniMatch is tried again, in the first part of the first division
+    assert answered(stopped).gain == whole.gain and "UniMatch" not in stopped.state.failed
+    capsys.readouterr()
+
+
+def test_who_failed_or_is_not_through_is_not_advised(question):
+    """MeanTeacher is ahead on one part, and then fails or is not through: the gain is FixMatch's, and so is its name."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    for trial in [trial for (arm, piece), trial in rounds._made.items() if arm == "MeanTeacher"]:
+        place = Path(rounds.trials.jobs[trial].result)
+        if trial.piece.round or trial.piece.fold:
+            place.unlink(missing_ok=True)
+        else:
+            place.write_text(json.dumps([{**case, "dice": 1.0} for case in json.loads(place.read_text())]))
+    assert answered(rounds).best == "FixMatch" and "FixMatch gains" in answered(rounds).verdict[0]
+    rounds.state.failed["FixMatch"] = "exit code 3"
+    assert answered(rounds).best == "CPS", "what failed is left out, as the page says"
+
+
+def test_arms_are_compared_in_rounds_that_they_share():
+    """A is dropped after the first round, an easy one; B, a little behind there, goes on and gains in the second."""
+    nan = np.full(6, np.nan)
+    easy, hard = 0.8 + np.arange(6) / 100, 0.4 + np.arange(6) / 100
+    table = {"S": np.stack([easy, hard]), "A": np.stack([easy + 0.05, nan]), "B": np.stack([easy + 0.04, hard + 0.16])}
+    parts = np.tile(np.arange(6) % 3, (2, 1))
+    assert evidence.leader(table, ["A", "B"], "S") == "B"
+    assert evidence.gain_of_choice(table, ["S"], ["A", "B"], parts).mean == pytest.approx(0.1), "B's, and not A's 0.05"
+
+
+def test_the_curve_scores_its_budgets_by_the_same_classes(question):
+    """FixMatch finds a class that no image has. The full budget must not look better for it than the smaller ones."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    before = rounds.curve_scores()[1]
+    for (arm, _), trial in rounds._made.items():
+        place = Path(rounds.trials.jobs[trial].result)
+        if place.is_file():
+            cases_ = json.loads(place.read_text())
+            absent = [{**case, "class": "class 2", "dice": 0.0 if arm == "FixMatch" else None} for case in cases_]
+            place.write_text(json.dumps(cases_ + absent))
+    assert rounds.scores()["Supervised"][0].mean() > before[rounds.trained_on].mean() + 0.1
+    after = rounds.curve_scores()[1]
+    assert all(after[budget] == pytest.approx(before[budget]) for budget in before)
+
+
+def test_where_nothing_was_learned_nothing_is_said_of_unlabelled_data(question):
+    """Sixty steps leave many a network at a Dice of 0: all arms are equal then, which is no sign that unlabelled data does not help."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    for trial in rounds._made.values():
+        place = Path(rounds.trials.jobs[trial].result)
+        if place.is_file():
+            place.write_text(json.dumps([{**case, "dice": 0.0} for case in json.loads(place.read_text())]))
+    answer = answered(rounds)
+    assert "No method has learned to find anything in 100 steps" in answer.verdict[0] and len(answer.verdict) == 1
+    assert answer.gain is None and answer.advised == answer.base and answer.worth is None
+
+
+def test_the_page_of_few_labels_and_of_odd_names(question):
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    answer = answered(rounds)
+    few = dataclasses.replace(answer.curve, budgets=(1.0, 2.67), b=0.0)
+    assert _worth(rounds, answer.gain, few, None)[0].endswith("with labels between 1 and 3.")
+    assert _shown(Path("/tmp/Teile d'été $x")) == """'/tmp/Teile d'"'"'été $x'"""
+    assert pages.in_cell("a | b\nc") == "a \\| b c"
+
+
+def test_the_time_of_the_final_training_is_that_of_its_own_size(question, monkeypatch):
+    """--patch_size is of the trials; the command of the final model has the data set's own size, and its time is said beside it."""
+    monkeypatch.setattr("advice.rounds.measured", lambda data, sizes, *_: {size: 1e-6 * np.prod(size.patch) * size.batch for size in sizes})
+    rounds = rounds_of(question, 100)
+    rounds.make_plan()
+    own = sizes_for(question.data.defaults, 2, None)[0]
+    assert own.patch != (64, 64) and rounds.state.own_step == pytest.approx(1e-6 * np.prod(own.patch) * own.batch)
+    assert rounds.state.plan.size.patch == (64, 64)
+
+
+def test_labelled_images_that_are_nearly_the_same_are_told(question, tmp_path):
+    root = shutil.copytree(question.root, tmp_path / "twice")
+    assert near_copies(question) == []
+    for kind in ("images", "masks"):
+        shutil.copy(root / kind / "piece 3.png", root / kind / "copy.png")
+    twice = asked(None, root, None, None, "mine")
+    assert "copy (train) and piece 3 (train)" in near_copies(twice)[0] and "groups.csv" in near_copies(twice)[0]
+    (root / "groups.csv").write_text("image,group\n" + "".join(
+        f"{case.name},{'one' if case.name in ('copy', 'piece 3') else case.name}\n" for case in (*twice.labeled, *twice.unlabeled)))
+    assert near_copies(asked(None, root, None, None, "mine")) == [], "they are held out together"
+    rounds = rounds_of(twice, 1)
+    rounds.remarks = tuple(near_copies(twice))
+    rounds.go()
+    assert rounds.remarks[0] in answered(rounds).unknown
+
+
+def test_two_advisers_at_once_are_told(question):
+    class Held(Made):
+        def run(self, trial, tick=lambda: None):
+            return (Outcome("in use", "in use by process 7"), 0.1) if not trial.probe else super().run(trial, tick)
+
+    rounds = Rounds(question, Held(question, "cpu"), ARMS[2], 3600, (64, 64), 100)
+    with pytest.raises(UserError, match="in use by process 7.*run twice"):
+        rounds.go()
+    assert not rounds.state.took
 
 
 def test_the_time_ends_the_rounds(question):
@@ -302,6 +449,7 @@ def test_the_time_ends_the_rounds(question):
     assert any("The time is used up" in said and "--hours" in said for said in answer.unknown) and answer.gain is None
     page = pages.markdown(pages.sections(rounds, answer))
     assert "On the 3 of 8 images that were held out so far its Dice was 0." in page and "(nine in ten" not in page, "of one network alone"
+    assert "| not known | not known | 1 |" in page, "and no chance either"
     assert "Of the 8 labelled images only these have been held out so far: " in page and ", 3 under Supervised" in page
     assert "no answer so far" in answer.verdict[0]
 
@@ -325,6 +473,13 @@ def test_what_cannot_be_asked_gets_a_sentence(tiny_folder, tmp_path, monkeypatch
         root = write_folder(tmp_path / f"D{masks}", images, masks)
         with pytest.raises(UserError, match=said):
             check_answerable(asked(None, root, None, None, None))
+    root = write_folder(tmp_path / "film", 8, 4)
+    (root / "groups.csv").write_text("image,group\n" + "".join(f"piece {k},film {k % 4}\n" for k in range(8)))
+    film = asked(None, root, None, None, None)
+    with pytest.raises(UserError, match="without labels: all 4 unlabelled images are of a patient.*groups.csv"):
+        check_answerable(film)
+    assert finish_with(lambda: choose_next(Advise(root, next=2))) == 2
+    assert "all 4 unlabelled images are of a patient" in capsys.readouterr().err
     for words, said in ((Advise(tiny_folder, hours=0), "--hours 0: a time above 0"), (Advise(tiny_folder, next=0), "--next 0: a"),
                         (Advise(tiny_folder, run=tmp_path), "add --next 10"),
                         (Advise(tiny_folder, methods=("UniMach",)), "--methods UniMach"),
@@ -384,10 +539,27 @@ def test_next_of_a_folder_without_masks(tmp_path, monkeypatch, capsys):
 def test_next_of_a_run(bench: Bench, tiny_folder, tmp_path, narrow, monkeypatch, capsys):
     monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))
     assert bench.train("Supervised", "--max_iterations", "2", data=tiny_folder).code == 0
+    assert json.loads((bench.run_folder() / "config.json").read_text())["classes"] == ["background", "class 1"]
     assert finish_with(lambda: choose_next(Advise(next=3, run=bench.run_folder()))) == 0, capsys.readouterr().err
     rows = [line.split(",") for line in (tmp_path / "results/advice/folder/own/all_labeled/next_3/next.csv").read_text().splitlines()]
     assert rows[0][3] == "expected_dice" and len(rows) == 4 and all(0 <= float(row[3]) <= 1 for row in rows[1:])
     assert {row[1] for row in rows[1:]} <= {f"piece {k}" for k in range(8, 12)}, "what has a mask is not drawn again, tested or not"
+
+
+def test_next_of_a_run_and_another_folder(bench: Bench, tiny_folder, tmp_path, narrow, monkeypatch, capsys):
+    """The photographs of another day: with a few masks, whose names are those of images that the run learned from; and with none."""
+    monkeypatch.setenv("SEMISEG_RESULTS", str(tmp_path / "results"))
+    assert bench.train("Supervised", "--max_iterations", "2", data=tiny_folder).code == 0
+    for place, masks in ((write_folder(tmp_path / "later", 8, 4, seed=1), 4), (write_folder(tmp_path / "bare", 8, 0, seed=1), 0)):
+        if not masks:
+            (place / "masks").rmdir()
+        folder = tmp_path / f"next{masks}"
+        words = Advise(place, next=8, run=bench.run_folder(), output=folder)
+        assert finish_with(lambda words=words: choose_next(words)) == 0, capsys.readouterr().err
+        said = capsys.readouterr().out
+        assert f"{8 - masks} of {8 - masks} unlabelled images" in said and f"; {masks} are labelled" in said
+        assert len((folder / "next.txt").read_text().splitlines()) == 8 - masks
+        assert all(0 <= float(row.split(",")[3]) <= 1 for row in (folder / "next.csv").read_text().splitlines()[1:])
 
 
 def test_looks_tell_a_dark_picture_from_a_rough_one(tmp_path):

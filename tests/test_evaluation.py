@@ -1,6 +1,7 @@
 """test_2D: what it chooses, what it writes, what it says of bad test cases; and validation's prediction of a case."""
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,10 +18,13 @@ import torch
 from harness import Bench
 from PIL import Image
 from scipy import ndimage
+from tiny import write_folder
 
+from dataloaders import catalog
 from dataloaders.catalog import DATA_SETS
 from dataloaders.errors import UserError
-from evaluation.results import Trained, check_same_kind
+from evaluation.results import Trained, check_names, check_same_kind
+from prediction.inputs import reader_for
 from storage import checkpoint
 from storage.sealed import parsed
 from system.ending import finish_with
@@ -236,3 +240,22 @@ def test_data_of_another_kind_than_the_networks_are_refused() -> None:
                         (replace(data, channels=3), "D: has 3 channels now, and had 1")):
         with pytest.raises(UserError, match=said):
             check_same_kind(found, other, "D")
+
+
+def test_classes_that_are_called_otherwise_by_now_are_told(tmp_path: Path) -> None:
+    """Names are written beside the run: the folder's may have changed, and say nothing of what the networks learned."""
+    root = write_folder(tmp_path / "D", 3, 2)
+    config = {"root": str(root), "data_set": "folder", "dimensions": 2, "options": {}, "classes": ["background", "scratch", "spot"]}
+    for names, said in (("background scratch spot", ""), ("background scratch blot", "called background, scratch, blot now")):
+        (root / "classes.txt").write_text("\n".join(names.split()) + "\n")
+        data = dataclasses.replace(catalog.named("folder", 2), classes=tuple(names.split()), channels=3)
+        assert (said in check_names(config, data)) if said else check_names(config, data) == ""
+        reader = reader_for(config, {"num_classes": 3, "in_channels": 3})
+        assert list(reader.data.classes) == config["classes"] and bool(reader.remark) == bool(said)
+    data = dataclasses.replace(data, classes=("background", "spot", "scratch"))
+    with pytest.raises(UserError, match="same names in another order"):
+        check_names(config, data)
+    assert check_names({"root": str(root)}, data) == "", "a run of before they were written down"
+    (root / "classes.txt").unlink()
+    reader = reader_for(config, {"num_classes": 3, "in_channels": 3})
+    assert list(reader.data.classes) == config["classes"] and not reader.remark, "whose folder is no longer as it was"

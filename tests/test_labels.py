@@ -303,7 +303,9 @@ def test_bad_files_are_told(folder: Path, tmp_path: Path, capsys: pytest.Capture
     content["images"][0].update(height=30, width=20)
     strange = {**content, "images": [{"id": 0, "file_name": "zzz.png"}]}
     for made, said in ((content, r"is 30x20 pixels, but was annotated at 20x30\. Annotate the image"), (strange, "zzz.png is not in"),
-                       ([1, 2], "of no tool"), ({"a": 1}, "it holds a"), ({"project": {}, "metadata": {}, "view": {}}, "VIA 3")):
+                       *(([{"id": 1, "data": {}, "annotations": [{"result": odd}]}], "not as its tool writes it") for odd in (["x"], 7)),
+                       ({"_via_img_metadata": []}, "not as its tool writes it"), ([1, 2], "of no tool"),
+                       ({"a": 1}, "it holds a"), ({"project": {}, "metadata": {}, "view": {}}, "VIA 3")):
         with pytest.raises(UserError, match=said):
             convert_labels(put(folder, made), folder)
     turned(folder, 6)

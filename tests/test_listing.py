@@ -277,6 +277,8 @@ def test_long_names_leave_room_for_what_is_written_beside_them() -> None:
     for name in ("n" * 250, "裂" * 84, "é/" * 90 + "x", os.fsdecode("裂".encode("gbk") * 125)):
         short = file_name(name)
         assert len(os.fsencode(f"{short}_pred.nii.gz")) <= 255 and short == file_name(name) != file_name(f"{name}y")
+    alike = ["a/b", "a__b", "a_/b", "a/_b", "a\\b", "a//b"]
+    assert len({file_name(name) for name in alike}) == len(alike), "no two cases share the file of their prediction"
     assert file_name("a/b") == "a__b" and shortened("n" * 240, 15) == "n" * 240
 
 

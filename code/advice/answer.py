@@ -1,20 +1,24 @@
 """What the trials let one say, as data and as plain sentences: the page is made of it, and the calibration reads it."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import path
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
 from advice.arms import Arm
 from advice.curve import BEYOND, Curve, Worth, fitted, worth
-from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, means
+from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, means, picked
 from advice.rounds import Rounds
 from dataloaders.splits.given import written
 
 HELPS, NO_HELP = 0.2, 0.5
 """Chance of no gain up to which unlabelled data is said to help, and from which on it is said not to."""
+LEARNED = 0.02
+"""Mean Dice below which a network is taken to have found nothing yet: arms that found nothing are equal, which says nothing of them."""
 LONG = 12 * 3600
 """Seconds of a training from which on the shorter one is named first."""
 
@@ -75,8 +79,16 @@ def answered(rounds: Rounds) -> Answer:
     by_name = {arm.name: arm for arm in rounds.arms}
     supervised = [name for name in scores if not by_name[name].unlabeled]
     others = [name for name in scores if by_name[name].unlabeled]
-    base = leader(scores, supervised) if supervised else ""
-    best = leader(scores, others) if others else ""
+    # Who has failed is left out, and who was not on every image yet stands behind those that were: the gain is told of these alone.
+    sound = [name for name in scores if name not in rounds.state.failed]
+    whole = [name for name in sound if _whole(scores[name])]
+
+    def first(names: Sequence[str], over: str = "") -> str:
+        there = next((some for kept in (whole, sound) if (some := [name for name in names if name in kept])), names)
+        return leader(scores, there, over) if there else ""
+
+    base = first(supervised)
+    best = first(others, base)
     rows, parts = [], rounds.parts
     for name, of in scores.items():
         note = f"failed: {rounds.state.failed[name]}" if name in rounds.state.failed else \
@@ -87,20 +99,22 @@ def answered(rounds: Rounds) -> Answer:
     if not base:
         return Answer(tuple(rows), "", best, "", None, None, None, None, None, ("No supervised run is done yet, so there is no answer.",),
                       _unknown(rounds, None), ())
-    whole = [name for name in others if _whole(scores[name])]
-    won = gain_of_choice(scores, [name for name in supervised if _whole(scores[name])] or [base], whole, parts) if whole else None
-    if won is not None and not np.isfinite(won.scale):
+    plain, rivals = [name for name in supervised if name in whole] or [base], [name for name in others if name in whole]
+    won = gain_of_choice(scores, plain, rivals, parts) if rivals else None
+    idle = max(row.score.mean for row in rows) < LEARNED
+    if won is not None and (idle or not np.isfinite(won.scale)):
         won = None
     advised = best if best and won is not None and won.mean > 0 and won.chance_below < NO_HELP else base
-    curve_of, budgets = rounds.curve_scores()
+    _, budgets = rounds.curve_scores()
     curve = fitted(budgets)
     more = None
-    if best and curve is not None and won is not None:
-        more = worth(curve, rounds.trained_on, means(scores[base][:1]), means(scores[best][:1]))
+    if curve is not None and won is not None:  # of the first division, as the curve; freed of the luck of the pick, as the gain
+        more = worth(curve, rounds.trained_on, *(means(picked(scores, names, base)[:1]) for names in (plain, rivals)))
     row = next(row for row in rows if row.arm.name == advised)
     low, high = row.score.interval
     return Answer(
         tuple(rows), base, best, advised, won, row.score.mean, (max(low, 0.0), min(high, 1.0)), curve, more,
+        _nothing_learned(rounds) if idle else
         (*_verdict(rounds, base, best, advised, won, row.score), *_worth(rounds, won, curve, more)),
         _unknown(rounds, curve), _commands(rounds, by_name[advised]))
 
@@ -108,6 +122,13 @@ def answered(rounds: Rounds) -> Answer:
 def _whole(scores: np.ndarray) -> bool:
     """Whether each image was scored at least once."""
     return bool((~np.isnan(scores)).any(0).all())
+
+
+def _nothing_learned(rounds: Rounds) -> tuple[str, ...]:
+    plan = rounds.state.plan
+    steps = "so few" if plan is None else str(plan.steps)
+    return (f"No method has learned to find anything in {steps} steps (each has a Dice below {LEARNED}), so whether unlabelled data helps "
+            "cannot be told. Ask anew with longer trials, in another place: a larger --hours, and --exp advice/NAME.",)
 
 
 def _verdict(rounds: Rounds, base: str, best: str, advised: str, gain: Estimate | None, score: Estimate) -> list[str]:
@@ -140,7 +161,7 @@ def _worth(rounds: Rounds, gain: Estimate | None, curve: Curve | None, more: Wor
         return []
     if more is None:
         why = "no curve over label budgets was made" if curve is None else \
-            "the score does not clearly rise with labels between " + " and ".join(f"{budget:.0f}" for budget in curve.budgets[::2])
+            "the score does not clearly rise with labels between " + f"{curve.budgets[0]:.0f} and {curve.budgets[-1]:.0f}"
         return [f"How many more labelled {things} would be worth as much cannot be told: {why}."]
     most = (BEYOND - 1) * rounds.trained_on
     if more.more is None:
@@ -166,6 +187,7 @@ def _unknown(rounds: Rounds, curve: Curve | None) -> tuple[str, ...]:
     if question.data.own and question.groups == len(question.labeled):
         found.append("Every image counts by itself. If several show one piece or patient, groups.csv must say so, else all scores are too "
                      "high.")
+    found += rounds.remarks
     if curve is not None and not curve.tells:
         found.append("What more labels would bring is not clear from so few.")
     for name, why in rounds.state.failed.items():
@@ -182,15 +204,15 @@ def _commands(rounds: Rounds, arm: Arm) -> tuple[tuple[str, str], ...]:
     assert plan is not None
     everything = written(question.folder / "splits" / "everything.json", "everything", [case.name for case in question.labeled], None)
     script = _shown(Path(__file__).resolve().parents[1] / f"train_{arm.method}.py")
-    base = ["python", script, "--dataset", question.data.name, "--root_path", _shown(question.root), "--split_file", _shown(everything),
-            "--labeled_num", "all", "--schedule", "poly", *arm.words]
+    base = ["python", script, "--dataset", quote(question.data.name), "--root_path", _shown(question.root),
+            "--split_file", _shown(everything), "--labeled_num", "all", "--schedule", "poly", *arm.words]
     steps = int(str(question.data.defaults.get("max_iterations", 30000)))
     whole = rounds.state.own_step * steps * arm.cost
     short = rounds.state.step * plan.steps * arm.cost
     full = (f"Trains {arm.name} on everything, as long and large as the data set's own training (here about {span(whole)})",
-            " ".join([*base, "--exp", f"{question.name}/final"]))
+            " ".join([*base, "--exp", quote(f"{question.name}/final")]))
     tried = (f"The same as short as it was tried (about {span(short)})",
-             " ".join([*base, "--exp", f"{question.name}/final_short", *plan.size.words, "--max_iterations", str(plan.steps),
+             " ".join([*base, "--exp", quote(f"{question.name}/final_short"), *plan.size.words, "--max_iterations", str(plan.steps),
                        *(arm.scaled if question.data.family != "natural" else ())]))
     return (full, tried) if whole < LONG else (tried, full)
 
@@ -199,7 +221,7 @@ def _shown(place: Path) -> str:
     """A path as one types it from here, quoted where it must be."""
     near = path.relpath(place)
     text = near if not near.startswith("../..") else str(place.resolve())
-    return f'"{text}"' if " " in text else text
+    return quote(text)
 
 
 def span(seconds: float) -> str:

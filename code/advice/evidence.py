@@ -98,13 +98,16 @@ def gain(scores: Scores, arm: str, over: str, parts: np.ndarray) -> Estimate:
     return estimate(scores[arm] - scores[over], parts)
 
 
-def leader(scores: Scores, arms: Sequence[str]) -> str:
-    """The arm with the highest mean, compared on what each has in common with the first; of equal ones the first named."""
-    def over_first(arm: str) -> float:
-        paired = means(scores[arm] - scores[arms[0]])
+def leader(scores: Scores, arms: Sequence[str], over: str = "") -> str:
+    """The arm with the highest mean, compared on what each has in common with `over`, else with the first; of equal ones the first named.
+
+    `over` is an arm that was never dropped where one of `arms` was: what came after the first had gone would else not count.
+    """
+    def gained(arm: str) -> float:
+        paired = means(scores[arm] - scores[over or arms[0]])
         return -np.inf if np.isnan(paired).all() else float(np.nanmean(paired))
 
-    return max(arms, key=over_first)
+    return max(arms, key=gained)
 
 
 def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray) -> list[str]:
@@ -127,12 +130,13 @@ def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], 
     return [base, *kept]
 
 
-def picked(scores: Scores, arms: Sequence[str]) -> np.ndarray:
+def picked(scores: Scores, arms: Sequence[str], over: str) -> np.ndarray:
     """(rounds, images): for each image the scores of the arm that is best on all other images, NaN where that is not known.
 
     The best of several arms on few images is best by luck too; its score on an image that had no say in the choice is free of that.
+    Arms are compared as `leader` does, in the rounds that each has in common with `over`: a dropped one may have been in an easy round.
     """
-    table = np.stack([means(scores[arm]) for arm in arms])
+    table = np.stack([means(scores[arm] - scores[over]) for arm in arms])
     whole = ~np.isnan(table).any(0)
     found = np.full_like(scores[arms[0]], np.nan)
     for image in np.flatnonzero(whole):
@@ -146,4 +150,5 @@ def picked(scores: Scores, arms: Sequence[str]) -> np.ndarray:
 def gain_of_choice(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray) -> Estimate:
     """What choosing the best of the arms with unlabelled data gains over choosing the best supervised one, each chosen without the image
     on which it is scored."""
-    return estimate(picked(scores, others) - picked(scores, supervised), parts)
+    base = leader(scores, supervised)
+    return estimate(picked(scores, others, base) - picked(scores, supervised, base), parts)

@@ -28,7 +28,9 @@ from inference import Inference, inference_of
 from inference.predicting import filled
 from networks.ensembles import Ensemble
 from prediction.confidence import figures
+from prediction.inputs import Entry, reader_for
 from preparation.copies import Print, print_of
+from storage import checkpoint
 from storage.folders import REPOSITORY
 
 SIDE, PARTS = 12, 16
@@ -77,15 +79,16 @@ def candidates_of(question: Question, labeled: Sequence[str] | None = None) -> l
     return [Candidate(case.name, case.image, case.group, reader(case), case.name in known) for case in cases]
 
 
-def candidates_in(root: Path) -> list[Candidate]:
-    """The pictures of a folder without any mask: of its folder `images`, else of itself."""
+def candidates_in(root: Path, reads: Callable[[Path], np.ndarray] = lambda file: read_picture(file, 3)[:, None]) -> list[Candidate]:
+    """The pictures of a folder without any mask: of its folder `images`, else of itself. `reads`: gives the pixels of a file, by a run's
+    reader where a run looks at them."""
     place = root / "images" if (root / "images").is_dir() else root
     files = pictures_in(place).files
     if not files:
         raise UserError(f"{place}: no pictures in it; expected the images of which some are to be labelled.")
 
     def reader(file: Path) -> Read:
-        return lambda: read_picture(file, 3)[:, None]
+        return lambda: reads(file)
 
     return [Candidate(name, file, name, reader(file), False) for name, file in files.items()]
 
@@ -158,6 +161,13 @@ def knowing(run: results.TestedRun, device: torch.device) -> Knowing:
     inference = inference_of(described, settings["patch_size"], settings["stride"], device, at_once)
     single = [one for one in trained.predictors.values() if not isinstance(one, Ensemble) and hasattr(one, "encode")]
     return Knowing(trained.predictors[trained.quoted], single[0] if single else None, inference)
+
+
+def reader_of(run: results.TestedRun) -> Callable[[Path], np.ndarray]:
+    """Gives the pixels of a file as the run's own reader has them: its channels, its white."""
+    best = checkpoint.load(run.folder / "best.pt")
+    reader = reader_for(run.config, next(iter(best["predictors"].values()))["network"]["arguments"])
+    return lambda file: reader(Entry(file.name, (file,), file.stem)).pixels
 
 
 def looks_of(run: Knowing, candidates: Sequence[Candidate]) -> tuple[list[Look], list[str]]:

@@ -39,6 +39,7 @@ def sections(rounds: Rounds, answer: Answer) -> list[Section]:
                  "chance of no gain", "divisions", "")]
         for row in answer.rows:
             over = ("", "", "") if row.over is None else (f"{100 * row.over.mean:+.1f} points", spread(row.over, True),
+                                                         "not known" if spread(row.over, True) == "not known" else
                                                          percent(row.over.chance_below))
             rows.append((row.arm.name, points(row.score.mean), spread(row.score, False), *over, str(row.rounds), row.note))
         some = [f"{row.score.images} under {row.arm.name}" for row in answer.rows if row.score.images < question.groups]
@@ -52,7 +53,8 @@ def sections(rounds: Rounds, answer: Answer) -> list[Section]:
         curve = answer.curve
         said = f"Fitted: 1 - Dice = {curve.a:.2f} x labels^-{curve.b:.2f}." if curve.tells else \
             "The score does not clearly rise with labels here, so nothing is drawn from this curve."
-        found.append(Section("More labels", (said,), (
+        alone = "Scored by the classes that supervised training found, so the last may differ from the row above."
+        found.append(Section("More labels", (said, alone), (
             (f"labelled {question.things}", "Dice, supervised"),
             *((f"{budget:.0f}", points(score)) for budget, score in zip(curve.budgets, curve.scores)))))
     if answer.commands:
@@ -74,10 +76,15 @@ def markdown(parts: list[Section]) -> str:
         lines += [line for sentence in part.sentences for line in ((f"- {sentence}" if part.title.startswith("What") else sentence), "")]
         if part.table:
             head, *rows = part.table
-            lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows), ""]
+            lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(map(in_cell, row))} |" for row in rows), ""]
         for said, command in part.commands:
             lines += [f"{said}:", "", "```bash", command, "```", ""]
     return "\n".join(lines)
+
+
+def in_cell(text: str) -> str:
+    """As a cell of a table in Markdown: what a script said on failing may hold what ends one."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def html(parts: list[Section]) -> str:

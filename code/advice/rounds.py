@@ -6,10 +6,9 @@ down are the plan, the time used so far, and what each kind of run took (`State`
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,16 @@ import torch
 
 import networks
 from advice.arms import SUPERVISED, Arm
-from advice.evidence import leader, survivors
+from advice.evidence import survivors
 from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.question import Question
 from advice.schedule import Plan, Size, planned, sizes_for
 from advice.trials import Trial, Trials, by_image
+from dataloaders.description import Case
 from dataloaders.errors import UserError
 from dataloaders.splits.draws import groups_of
 from storage.checkpoint import write_json
+from storage.sealed import read_sealed, sealed
 from system.devices import choose_device
 
 STATE = "advice.json"
@@ -42,6 +43,12 @@ class State:
 
     labeled: str
     """Digest of the names of the labelled images."""
+    unlabeled: str = ""
+    """Of those of the unlabelled ones."""
+    masks: str = ""
+    """Of what lies in the files of the masks."""
+    root: str = ""
+    """The folder that was asked about: folders of one name share a place."""
     used: float = 0.0
     """Seconds so far."""
     plan: Plan | None = None
@@ -58,27 +65,65 @@ class State:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**asdict(self), "plan": self.plan.as_json() if self.plan else None})
+        write_json(path, sealed({**asdict(self), "plan": self.plan.as_json() if self.plan else None}))
 
 
 def digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
+def masks_of(cases: Sequence[Case]) -> str:
+    """Digest of the files of the masks. Names alone would let scores of masks that were drawn anew since count as those of the new ones."""
+    whole = hashlib.sha256()
+    for case in cases:
+        if case.label is not None and case.label.is_file():
+            with open(case.label, "rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
+
+
 def state_of(question: Question) -> State:
-    """As it was left, or a new one. Raises `UserError` where other images were labelled then, and for a file that is none."""
-    path, now = question.folder / STATE, digest([case.name for case in question.labeled])
-    if not path.is_file():
-        return State(now)
+    """As it was left, or a new one. Raises `UserError` where it was made for other images or masks, and for a file that is none."""
+    path, ways = question.folder / STATE, "Move it aside, or choose another place by --exp NAME."
+    now = State(digest([case.name for case in question.labeled]), digest([case.name for case in question.unlabeled]),
+                masks_of(question.labeled), str(question.root.resolve()))
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value = read_sealed(path, ways)
+    except FileNotFoundError:
+        return now
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {ways}") from None
+    try:
         found = State(**{**value, "plan": Plan.of_json(value["plan"]) if value["plan"] else None})
+        check_kinds(found)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: no state of an adviser ({error}). Move it aside, or choose another place by --exp NAME.") from None
-    found.failed.clear()  # what failed is tried again
-    if found.labeled != now:
-        raise UserError(f"{path}: was made when other images were labelled. Ask anew in another place: --exp advice/NAME.")
-    return found
+        raise UserError(f"{path}: no state of an adviser ({error}). {ways}") from None
+    anew = "Ask anew in another place: --exp advice/NAME."
+    if found.root not in ("", now.root):
+        raise UserError(f"{path}: was made for {found.root}, not for {now.root}; folders of one name share a place. {anew}")
+    for then, this, what in ((found.labeled, now.labeled, "when other images were labelled"),
+                             (found.masks, now.masks, "with other masks of the labelled images"),
+                             (found.unlabeled, now.unlabeled, "beside other unlabelled images")):
+        if then not in ("", this):
+            raise UserError(f"{path}: was made {what}, so its scores are not those of what lies there now. {anew}")
+    return replace(found, unlabeled=now.unlabeled, masks=now.masks, root=now.root)
+
+
+def check_kinds(state: State) -> None:
+    """Raises ValueError for values of other kinds than are written: a person may have changed them."""
+    plan, numbers = state.plan, [state.used, state.step, state.own_step, state.beside]
+    kinds = [all(isinstance(text, str) for text in (state.labeled, state.unlabeled, state.masks, state.root)),
+             isinstance(state.took, dict) and isinstance(state.failed, dict)]
+    if all(kinds):
+        numbers += [second for seconds in state.took.values() for second in seconds]
+        kinds.append(all(seconds for seconds in state.took.values()) and all(isinstance(why, str) for why in state.failed.values()))
+    if plan is not None:
+        counts = [plan.steps, plan.rounds, plan.folds, plan.runs, plan.size.batch, plan.size.labeled, *plan.size.patch]
+        kinds.append(all(isinstance(count, int) and count > 0 for count in counts))
+        kinds.append(all(isinstance(name, str) for name in (*plan.arms, *plan.left_out)))
+        numbers.append(plan.seconds)
+    if not all(kinds) or not all(isinstance(number, (int, float)) and 0 <= number < np.inf for number in numbers):
+        raise ValueError("a value of another kind than it writes")
 
 
 @dataclass
@@ -98,10 +143,17 @@ class Rounds:
 
     def __post_init__(self) -> None:
         self.state = state_of(self.question)
+        self._again = dict(self.state.failed)
+        """What failed before, by arm: it is tried again where there is time, and else has failed as it did."""
+        self.state.failed.clear()
         self.folds = folds_for(self.question.groups)
         self.groups = list(groups_of(sorted(self.question.labeled, key=lambda case: case.name)))
+        self.remarks: tuple[str, ...] = ()
+        """On the labelled images, for the page."""
         self.dropped: dict[str, int] = {}
         """By arm: the round after which it was dropped."""
+        self.begun = False
+        """Whether it is known which trials there are, so that there is something to say."""
         self.stopped = ""
         """Why the rounds ended before their time; "" where they did not."""
         self._mark = time.monotonic()
@@ -148,18 +200,23 @@ class Rounds:
             if outcome.state not in ("done", "skipped"):
                 raise UserError(f"The first run of the adviser failed: {outcome.reason}", 3)
             inside = self.trials.training_seconds(trial)
-            cost = measured(data, sizes, inside / PROBE_STEPS, choose_device(self.trials.device))
+            own = sizes_for(data.defaults, data.dimensions, None)[0]
+            every = measured(data, list(dict.fromkeys([own, *sizes])), inside / PROBE_STEPS, choose_device(self.trials.device))
+            cost = {size: every[size] for size in sizes}
             self.state.beside = max((wall if wall is not None else inside + 10) - PROBE_STEPS * cost[sizes[-1]], 0.5)
             self.state.plan = planned(self.left, self.arms, self.folds, len(budgets_for(self.question.groups, self.folds)), cost,
                                       self.state.beside, int(str(data.defaults.get("max_iterations", 30000))), self.steps,
                                       self.state.used)
-            self.state.step, self.state.own_step = cost[self.state.plan.size], next(iter(cost.values()))
+            self.state.step, self.state.own_step = cost[self.state.plan.size], every[own]
             self._keep()
         return self.state.plan
 
     def _same(self, plan: Plan) -> None:
         """Raises `UserError` where something else is asked for than what the plan that lies there has."""
-        others = [f"--methods {arm.name}" for arm in self.arms if arm.name not in (*plan.arms, *plan.left_out)]
+        planned = (*plan.arms, *plan.left_out)
+        others = [f"--methods {arm.name}" for arm in self.arms if arm.name not in planned]
+        if not others and len(self.arms) < len(planned):  # whose page would say nothing of those that were tried
+            others.append(f"--methods {' '.join(arm.name for arm in self.arms if arm.unlabeled)} alone")
         if self.steps is not None and self.steps != plan.steps:
             others.append(f"--max_iterations {self.steps}, and not {plan.steps}")
         if self.patch is not None and self.patch != plan.size.patch:
@@ -200,7 +257,11 @@ class Rounds:
         """Asks the scripts about all that may be run, at once: each is a process that takes seconds to start."""
         parts, smaller = ([part for ones in some for part in ones] for some in (self._parts, self._smaller.values()))
         found = [(arm, part) for arm in arms for part in (parts if arm.unlabeled else [*parts, *smaller])]
-        self.trials.prepare([self.trial(arm, part) for arm, part in found])
+        trials = [self.trial(arm, part) for arm, part in found]
+        self.trials.prepare(trials)
+        # All of them now: an end in the first round must not hide what earlier calls did in later ones.
+        self._made.update({(arm.name, part): trial for (arm, part), trial in zip(found, trials)})
+        self.begun = True
 
     def _pieces(self, arms: Sequence[Arm], parts: Sequence[Piece]) -> bool:
         """Each arm on each part; False where time is over."""
@@ -211,10 +272,15 @@ class Rounds:
             if arm.name in self.state.failed or self.trials.record(trial) is not None:
                 continue
             if self.expected(arm) > self.left:
+                if arm.name in self._again:
+                    self.state.failed[arm.name] = self._again[arm.name]
+                    continue
                 more = (self.state.used + self.expected(arm)) / 3600
                 self.stopped = f"The time is used up ({self.state.used / 60:.0f} min): a larger --hours than {more:.2f} goes on from here."
                 return False
             outcome, wall = self.trials.run(trial, self._tick)
+            if outcome.state == "in use":
+                raise UserError(f"{trial.title}: {outcome.reason}. Does this adviser run twice? Wait for the other, then ask again.")
             if outcome.state == "failed":
                 self.state.failed[arm.name] = outcome.reason
             elif wall is not None:
@@ -228,7 +294,7 @@ class Rounds:
         supervised, others = [a.name for a in whole if not a.unlabeled], [a.name for a in whole if a.unlabeled]
         if not supervised:
             raise UserError(f"Supervised training failed: {'; '.join(self.state.failed.values())}", 3)
-        kept = survivors(self.scores(), supervised, others, self.parts)
+        kept = survivors(self.scores(round_ + 1), supervised, others, self.parts)
         for arm in alive:
             if arm.name not in kept:
                 self.dropped.setdefault(arm.name, round_)
@@ -251,11 +317,12 @@ class Rounds:
                 found[round_, [self.groups.index(of[name]) for name in part.test]] = part.fold
         return found
 
-    def scores(self) -> dict[str, np.ndarray]:
-        """By arm: (rounds, groups), as `evidence.Scores`."""
+    def scores(self, rounds: int | None = None) -> dict[str, np.ndarray]:
+        """By arm: (rounds, groups), as `evidence.Scores`; `rounds`: of so many alone, so that a decision is the same when later ones are
+        there."""
         names = [arm.name for arm in self.arms]
         found = np.full((len(names), MOST_ROUNDS, len(self.groups)), np.nan)
-        for round_, parts in enumerate(self._parts):
+        for round_, parts in enumerate(self._parts[:rounds]):
             for part in parts:
                 records = [self.trials.record(trial) if (trial := self._made.get((name, part))) else None for name in names]
                 values = by_image(records, self.groups)
@@ -263,27 +330,22 @@ class Rounds:
         return {name: one for name, one in zip(names, found) if not np.isnan(one).all()}
 
     def curve_scores(self) -> tuple[str, dict[float, np.ndarray]]:
-        """(the supervised arm of which the curve was made, (1, groups) scores of the first division by label budget)."""
-        whole = self.scores()
+        """(the supervised arm of which the curve was made, (1, groups) scores of the first division by label budget).
+
+        All budgets of a part are scored together, and without other arms: these may find a class in an image that has none of it, which
+        then counts for all that are scored with them, and a curve of which one point counts it and others do not rises by that alone.
+        """
         best: tuple[str, dict[float, np.ndarray]] = ("", {})
-        for arm in (arm.name for arm in self.arms if not arm.unlabeled and arm.name in whole):
-            found = {self.trained_on: whole[arm][:1]}
-            for budget, parts in self._smaller.items():
-                row = np.full((1, len(self.groups)), np.nan)
-                for part in parts:
-                    trial = self._made.get((arm, part))
-                    values = by_image([self.trials.record(trial) if trial else None], self.groups)
-                    row = np.where(np.isnan(values), row, values)
-                if not np.isnan(row).any():
-                    found[float(budget)] = row
+        budgets = [self.trained_on, *map(float, self._smaller)]
+        for arm in (arm.name for arm in self.arms if not arm.unlabeled):
+            rows = np.full((len(budgets), len(self.groups)), np.nan)
+            for parts in zip(self._parts[0], *self._smaller.values()):
+                trials = [self._made.get((arm, part)) for part in parts]
+                values = by_image([self.trials.record(trial) if trial else None for trial in trials], self.groups)
+                rows = np.where(np.isnan(values), rows, values)
+            found = {budget: row[None] for budget, row in zip(budgets, rows) if not np.isnan(row).any()}
             best = max(best, (arm, found), key=lambda one: len(one[1]))
         return best
-
-    def base(self) -> str | None:
-        """The better supervised arm so far."""
-        scores = self.scores()
-        there = [arm.name for arm in self.arms if not arm.unlabeled and arm.name in scores]
-        return leader(scores, there) if there else None
 
 
 def measured(data: Any, sizes: Sequence[Size], probed: float, device: torch.device) -> dict[Size, float]:

@@ -159,6 +159,7 @@ class Session:
             "dimensions": self.data.dimensions,
             "root": str(resolved.root.resolve()),
             **({"white": self.data.white} if self.data.white else {}),
+            **({"classes": list(self.data.classes)} if self.data.own else {}),
             **({"init": {"run": str(self.earlier.folder), "labeled": sorted(self.earlier.labeled)}} if self.earlier else {}),
             "options": json.loads(json.dumps(options, default=str)),
             "split": {"name": split.name, "labeled": names(split.labeled), "unlabeled": len(split.unlabeled), "val": names(split.val),

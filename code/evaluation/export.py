@@ -1,6 +1,8 @@
 """Predictions as files: NIfTI for volumes, PNG for photographs."""
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -19,8 +21,12 @@ LONGEST_SUFFIX = len("_pred.nii.gz")
 
 
 def file_name(case: str) -> str:
-    """A case's name as a file name: parts of a path joined by '__'; cut where a suffix would make it too long (`shortened`)."""
-    return shortened(re.sub(r"[\\/]+", "__", case), LONGEST_SUFFIX)
+    """A case's name as a file name: parts of a path joined by '__', with a digest of the name behind it where that could be another's too
+    (a/b and a__b); cut where a suffix would make it too long (`shortened`)."""
+    joined = re.sub(r"[\\/]+", "__", case)
+    if joined.replace("__", "/") != case:
+        joined += f"~{hashlib.sha256(os.fsencode(case)).hexdigest()[:8]}"
+    return shortened(joined, LONGEST_SUFFIX)
 
 
 def write_prediction(folder: Path, loaded: EvaluationCase, predicted: np.ndarray, data: DataSet) -> bool:

@@ -178,6 +178,19 @@ def check_same_kind(found: Trained, data: DataSet, root: str) -> None:
                             "of then back.")
 
 
+def check_names(config: Mapping[str, Any], data: DataSet) -> str:
+    """"", or a sentence for the result where the classes of own files are called otherwise than when the run was made. Raises `UserError`
+    where the same names stand in another order: the ids in masks then mean other classes than the networks learned."""
+    then, now = [str(name) for name in config.get("classes", ())], list(data.classes)
+    if not then or then == now or len(then) != len(now):  # another number is `check_same_kind`'s
+        return ""
+    if sorted(then) == sorted(now):
+        raise UserError(f"{config['root']}: its classes are {', '.join(now)} now, and were {', '.join(then)} when the run was made: the "
+                        "same names in another order. Bring the order of then back (classes.txt), or train anew.")
+    return (f"The classes are called {', '.join(now)} now, and were {', '.join(then)} when the run was made; what has the same id is taken "
+            "to be the same.")
+
+
 def as_typed(command: str) -> str:
     """A recorded command with its script as one types it in the repository, wherever that lay: results travel, and its place does not."""
     words = provenance.words_of(command)

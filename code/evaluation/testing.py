@@ -104,6 +104,9 @@ def open_run(options: TestOptions, dimensions: int, **how: Any) -> Opened:
     note_earlier(cases, config)
     trained = results.trained(run, options.checkpoint, device)
     results.check_same_kind(trained, source.data, config["root"])
+    if told := results.check_names(config, source.data):
+        print(told)
+        config["remarks"] = [*config["remarks"], told]
     inference = inference_of(source.data, patch, stride, device, **how)
     streamed = Cases(source, cases, inference)
     streamed.check("test cases", shown=True)

@@ -30,6 +30,8 @@ class Reader:
     """Reads new images for one run. Raises `UserError` for every file that cannot be read, or that the run cannot take."""
 
     data: DataSet
+    remark: str = ""
+    """Where the run's folder calls the classes otherwise by now."""
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -48,7 +50,11 @@ def reader_for(config: Mapping[str, Any], network: Mapping[str, Any]) -> Reader:
     data = catalog.named(config["data_set"], config["dimensions"])
     classes, channels = int(network["num_classes"]), int(network["in_channels"])
     described = data.reader.described(data, Path(config["root"]), config["options"], classes, channels)
-    return Reader(replace(described, white=config.get("white")))
+    then, now = tuple(map(str, config.get("classes", ()))) or described.classes, described.classes
+    # "class 1": names that stand for some where the folder is no longer there.
+    changed = len(then) == len(now) and then != now and now[1:] != tuple(f"class {k}" for k in range(1, classes))
+    remark = f"{shown(config['root'])} calls its classes {', '.join(now)} by now; they are told as the run learned them: {', '.join(then)}."
+    return Reader(replace(described, white=config.get("white"), classes=then if len(then) == classes else now), remark if changed else "")
 
 
 def entries_in(place: Path, reader: Reader, without: Path, option: str = "--input") -> tuple[list[Entry], Counter[str]]:

@@ -104,6 +104,9 @@ def of_json(file: Path, problems: Problems, attribute: str | None) -> Export | N
     except UserError as error:
         problems.add(error)
         return None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # a list where its tool writes an object, and the like
+        problems.add(f"{file}: not as its tool writes it ({type(error).__name__}: {error}). Export it again.")
+        return None
 
 
 def read_json(file: Path) -> Any:
