@@ -118,10 +118,10 @@ def check_kinds(state: State) -> None:
         numbers += [second for seconds in state.took.values() for second in seconds]
         kinds.append(all(seconds for seconds in state.took.values()) and all(isinstance(why, str) for why in state.failed.values()))
     if plan is not None:
-        counts = [plan.steps, plan.rounds, plan.folds, plan.runs, plan.size.batch, plan.size.labeled, *plan.size.patch]
-        kinds.append(all(isinstance(count, int) and count > 0 for count in counts))
+        counts = [plan.steps, plan.rounds, plan.folds, plan.size.batch, plan.size.labeled, *plan.size.patch]
+        kinds.append(all(isinstance(count, int) and count > 0 for count in counts) and isinstance(plan.runs, int))
         kinds.append(all(isinstance(name, str) for name in (*plan.arms, *plan.left_out)))
-        numbers.append(plan.seconds)
+        numbers += [plan.seconds, plan.runs]
     if not all(kinds) or not all(isinstance(number, (int, float)) and 0 <= number < np.inf for number in numbers):
         raise ValueError("a value of another kind than it writes")
 
