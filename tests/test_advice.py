@@ -271,7 +271,7 @@ def test_the_best_is_advised_with_its_reasons_and_the_page_says_so(question, cap
             assert said in text, said
     everything = json.loads((folder / "splits" / "everything.json").read_text())
     assert len(everything["labeled"]) == 8 and everything["test"] is None
-    assert screen.index("Plan:") < screen.index("runs done here"), "what will be done is said before"
+    assert screen.index("Plan:") < screen.index(" done here"), "what will be done is said before"
 
 
 def test_it_goes_on_and_an_interruption_leaves_an_answer(question, capsys):
