@@ -223,7 +223,7 @@ def stored(draws: int = 400) -> list[str]:
             scores.append(said.interval[0] <= truth[advised] <= said.interval[1])
             wide.append(found.interval[1] - found.interval[0])
             helps += found.chance_below <= HELPS and found.mean > 0
-            none += found.chance_below >= NO_HELP
+            none += found.chance_below >= 1 - HELPS
         lines.append(f"| {count} | {np.mean(taken):.0%} | {np.mean(within):.0%} | {100 * np.mean(short):.1f} "
                      f"({100 * np.quantile(short, 0.9):.1f}) | {np.mean(gains):.0%} | {np.mean(scores):.0%} | {helps / draws:.0%} | "
                      f"{none / draws:.0%} | {100 * np.median(wide):.0f} points |")
@@ -418,8 +418,8 @@ def next_lines() -> list[str]:
             found.append(f"| {name} | {value['start']:.3f} | {_each(scores['looks'])} | {_each(scores['run'])} | {_each(drawn)} | "
                          f"{below[0]}, {below[1]} of {len(drawn)} | {_each(scores['random18'])} | {worth} |")
     return ["## Which images next", "",
-            f"Supervised networks ({NEXT_STEPS} steps) on 6 labels and 6 more, chosen without a network (looks), by a run on the 6 (run), or "
-            f"drawn; {len(SEEDS)} seeds for a choice, one for each of {DRAWS} draws. A set that is not here was not measured.", "",
+            f"Supervised networks ({NEXT_STEPS} steps) on 6 labels and 6 more, chosen without a network (looks), by a run on the 6 (run), "
+            f"or drawn; {len(SEEDS)} seeds for a choice, one for each of {DRAWS} draws. A set that is not here was not measured.", "",
             "| data | 6 labels | looks | run | drawn (each) | draws below looks, run | 18 labels, drawn | "
             "labels drawn for the same score: looks, run |", "|" + "---|" * 8, *found, ""] if found else []
 

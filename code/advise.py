@@ -106,7 +106,7 @@ def advise(rounds: Rounds) -> None:
         answer = answered(rounds)
         pages.write(rounds, answer)
         lead = f"; ahead: {max(answer.rows, key=lambda row: row.score.mean).arm.name}" if answer.rows else ""
-        rounds.say(f"  {done} run{"s" * (done > 1)} done here, {span(rounds.state.used)} used{lead}")
+        rounds.say(f"  {done} run{'s' * (done > 1)} done here, {span(rounds.state.used)} used{lead}")
 
     rounds.told = told
     try:

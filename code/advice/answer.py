@@ -16,7 +16,7 @@ from advice.rounds import Rounds
 from dataloaders.splits.given import written
 
 HELPS, NO_HELP = 0.2, 0.5
-"""Chance of no gain up to which unlabelled data is said to help, and from which on it is said not to."""
+"""Chance of no gain up to which unlabelled data is said to help (and, of a gain, not to), and from which on nothing with it is advised."""
 LEARNED = 0.02
 """Mean Dice below which a network is taken to have found nothing yet: arms that found nothing are equal, which says nothing of them."""
 LONG = 12 * 3600
@@ -150,8 +150,8 @@ def _verdict(rounds: Rounds, base: str, best: str, advised: str, gain: Estimate 
     elif gain.chance_below < NO_HELP and gain.mean > 0:
         first = f"Unlabelled data may help here: {best} gains {amount}, but the chance that there is no gain is {chance}."
     else:
-        first = (f"Unlabelled data does not help here, as far as was tried: the best method with it, {best}, is at {amount}; the "
-                 f"chance that there is no gain is {chance}.")
+        seen = "does not help here, as far as was tried" if gain.chance_below >= 1 - HELPS else "was not seen to help here"
+        first = (f"Unlabelled data {seen}: the best method with it, {best}, is at {amount}; the chance that there is no gain is {chance}.")
     return [first, expected]
 
 
