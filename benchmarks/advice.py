@@ -16,7 +16,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +40,7 @@ from advice.trials import Trial, Trials  # noqa: E402
 
 from dataloaders.splits.draws import groups_of  # noqa: E402
 from reporting.records import group_of, read  # noqa: E402
+from storage.checkpoint import write_json  # noqa: E402
 from storage.folders import results_folder  # noqa: E402
 from sweeps.work import Job, Outcome, tested, trained  # noqa: E402
 
@@ -51,9 +52,12 @@ NEXT_STEPS = 400
 """Of the networks by which a choice of images is judged. After 100 steps 18 labels of NEU-Seg were no better than 12 (0.27, 0.26)."""
 SEEDS, DRAWS, LARGER = (11, 12), 10, 3
 """Of the truth; draws of 6 more labels, and of 12 more."""
+BUDGETS = (6, 12, 30)
 SETS = {"NEU-Seg": "NEU_Seg", "MT": "MT", "Phantom": "Phantom"}
 PRELOAD = ["torch", "test_2D", *(f"train_{name}" for name in ("Supervised", "MeanTeacher", "FixMatch"))]
 PAGE = ROOT / "results" / "advice.md"
+STORE = ROOT / "results" / "advice.json"
+"""What was said and measured, of all sessions: runs are not in the repository, and a line of the page takes a quarter of an hour."""
 MARKER = "<!-- What stands below this line is written by hand and kept. -->"
 
 
@@ -309,7 +313,7 @@ def next_trials(name: str) -> None:
 
 
 def calibration(name: str, labels: int) -> dict[str, Any] | None:
-    """The figures of one line of the table; None where there are none."""
+    """The figures of one line of the table; None where an arm was not measured."""
     place = results_folder() / f"advice/{name}/{labels}" / "answer.json"
     if not place.is_file():
         return None
@@ -326,6 +330,8 @@ def calibration(name: str, labels: int) -> dict[str, Any] | None:
             word = trial.file.stem.split("_")[0]
             measured.setdefault(trial.arm.name if word == "truth" else f"{trial.arm.name} {word}", []).append(score)
     means = {arm: float(np.mean(values)) for arm, values in measured.items() if len(values) == len(SEEDS)}
+    if not all(arm in means for arm in ARMS_TRIED):
+        return None
     return {"set": name, "labels": labels, "said": said, "measured": measured, "means": means}
 
 
@@ -348,13 +354,21 @@ def measured_worth(line: dict[str, Any]) -> float | None:
 
 
 def table() -> None:
-    lines = [line for name in SETS for labels in (6, 12, 30) if (line := calibration(name, labels)) is not None]
+    known = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {"lines": {}, "next": {}}
+    for name in SETS:
+        for labels in BUDGETS:
+            if (line := calibration(name, labels)) is not None:
+                known["lines"][f"{name} {labels}"] = line
+        if (place := results_folder() / f"advice/{name}/next" / "next.json").is_file():
+            known["next"][name] = json.loads(place.read_text(encoding="utf-8"))
+    write_json(STORE, known)
+    lines = [line for name in SETS for labels in BUDGETS if (line := known["lines"].get(f"{name} {labels}"))]
     text = ["# Is the advice right?", "",
             "Made by `python benchmarks/advice.py table` from what `advise` and `next` of that program left. No published protocol, and "
             "no page to "
             "choose a method by: it asks how far an adviser is to be believed.", ""]
     text += adviser_lines(lines) if lines else []
-    text += next_lines()
+    text += next_lines(known["next"])
     text += ["## The arithmetic, on scores that were there already", "",
              "results/phantom_folds has every method, trained on 7 patients, in five folds (Phantom is synthetic; 200 steps). 400 draws of "
              "patients that stand for labelled images; the truth is the mean over all folds, of which three or four are the adviser's "
@@ -380,8 +394,6 @@ def adviser_lines(lines: Sequence[dict[str, Any]]) -> list[str]:
             "said of the gain | measured gain | worth said | worth measured |", "|" + "---|" * 11]
     for line in lines:
         said, means = line["said"], line["means"]
-        if not all(arm in means for arm in ARMS_TRIED):
-            continue
         best = max(ARMS_TRIED, key=lambda arm: means[arm])
         advised, base = said["advised"], max(ARMS_TRIED[:2], key=lambda arm: means[arm])
         gain, more, truth_more = said["gain"], said["worth"], measured_worth(line)
@@ -407,13 +419,12 @@ def adviser_lines(lines: Sequence[dict[str, Any]]) -> list[str]:
     return [*text, ""]
 
 
-def next_lines() -> list[str]:
-    """--next beside random choice; nothing where it was not measured."""
+def next_lines(known: Mapping[str, Any]) -> list[str]:
+    """--next beside random choice, by data set; nothing where it was not measured."""
     found = []
     for name in SETS:
-        place = results_folder() / f"advice/{name}/next" / "next.json"
-        if place.is_file():
-            value = json.loads(place.read_text())
+        if name in known:
+            value = known[name]
             scores = value["scores"]
             drawn = scores["random"]
             below = [sum(one < np.mean(scores[word]) for one in drawn) for word in ("looks", "run")]

@@ -228,7 +228,8 @@ class Made(Trials):
         rng = np.random.default_rng([len(trial.arm.name), trial.piece.round, trial.piece.fold])
         mean = MADE[trial.arm.name] + 0.1 * np.log(len(trial.piece.labeled) / 6)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps([{"name": name, "group": name, "class": "class 1", "dice": float(mean + rng.normal(0, 0.02))}
+        place.write_text(json.dumps([{"name": name, "group": name, "class": "class 1", "empty": "",
+                                      "dice": float(mean + rng.normal(0, 0.02))}
                                      for name in trial.piece.test]))
         return Outcome("done"), self.wall
 
@@ -354,17 +355,29 @@ def test_who_failed_or_is_not_through_is_not_advised(question):
 
 
 def test_arms_are_compared_in_rounds_that_they_share():
-    """A is dropped after the first round, an easy one; B, a little behind there, goes on and gains in the second."""
+    """A is dropped after the first round, where methods gained much; B, a little ahead there, goes on and gains nothing in the second."""
     nan = np.full(6, np.nan)
     easy, hard = 0.8 + np.arange(6) / 100, 0.4 + np.arange(6) / 100
-    table = {"S": np.stack([easy, hard]), "A": np.stack([easy + 0.05, nan]), "B": np.stack([easy + 0.04, hard + 0.16])}
+    table = {"S": np.stack([easy, hard]), "A": np.stack([easy + 0.05, nan]), "B": np.stack([easy + 0.06, hard])}
     parts = np.tile(np.arange(6) % 3, (2, 1))
-    assert evidence.leader(table, ["A", "B"], "S") == "B"
-    assert evidence.gain_of_choice(table, ["S"], ["A", "B"], parts).mean == pytest.approx(0.1), "B's, and not A's 0.05"
+    assert evidence.leader(table, ["A", "B"]) == "B", "by the first round, which both share"
+    assert evidence.gain_of_choice(table, ["S"], ["A", "B"], parts, {"A"}).mean == pytest.approx(0.03), "B's, and not A's 0.05"
+
+
+def test_each_part_has_first_weights_of_its_own(question):
+    """With one seed for all parts of a division, all its supervised networks of NEU-Seg missed the same class, and a gain of 38 points with
+    a chance of 2 % was told where there was none: the spread of the parts did not know of it."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    seeds = {(piece.round, piece.fold): set() for _, piece in rounds._made}
+    for (_, piece), trial in rounds._made.items():
+        seeds[piece.round, piece.fold].add(trial.seed)
+    assert all(len(one) == 1 for one in seeds.values()), "arms are paired"
+    assert len(set.union(*seeds.values())) == len(seeds) > 3
 
 
 def test_the_curve_scores_its_budgets_by_the_same_classes(question):
-    """FixMatch finds a class that no image has. The full budget must not look better for it than the smaller ones."""
+    """FixMatch finds a class that no image has. Supervised training must not look better for it, nor its full budget than smaller ones."""
     rounds = rounds_of(question, 1)
     rounds.go()
     before = rounds.curve_scores()[1]
@@ -372,10 +385,11 @@ def test_the_curve_scores_its_budgets_by_the_same_classes(question):
         place = Path(rounds.trials.jobs[trial].result)
         if place.is_file():
             cases_ = json.loads(place.read_text())
-            absent = [{**case, "class": "class 2", "dice": 0.0 if arm == "FixMatch" else None} for case in cases_]
+            other = {"dice": 0.0, "empty": "false"} if arm == "FixMatch" else {"dice": None, "empty": "both"}
+            absent = [{**case, "class": "class 2", **other} for case in cases_]
             place.write_text(json.dumps(cases_ + absent))
-    assert rounds.scores()["Supervised"][0].mean() > before[rounds.trained_on].mean() + 0.1
-    after = rounds.curve_scores()[1]
+    arm, after = rounds.curve_scores()
+    assert rounds.scores()[arm][0] == pytest.approx(after[rounds.trained_on][0])
     assert all(after[budget] == pytest.approx(before[budget]) for budget in before)
 
 
@@ -456,11 +470,15 @@ def test_the_time_ends_the_rounds(question):
 
 def test_scores_by_image_count_a_false_alarm():
     def record(rows):
-        return Record(Path(), {}, {}, [{"name": n, "group": g, "class": c, "dice": d} for n, g, c, d in rows], True)
+        return Record(Path(), {}, {}, [{"name": n, "group": g, "class": c, "dice": d, "empty": e} for n, g, c, d, e in rows], True)
 
-    first = record([("a", "g", "x", 0.8), ("a", "g", "y", None), ("b", "g", "x", 0.4), ("b", "g", "y", None)])
-    second = record([("a", "g", "x", 0.6), ("a", "g", "y", 0.0), ("b", "g", "x", 0.4), ("b", "g", "y", None)])
-    assert by_image([first, second, None], ["g", "h"])[:, 0] == pytest.approx([(0.9 + 0.4) / 2, (0.3 + 0.4) / 2, np.nan], nan_ok=True)
+    same = [("b", "g", "x", 0.4, ""), ("b", "g", "y", None, "both")]
+    bare = [("c", "h", "x", None, "both"), ("d", "i", "x", None, "both")]
+    first = record([("a", "g", "x", 0.8, ""), ("a", "g", "y", None, "both"), *same, *bare])
+    second = record([("a", "g", "x", 0.6, ""), ("a", "g", "y", 0.0, "false"), *same, ("c", "h", "x", 0.0, "false"), bare[1]])
+    found = by_image([first, second, None], ["g", "h", "i"])
+    assert found[:, 0] == pytest.approx([(0.8 + 0.4) / 2, (0.3 + 0.4) / 2, np.nan], nan_ok=True), "each by what it found itself"
+    assert found[:, 1] == pytest.approx([1, 0, np.nan], nan_ok=True) and np.isnan(found[:, 2]).all(), "images without a class"
 
 
 # Bad input

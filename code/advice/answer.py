@@ -79,16 +79,16 @@ def answered(rounds: Rounds) -> Answer:
     by_name = {arm.name: arm for arm in rounds.arms}
     supervised = [name for name in scores if not by_name[name].unlabeled]
     others = [name for name in scores if by_name[name].unlabeled]
-    # Who has failed is left out, and who was not on every image yet stands behind those that were: the gain is told of these alone.
+    # Who has failed is left out, who was dropped stands behind those that went on, and who was not on every image yet behind these.
     sound = [name for name in scores if name not in rounds.state.failed]
     whole = [name for name in sound if _whole(scores[name])]
+    through = [name for name in whole if name not in rounds.dropped]
 
-    def first(names: Sequence[str], over: str = "") -> str:
-        there = next((some for kept in (whole, sound) if (some := [name for name in names if name in kept])), names)
-        return leader(scores, there, over) if there else ""
+    def first(names: Sequence[str]) -> str:
+        there = next((some for kept in (through, whole, sound) if (some := [name for name in names if name in kept])), names)
+        return leader(scores, there) if there else ""
 
-    base = first(supervised)
-    best = first(others, base)
+    base, best = first(supervised), first(others)
     rows, parts = [], rounds.parts
     for name, of in scores.items():
         note = f"failed: {rounds.state.failed[name]}" if name in rounds.state.failed else \
@@ -100,7 +100,7 @@ def answered(rounds: Rounds) -> Answer:
         return Answer(tuple(rows), "", best, "", None, None, None, None, None, ("No supervised run is done yet, so there is no answer.",),
                       _unknown(rounds, None), ())
     plain, rivals = [name for name in supervised if name in whole] or [base], [name for name in others if name in whole]
-    won = gain_of_choice(scores, plain, rivals, parts) if rivals else None
+    won = gain_of_choice(scores, plain, rivals, parts, rounds.dropped) if rivals else None
     idle = max(row.score.mean for row in rows) < LEARNED
     if won is not None and (idle or not np.isfinite(won.scale)):
         won = None
@@ -109,7 +109,7 @@ def answered(rounds: Rounds) -> Answer:
     curve = fitted(budgets)
     more = None
     if curve is not None and won is not None:  # of the first division, as the curve; freed of the luck of the pick, as the gain
-        more = worth(curve, rounds.trained_on, *(means(picked(scores, names, base)[:1]) for names in (plain, rivals)))
+        more = worth(curve, rounds.trained_on, *(means(picked(scores, names, rounds.dropped)[:1]) for names in (plain, rivals)))
     row = next(row for row in rows if row.arm.name == advised)
     low, high = row.score.interval
     return Answer(

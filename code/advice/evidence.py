@@ -13,7 +13,7 @@ the Bayesian correlated t-test); "the chance that there is no gain" is its mass 
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -98,16 +98,22 @@ def gain(scores: Scores, arm: str, over: str, parts: np.ndarray) -> Estimate:
     return estimate(scores[arm] - scores[over], parts)
 
 
-def leader(scores: Scores, arms: Sequence[str], over: str = "") -> str:
-    """The arm with the highest mean, compared on what each has in common with `over`, else with the first; of equal ones the first named.
+def ranked(stack: np.ndarray, places: Sequence[int], images: np.ndarray) -> list[int]:
+    """`places` of arms by their mean over the rounds that all of these share, on `images` (bool); as they came where there are none.
 
-    `over` is an arm that was never dropped where one of `arms` was: what came after the first had gone would else not count.
+    `stack` is (arms, rounds, images). Rounds are not alike (another division, other first weights): what one arm alone has does not count.
     """
-    def gained(arm: str) -> float:
-        paired = means(scores[arm] - scores[over or arms[0]])
-        return -np.inf if np.isnan(paired).all() else float(np.nanmean(paired))
+    shared = ~np.isnan(stack[list(places)]).any(0) & images
+    if not shared.any():
+        return list(places)
+    value = {place: float(np.nanmean(means(np.where(shared, stack[place], np.nan)))) for place in places}
+    return sorted(places, key=lambda place: -value[place])
 
-    return max(arms, key=gained)
+
+def leader(scores: Scores, arms: Sequence[str]) -> str:
+    """The arm with the highest mean in the rounds that all share; of equal ones the first named."""
+    stack = np.stack([scores[arm] for arm in arms])
+    return arms[ranked(stack, range(len(arms)), np.ones(stack.shape[2], bool))[0]]
 
 
 def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray) -> list[str]:
@@ -120,35 +126,38 @@ def survivors(scores: Scores, supervised: Sequence[str], others: Sequence[str], 
     if not others:
         return [base]
     best = leader(scores, others)
-    ranked = sorted(others, key=lambda arm: -gain(scores, arm, best, parts).mean)
-    half = -(-len(ranked) // 2)
+    order = sorted(others, key=lambda arm: -gain(scores, arm, best, parts).mean)
+    half = -(-len(order) // 2)
     kept = []
-    for place, arm in enumerate(ranked):
+    for place, arm in enumerate(order):
         as_good = 1 - gain(scores, arm, best, parts).chance_below if arm != best else 1.0
         if arm == best or (as_good >= CLEARLY_WORSE if place < half else as_good >= NEARLY_BEST):
             kept.append(arm)
     return [base, *kept]
 
 
-def picked(scores: Scores, arms: Sequence[str], over: str) -> np.ndarray:
-    """(rounds, images): for each image the scores of the arm that is best on all other images, NaN where that is not known.
+def picked(scores: Scores, arms: Sequence[str], dropped: Container[str] = ()) -> np.ndarray:
+    """(rounds, images): for each image the scores of the arm that all other images would choose, NaN where that is not known.
 
-    The best of several arms on few images is best by luck too; its score on an image that had no say in the choice is free of that.
-    Arms are compared as `leader` does, in the rounds that each has in common with `over`: a dropped one may have been in an easy round.
+    The best of several arms on few images is best by luck too; its score on an image that had no say in the choice is free of that. They
+    choose as the rounds did: so many as were not `dropped` go on from the rounds that all arms share, and the best of these in their own.
     """
-    table = np.stack([means(scores[arm] - scores[over]) for arm in arms])
-    whole = ~np.isnan(table).any(0)
+    stack = np.stack([scores[arm] for arm in arms])
+    alive = [place for place, arm in enumerate(arms) if arm not in dropped] or list(range(len(arms)))
+    known = (~np.isnan(stack)).any(1).all(0)
     found = np.full_like(scores[arms[0]], np.nan)
-    for image in np.flatnonzero(whole):
-        others = whole.copy()
+    for image in np.flatnonzero(known):
+        others = known.copy()
         others[image] = False
         if others.any():
-            found[:, image] = scores[arms[int(np.argmax(table[:, others].mean(1)))]][:, image]
+            kept = ranked(stack, range(len(arms)), others)[: len(alive)]
+            on = [place for place in kept if place in alive]
+            found[:, image] = stack[ranked(stack, on, others)[0] if on else kept[0]][:, image]
     return found
 
 
-def gain_of_choice(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray) -> Estimate:
+def gain_of_choice(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray,
+                   dropped: Container[str] = ()) -> Estimate:
     """What choosing the best of the arms with unlabelled data gains over choosing the best supervised one, each chosen without the image
-    on which it is scored."""
-    base = leader(scores, supervised)
-    return estimate(picked(scores, others, base) - picked(scores, supervised, base), parts)
+    on which it is scored. `dropped`: those that did not go on after some round."""
+    return estimate(picked(scores, others, dropped) - picked(scores, supervised, dropped), parts)

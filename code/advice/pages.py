@@ -53,7 +53,7 @@ def sections(rounds: Rounds, answer: Answer) -> list[Section]:
         curve = answer.curve
         said = f"Fitted: 1 - Dice = {curve.a:.2f} x labels^-{curve.b:.2f}." if curve.tells else \
             "The score does not clearly rise with labels here, so nothing is drawn from this curve."
-        alone = "Scored by the classes that supervised training found, so the last may differ from the row above."
+        alone = "Images without any class count here where these networks found one in them, so the last may differ from the row above."
         found.append(Section("More labels", (said, alone), (
             (f"labelled {question.things}", "Dice, supervised"),
             *((f"{budget:.0f}", points(score)) for budget, score in zip(curve.budgets, curve.scores)))))

@@ -232,7 +232,10 @@ class Rounds:
             size, steps = plan.size, plan.steps
         assert steps is not None
         file = piece.file(self.question.folder / "splits")
-        return Trial(arm, piece, file.resolve(), size, steps, SEED + piece.round, probe, self.question.data.family != "natural")
+        # A seed for each part, the same for all arms: what first weights do to a network (whether a class is learned yet, say) would else
+        # move all parts of a division alike, and the spread of the parts would know nothing of it.
+        seed = SEED + piece.round * piece.of + piece.fold
+        return Trial(arm, piece, file.resolve(), size, steps, seed, probe, self.question.data.family != "natural")
 
     # Running
 

@@ -110,22 +110,23 @@ class Trials:
 def by_image(records: Sequence[Record | None], groups: Sequence[str]) -> np.ndarray:
     """(arms, groups): the score of each held-out group under each arm, of results on the same piece; NaN where there is none.
 
-    That of an image is the mean Dice over the classes that it has, or that some arm found in it; who rightly finds nothing there has 1.
+    That of an image is the mean Dice over the classes that it has, or that the arm found in it, as the test scripts count. An image that
+    has no class counts where some arm found one in it: 1 for those that did not.
     """
-    dice: list[dict[tuple[str, str], float | None]] = [
-        {} if record is None else {(case["name"], case["class"]): case["dice"] for case in record.cases} for record in records]
     of = {case["name"]: group_of(case) for record in records if record is not None for case in record.cases}
     place = {group: number for number, group in enumerate(groups)}
     found = np.full((len(records), len(groups)), np.nan)
-    counts = {key for one in dice for key, value in one.items() if value is not None}
-    for arm, one in enumerate(dice):
+    every = [case for record in records if record is not None for case in record.cases]
+    alarms = {case["name"] for case in every if case["empty"] == "false"}
+    alarms -= {case["name"] for case in every if case["empty"] in ("", "missed")}
+    for arm, record in enumerate(records):
         images: dict[str, list[float]] = {}
-        for name, class_ in sorted(counts & set(one)):
-            value = one[name, class_]
-            images.setdefault(name, []).append(1.0 if value is None else float(value))
+        for case in record.cases if record is not None else ():
+            images.setdefault(case["name"], []).extend([] if case["dice"] is None else [float(case["dice"])])
         pieces: dict[str, list[float]] = {}
         for name, values in images.items():
-            pieces.setdefault(of[name], []).append(sum(values) / len(values))
+            if values or name in alarms:
+                pieces.setdefault(of[name], []).append(sum(values) / len(values) if values else 1.0)
         for group, values in pieces.items():
             if group in place:
                 found[arm, place[group]] = sum(values) / len(values)
