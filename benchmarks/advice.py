@@ -136,7 +136,8 @@ def advise(name: str, labels: int) -> None:
     answer = answered(rounds)
     write(rounds, answer)
     print("\n".join(answer.verdict), flush=True)
-    truth(rounds.question, rounds.trials, rounds.arms, labels)
+    if key(name, labels) not in store()["measured"]:
+        truth(rounds.question, rounds.trials, rounds.arms, labels)
     print(json.dumps(as_json(rounds, answer)["rows"], indent=1)[:1500])
 
 
@@ -312,27 +313,45 @@ def next_trials(name: str) -> None:
 # The page
 
 
-def calibration(name: str, labels: int) -> dict[str, Any] | None:
-    """The figures of one line of the table; None where an arm was not measured."""
-    place = results_folder() / f"advice/{name}/{labels}" / "answer.json"
-    if not place.is_file():
-        return None
+def key(name: str, labels: int) -> str:
+    return f"{name} {labels}"
+
+
+def store() -> dict[str, dict[str, Any]]:
+    """What was said, measured and chosen, of all sessions, by `key` and by data set."""
+    return json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {"said": {}, "measured": {}, "next": {}}
+
+
+def measured_of(name: str, labels: int) -> dict[str, list[float]] | None:
+    """Each seed's score on the test part by arm, and by arm with more labels; None where one is missing."""
     question = question_of(name, labels)
-    said = json.loads(place.read_text())
     trials = Trials(question, "cpu", forked)
-    arms = tuple(arm for arm in ARMS[2] if arm.name in ARMS_TRIED)
-    wanted = truth_trials(question, arms, labels)
+    wanted = truth_trials(question, tuple(arm for arm in ARMS[2] if arm.name in ARMS_TRIED), labels)
     trials.prepare(wanted)
     measured: dict[str, list[float]] = {}
     for trial in wanted:
         score = score_of(trials, trial)
-        if score is not None:
-            word = trial.file.stem.split("_")[0]
-            measured.setdefault(trial.arm.name if word == "truth" else f"{trial.arm.name} {word}", []).append(score)
-    means = {arm: float(np.mean(values)) for arm, values in measured.items() if len(values) == len(SEEDS)}
-    if not all(arm in means for arm in ARMS_TRIED):
-        return None
-    return {"set": name, "labels": labels, "said": said, "measured": measured, "means": means}
+        if score is None:
+            return None
+        word = trial.file.stem.split("_")[0]
+        measured.setdefault(trial.arm.name if word == "truth" else f"{trial.arm.name} {word}", []).append(score)
+    return measured
+
+
+def gathered() -> dict[str, dict[str, Any]]:
+    """`store`, with what this session has made."""
+    known = store()
+    for name in SETS:
+        for labels in BUDGETS:
+            place = results_folder() / "advice" / name
+            if (place / str(labels) / "answer.json").is_file():
+                known["said"][key(name, labels)] = json.loads((place / str(labels) / "answer.json").read_text(encoding="utf-8"))
+            if key(name, labels) not in known["measured"] and (measured := measured_of(name, labels)) is not None:
+                known["measured"][key(name, labels)] = measured
+        if (place / "next" / "next.json").is_file():
+            known["next"][name] = json.loads((place / "next" / "next.json").read_text(encoding="utf-8"))
+    write_json(STORE, known)
+    return known
 
 
 def measured_worth(line: dict[str, Any]) -> float | None:
@@ -354,15 +373,10 @@ def measured_worth(line: dict[str, Any]) -> float | None:
 
 
 def table() -> None:
-    known = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {"lines": {}, "next": {}}
-    for name in SETS:
-        for labels in BUDGETS:
-            if (line := calibration(name, labels)) is not None:
-                known["lines"][f"{name} {labels}"] = line
-        if (place := results_folder() / f"advice/{name}/next" / "next.json").is_file():
-            known["next"][name] = json.loads(place.read_text(encoding="utf-8"))
-    write_json(STORE, known)
-    lines = [line for name in SETS for labels in BUDGETS if (line := known["lines"].get(f"{name} {labels}"))]
+    known = gathered()
+    lines = [{"set": name, "labels": labels, "said": known["said"][one], "measured": known["measured"][one],
+              "means": {arm: float(np.mean(values)) for arm, values in known["measured"][one].items()}}
+             for name in SETS for labels in BUDGETS if (one := key(name, labels)) in known["said"] and one in known["measured"]]
     text = ["# Is the advice right?", "",
             "Made by `python benchmarks/advice.py table` from what `advise` and `next` of that program left. No published protocol, and "
             "no page to "
