@@ -13,7 +13,7 @@ import advise
 import numpy as np
 import pytest
 from advice import curve, evidence, pages
-from advice.answer import _shown, _worth, answered
+from advice.answer import _shown, _verdict, _worth, answered
 from advice.arms import ARMS, Arm, arms_of
 from advice.choosing import chosen, odd_ones
 from advice.folds import Piece, budgets_for, folds_for, pieces
@@ -362,6 +362,39 @@ def test_arms_are_compared_in_rounds_that_they_share():
     parts = np.tile(np.arange(6) % 3, (2, 1))
     assert evidence.leader(table, ["A", "B"]) == "B", "by the first round, which both share"
     assert evidence.gain_of_choice(table, ["S"], ["A", "B"], parts, {"A"}).mean == pytest.approx(0.03), "B's, and not A's 0.05"
+
+
+def test_the_choice_without_an_image_goes_on_as_the_rounds_did():
+    """A is dropped after the first round, B and C go on: without A the better of these in both rounds, not the best of the first."""
+    nan, first = np.full(6, np.nan), 0.5 + np.arange(6) / 100
+    table = {"A": np.stack([first + 0.1, nan]), "B": np.stack([first + 0.06, first]), "C": np.stack([first + 0.05, first + 0.2])}
+    assert evidence.picked(table, ["A", "B", "C"], {"A"})[1] == pytest.approx(table["B"][1]), "C was behind in the round of all"
+    assert np.isnan(evidence.picked(table, ["A", "B", "C"])[1]).all(), "where none is dropped, A"
+    assert evidence.picked(table, ["B", "C"])[1] == pytest.approx(table["C"][1])
+
+
+def test_who_was_dropped_is_not_advised(question, monkeypatch):
+    """However good it was in the rounds that it had."""
+    rounds = rounds_of(question, 3)
+    rounds.go()
+    arm = next(name for name in rounds.dropped if name not in ("Supervised", "Supervised-strong"))
+    for (name, _), trial in rounds._made.items():
+        place = Path(rounds.trials.jobs[trial].result)
+        if name == arm and place.is_file():
+            place.write_text(json.dumps([{**case, "dice": 1.0} for case in json.loads(place.read_text())]))
+    handed = []
+    monkeypatch.setattr("advice.answer.gain_of_choice", lambda *given: handed.append(given[-1]) or evidence.gain_of_choice(*given))
+    assert answered(rounds).best not in rounds.dropped
+    assert handed == [rounds.dropped], "nor is its gain told"
+
+
+def test_a_gain_that_was_not_seen_is_not_said_to_be_none(question):
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    score = answered(rounds).rows[0].score
+    for mean, said in ((-0.02, "was not seen to help here"), (-0.3, "does not help here"), (0.02, "may help here"), (0.3, "helps here")):
+        gain = dataclasses.replace(answered(rounds).gain, mean=mean, scale=0.1)
+        assert f"Unlabelled data {said}" in _verdict(rounds, "Supervised", "FixMatch", "FixMatch", gain, score)[0]
 
 
 def test_each_part_has_first_weights_of_its_own(question):

@@ -20,7 +20,14 @@ from storage.sealed import is_altered
 def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch,
                                         capfd: pytest.CaptureFixture) -> None:
     command = Commands(tmp_path, monkeypatch)
-    monkeypatch.setattr(compare, "run_all", lambda jobs, *_, **__: print(*[command(words[1:]) for _, words in jobs]) or [])
+    follow = []
+
+    def run_all(jobs, *_, then=None, **__):
+        print(*[command(words[1:]) for _, words in jobs])
+        follow.extend((title, then(title)) for title, _ in jobs if then)
+        return []
+
+    monkeypatch.setattr(compare, "run_all", run_all)
     words = ("--patch_size", "32", "32", "--batch_size", "4", "--labeled_bs", "2", "--max_iterations", "4", "--val_every", "2",
              "--device", "cpu")
     table = compare.Table("A title", "What is said.", "ACDC", "2", words, {"consistency_rampup": "3"}, seeds=(1,))
@@ -32,6 +39,9 @@ def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypa
     page.write_text(f"old\n{compare.MARKER}\nWritten by hand.\n")
     asked = compare.Compare(methods=("Supervised", "CPS"), seeds=(1,), root_path=tiny_acdc)
     compare.main(asked)
+    tested = {title: words[1:] for title, words in follow}
+    assert Path(tested["CPS, seed 1"][0]).name == "test_2D.py" and "/CPS_2_labeled/" in tested["CPS, seed 1"][2], "as soon as it is trained"
+    assert tested["supervised, seed 101"] == [], "one of those that are averaged"
     text = page.read_text()
     assert "Written by hand." in text and "old" not in text
     for row in ("| supervised | 0.", "| mean of three supervised networks | 0.", "| CPS | 0.", "| CPS | model2 | ",
@@ -52,6 +62,10 @@ def test_a_page_is_made_and_made_again(tmp_path: Path, tiny_acdc: Path, monkeypa
     damaged.write_text(damaged.read_text().replace('"dice": 0.', '"dice": 0.9', 1))
     with pytest.raises(UserError, match="its values are not those of its digest"):
         compare.main(asked)
+
+
+def test_rows_of_a_table_that_are_no_script_stand_last() -> None:
+    assert compare.rows_of(compare.Compare("neu_seg_small"))[-1].key == "simEps_sim_rise_run"
 
 
 def starts(said: str) -> list[str]:

@@ -44,11 +44,12 @@ def test_threads_are_the_users_where_they_are_told(capfd: pytest.CaptureFixture,
 
 def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> None:
     wait = ("import os, signal, sys, time\n"
-            "def orderly(*_):\n    time.sleep({1}); open({0!r} + ' ended', 'w').close(); sys.exit(75)\n"
+            "def orderly(*_):\n    time.sleep({1}); open({0!r} + ' ended', 'w').close(); sys.exit({2})\n"
             "signal.signal(signal.SIGTERM, orderly); open({0!r}, 'w').write(str(os.getpid())); time.sleep(60)")
-    jobs = [job(str(k), wait.format(str(tmp_path / str(k)), 1 - k / 2)) for k in range(3)]
+    jobs = [job(str(k), wait.format(str(tmp_path / str(k)), 1 - k / 2, 75 * (k == 0))) for k in range(3)]
+    after = job("", f"open({str(tmp_path / 'after')!r}, 'w')")[1]
     code = ("import sys; sys.path.insert(0, sys.argv[1])\nfrom system.jobs import run_all\nfrom system.ending import finish_with\n"
-            f"sys.exit(finish_with(lambda: run_all({jobs!r}, 2)))")
+            f"sys.exit(finish_with(lambda: run_all({jobs!r}, 2, then=lambda title: {after!r})))")
     process = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parents[1] / "code")])
     limit = time.monotonic() + 60
     while not all((tmp_path / str(k)).exists() and (tmp_path / str(k)).read_text() for k in (0, 1)):
@@ -56,7 +57,7 @@ def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> No
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 75
-    assert not (tmp_path / "2").exists()
+    assert not (tmp_path / "2").exists() and not (tmp_path / "after").exists()
     for k in (0, 1):
         assert (tmp_path / f"{k} ended").exists(), "it was not waited for"
         with pytest.raises(ProcessLookupError):

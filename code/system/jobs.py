@@ -21,7 +21,6 @@ def run_all(jobs: Sequence[tuple[str, Sequence[str]]], at_once: int = 2, go_on: 
     running: set[subprocess.Popen[str]] = set()
     failed: list[str] = []
     share = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or at_once) // at_once, 1))
-
     interrupted = threading.Event()
 
     def ran(title: str, command: Sequence[str]) -> bool:
@@ -56,8 +55,7 @@ def run_all(jobs: Sequence[tuple[str, Sequence[str]]], at_once: int = 2, go_on: 
             waiting.clear()
             for process in list(running):
                 process.terminate()
-            wait(workers)
-            raise
+            raise  # the pool waits for them
         for one in workers:
             one.result()
     return failed
