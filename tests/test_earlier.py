@@ -63,6 +63,14 @@ def test_names_of_runs_do_not_grow_without_end() -> None:
     assert brief(long) != brief(f"{long}x") and brief(long).startswith("drawn-seed1337-max")
 
 
+def test_a_report_tells_other_ways_of_testing() -> None:
+    records = [SimpleNamespace(options={}, run={"selection": "last step", "code": "c", "predictor": "p", "test": {"seconds": 1.0, **how}})
+               for how in ({"mirror": False}, {"mirror": True, "nms": True})]
+    assert not any("tested" in remark for remark in _remarks("MeanTeacher", records[:1]))  # type: ignore[arg-type]
+    assert "tested with --mirror --nms" in _remarks("MeanTeacher", records[1:])  # type: ignore[arg-type]
+    assert "runs differ in how they were tested: --mirror --nms; with no option" in _remarks("BCP", records)  # type: ignore[arg-type]
+
+
 def test_results_and_reports_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     config: dict[str, Any] = {"remarks": ["x"], "init": {"run": "r", "labeled": ["a", "b"]}}
     note_earlier([SimpleNamespace(name="a"), SimpleNamespace(name="z")], config)  # type: ignore[list-item]

@@ -110,6 +110,12 @@ def test_the_last_step_is_tested_again_whatever_would_have_chosen_the_best(chose
     assert "--checkpoint" not in reproduction.testing_words({**run, "selected": {"network": {"step": 3, chosen_by: None}}})
 
 
+def test_a_test_by_windows_or_grown_objects_is_made_again_as_it_was():
+    run = {"selection": "best on validation cases", "test": {"empty": "penalty", "metrics": "numba", "mirror": True, "window": [801, 534],
+                                              "border": "shifted", "grow": 0}}
+    assert reproduction.testing_words(run)[4:] == ["--mirror", "--grow", "0", "--window", "801", "534", "--border", "shifted"]
+
+
 def test_what_has_changed():
     then = {"code": "a", "commit": "x", "versions": {"torch": "2.13"}, "machine": {"host": "one", "threads": 1}}
     now = {"code": "b", "commit": "x", "versions": {"torch": "2.13", "scipy": "1.17"}, "machine": {"host": "two", "threads": 1}}

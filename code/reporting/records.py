@@ -96,6 +96,16 @@ class Record:
         return tuple(name for name in self.summary if name != "mean")
 
 
+def ways_of(test: Mapping[str, Any]) -> list[str]:
+    """The options of the test scripts, but for the stride, by which cases were predicted otherwise than without any."""
+    words = [f"--{name}" for name in ("gaussian", "mirror", "nms") if test.get(name)]
+    if test.get("grow") is not None:
+        words += ["--grow", str(test["grow"])]
+    if test.get("window"):
+        words += ["--window", *map(str, test["window"]), "--border", test["border"]]
+    return words
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A file among the results that is none, and why."""

@@ -10,7 +10,7 @@ from typing import Any
 from dataloaders import catalog
 from dataloaders.errors import UserError
 from dataloaders.splits.split import SplitRequest, make_split
-from reporting.records import METRICS, Record, read
+from reporting.records import METRICS, Record, read, ways_of
 from storage.folders import REPOSITORY, budget_word, model_folder, results_folder
 
 LEAST = 3
@@ -103,7 +103,7 @@ def testing_words(run: Mapping[str, Any]) -> list[str]:
     chosen = [score for entry in run.get("selected", {}).values() for key, score in entry.items() if key.startswith("validation_")]
     if run["selection"] == "last step" and None not in chosen:
         words += ["--checkpoint", "last"]
-    words += [f"--{name}" for name in ("gaussian", "mirror", "nms") if test.get(name)]
+    words += ways_of(test)
     return words + (["--stride", *map(str, test["stride"])] if "stride" in test else [])
 
 

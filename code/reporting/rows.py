@@ -9,7 +9,7 @@ from typing import Any
 
 from command_line.declarations import without_value_in_name
 from command_line.options import Options
-from reporting.records import DRAWN, Record
+from reporting.records import DRAWN, Record, ways_of
 
 RECONSTRUCTIONS = {
     "SemSim": "a reconstruction from the paper's text, since there is no public code (docs/methods/semsim.md)",
@@ -152,6 +152,11 @@ def _remarks(method: str, records: Sequence[Record]) -> list[str]:
         found.append(f"runs were made by {len({record.run.get('code') for record in records})} states of the code")
     if any(record.run["test"].get("empty") == "published" for record in records):
         found.append("a missed class counts as distance 0 (test --empty published)")
+    ways = {" ".join(ways_of(record.run["test"])) for record in records}
+    if len(ways) > 1:
+        found.append("runs differ in how they were tested: " + "; ".join(sorted(way or "with no option" for way in ways)))
+    elif way := next(iter(ways), ""):
+        found.append(f"tested with {way}")
     quoted = sorted({record.run["predictor"] for record in records})
     if len(quoted) > 1:
         found.append(f"quoted predictor by validation: {', '.join(quoted)}")
