@@ -12,7 +12,9 @@ import torch
 from harness import Bench, content
 from tiny import write_folder
 
+from dataloaders.errors import UserError
 from engine.claim import brief
+from engine.earlier import Earlier
 from evaluation.testing import note_earlier
 from reporting.comparison import comparable
 from reporting.rows import _remarks
@@ -51,6 +53,13 @@ def test_new_masks_are_found_and_the_weights_go_on(scratch: Path, tmp_path: Path
     two = bench.train("CPS", *OWN, "--init", str(first), model="two")
     assert two.code == 0 and "model1: starts from student" in two.out and "model2: starts from teacher" in two.out
     assert bench.train("Supervised", *OWN, "--model", "enet", "--init", str(first), model="other").code == 2
+    (data / "classes.txt").write_text("background\ncrack\n")
+    named = bench.train("MeanTeacher", *OWN, "--init", str(first), model="named")
+    assert named.code == 0 and "Its classes were called " in named.out and "starts from the same outputs" in named.out
+    (data / "classes.txt").unlink()
+    known = Earlier(first, {"method": "M", "data_set": "D", "split": {"labeled": []}, "classes": ["background", "crack", "rust"]}, {})
+    with pytest.raises(UserError, match="each would start as another"):
+        known.said([], ["background", "rust", "crack"])
     (first / "status.json").write_text('{"state": "interrupted"}')
     refused = bench.train("MeanTeacher", *OWN, "--init", str(first), model="refused")
     assert refused.code == 2 and "is not finished (interrupted)" in refused.err

@@ -31,8 +31,14 @@ class Earlier:
         """Names of the images that its weights were learned from, those of the runs that it started from itself included."""
         return {*self.config["split"]["labeled"], *self.config.get("init", {}).get("labeled", ())}
 
-    def said(self, validation: Sequence[str]) -> str:
-        """The sentence with which it is announced, that stands in every result. `validation`: names of the run's validation cases."""
+    def said(self, validation: Sequence[str], classes: Sequence[str]) -> str:
+        """The sentence with which it is announced, that stands in every result. `validation`: names of the run's validation cases;
+        `classes`: what ids mean now. Raises `UserError` where the earlier run had the same classes in another order."""
+        then = [str(name) for name in self.config.get("classes", ())]
+        if then != list(classes) and sorted(then) == sorted(classes):
+            raise UserError(f"--init_run {self.folder}: the classes are {', '.join(classes)} now, and were {', '.join(then)} in that run: "
+                            "the same names in another order, so each would start as another. Bring the order of then back (classes.txt), "
+                            "or train without --init_run.")
         labeled = self.labeled
         seen = sum(name in labeled for name in validation)
         told = (f"Networks start from the weights of {self.folder.name} ({self.config['method']} on {self.config['data_set']}, "
@@ -40,6 +46,8 @@ class Earlier:
         if seen:
             told += (f" {seen} of {len(validation)} validation images were labelled images of that run: their scores are too good, "
                      "and choose the best step all the same.")
+        if len(then) == len(classes) and then != list(classes):
+            told += f" Its classes were called {', '.join(then)}; what has the same id starts from the same outputs."
         return told
 
     def start(self, network: nn.Module, stage: str, role: str) -> str:

@@ -62,7 +62,7 @@ class Session:
                            f"({options.annotated_slices}), no other voxel.")
         self.earlier = earlier.read(options.init_run) if options.init_run else None
         if self.earlier:
-            remarks.append(self.earlier.said([case.name for case in self.split.val]))
+            remarks.append(self.earlier.said([case.name for case in self.split.val], self.data.classes))
         if options.fast:
             remarks.append("--fast: " + ", ".join(f"--{name} {getattr(options, name)}" for name in FAST) + ", TF32 in matrix products; "
                            "a run without it does not give these numbers to the last digit.")
