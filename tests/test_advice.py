@@ -20,7 +20,7 @@ from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.looks import candidates_in, plain_looks
 from advice.question import asked, check_answerable, near_copies
 from advice.rounds import Rounds
-from advice.schedule import Plan, Size, planned, programme, sizes_for
+from advice.schedule import Plan, Size, planned, programme, sizes_for, widened
 from advice.trials import Trial, Trials, by_image
 from advise import Advise, choose_next
 from harness import Bench, kind_of
@@ -122,6 +122,10 @@ def test_a_plan_fits_its_time_or_says_how_much_is_needed():
     assert found[0.6].rounds == 3 and not found[0.6].left_out and found[0.6].steps < found[2].steps
     short = planned(300, arms, 3, 2, step, 8.0, 30000)
     assert short.rounds == 1 and short.left_out[-1] == "simEps" and {"Supervised", "Supervised-strong"} <= set(short.arms)
+    cost = step[short.size]
+    assert widened(short, arms, 2, 300, cost, 8.0) is short
+    wide = widened(short, arms, 2, 7200, cost, 8.0)
+    assert not wide.left_out and wide.arms[:len(short.arms)] == short.arms and (wide.size, wide.steps) == (short.size, short.steps)
     with pytest.raises(UserError, match=r"a run 8 s more.*--hours 0\.0[0-9]"):
         planned(60, arms, 3, 2, step, 8.0, 30000)
     with pytest.raises(UserError, match=r"--hours 0\.1: too little"):
@@ -484,6 +488,15 @@ def test_two_advisers_at_once_are_told(question):
     with pytest.raises(UserError, match="in use by process 7.*run twice"):
         rounds.go()
     assert not rounds.state.took
+
+
+@pytest.mark.parametrize("hours, tried", [(0.007, 3), (2, len(MADE))])
+def test_methods_for_which_there_was_no_time_come_in_when_there_is(question, hours, tried):
+    rounds = rounds_of(question, 1, wall=1.0)
+    rounds.seconds, rounds.state.step, rounds.state.beside = 3600 * hours, 0.01, 1.0
+    rounds.state.plan = Plan(Size((64, 64), 8, 4), 100, tuple(MADE)[:3], tuple(MADE)[3:], 1, 3, 9, 60.0)
+    rounds.go()
+    assert len(rounds.state.plan.arms) == tried and set(rounds.scores(1)) == {*tuple(MADE)[:tried]} - {"UniMatch"}, "which fails"
 
 
 def test_the_time_ends_the_rounds(question):

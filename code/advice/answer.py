@@ -178,7 +178,7 @@ def _unknown(rounds: Rounds, curve: Curve | None) -> tuple[str, ...]:
         found.append(f"Everything here was trained for {plan.steps} steps at {plan.size.said}. The data set's own training is longer and "
                      "larger: scores will be higher there, and the order of methods may be another.")
         if plan.left_out:
-            found.append(f"There was no time for {', '.join(plan.left_out)}.")
+            found.append(f"There was no time for {', '.join(plan.left_out)}; a larger --hours takes them in.")
     found.append(f"Networks of the trials learned from {rounds.trained_on:.0f} of the {question.groups} labelled {things} each, the rest "
                  "being held out.")
     if question.groups < 10:

@@ -20,7 +20,7 @@ from advice.arms import SUPERVISED, Arm
 from advice.evidence import survivors
 from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.question import Question
-from advice.schedule import Plan, Size, planned, sizes_for
+from advice.schedule import Plan, Size, planned, sizes_for, widened
 from advice.trials import Trial, Trials, by_image
 from dataloaders.description import Case
 from dataloaders.errors import UserError
@@ -191,6 +191,7 @@ class Rounds:
         """Measures and plans, where that was not done before; says it."""
         if self.state.plan is not None:
             self._same(self.state.plan)
+            self._widen(self.state.plan)
         else:
             data = self.question.data
             sizes = sizes_for(data.defaults, data.dimensions, self.patch)
@@ -210,6 +211,14 @@ class Rounds:
             self.state.step, self.state.own_step = cost[self.state.plan.size], every[own]
             self._keep()
         return self.state.plan
+
+    def _widen(self, plan: Plan) -> None:
+        """Takes arms into the plan for which there was no time when it was made, and is now."""
+        wider = widened(plan, self.arms, len(self._smaller), self.seconds, self.state.step, self.state.beside)
+        if wider is not plan:
+            self.say(f"There is time now for {', '.join(wider.arms[len(plan.arms):])}, too.")
+            self.state.plan = wider
+            self._keep()
 
     def _same(self, plan: Plan) -> None:
         """Raises `UserError` where something else is asked for than what the plan that lies there has."""

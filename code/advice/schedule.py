@@ -130,6 +130,16 @@ def planned(seconds: float, arms: Sequence[Arm], folds: int, budgets: int, step:
                     f"about --hours {max(needed / 3600, 0.01):.2f}.")
 
 
+def widened(plan: Plan, arms: Sequence[Arm], budgets: int, seconds: float, step: float, beside: float) -> Plan:
+    """The plan with arms that were left out of it, as many as `seconds` altogether allow; itself where none fits. arms: all, in the order
+    in which they are left out from the end."""
+    for count in range(len(arms), len(plan.arms), -1):
+        runs = programme(arms[:count], plan.folds, budgets, plan.rounds)
+        if seconds_of(runs, step, beside, plan.steps) <= USED * seconds:
+            return _plan(plan.size, plan.steps, arms[:count], arms, plan.rounds, plan.folds, runs, step, beside)
+    return plan
+
+
 def _plan(size: Size, steps: int, arms: Sequence[Arm], every: Sequence[Arm], rounds: int, folds: int, runs: Sequence[tuple[Arm, int]],
           step: float, beside: float) -> Plan:
     names = tuple(arm.name for arm in arms)
