@@ -11,6 +11,7 @@ Exit codes: 0 done and checked; 2 bad arguments, or something is not installed; 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -113,7 +114,7 @@ def main(options: Export) -> None:
         print(f"One input of {'x'.join(map(str, (reader.data.channels, *sides)))} on one core: "
               + ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in spent.items()) + ".")
     if options.format == "onnx":
-        script, model_file = (shown(path.relpath(folder / name)) for name in ("predict_onnx.py", FILES["onnx"]))
+        script, model_file = (shlex.quote(shown(path.relpath(folder / name))) for name in ("predict_onnx.py", FILES["onnx"]))
         print(f"Next: python {script} {model_file} IMAGES OUTPUT")
 
 
