@@ -19,7 +19,7 @@ import torch
 from dataloaders.augmentation.copy_paste import cut_in
 from dataloaders.augmentation.pairs import Search
 from dataloaders.augmentation.strong_views import recoloured_in_part
-from dataloaders.splits.self_training import lower_half, supervised_list
+from dataloaders.splits.self_training import first_steps, lower_half, supervised_list
 from engine import Count, Fill, Options, Positive, Presets, Run, Share, Within, launch
 from losses import supervised_loss
 from losses.class_similarity import pairs_loss, similar_to_partners, unlike_anchors, weighted_loss
@@ -53,7 +53,7 @@ class Method(Options):
 
 STRIDE_8 = "deeplabv3plus_resnet50_stride8"
 PRESETS: Presets = {
-    "ACDC": dict(least=0.01),
+    "ACDC": dict(least=0.01), "Phantom": dict(pre_iterations=150),
     "VOC2012": dict(model=STRIDE_8, recipe="scale_crop_400"),
     "Cityscapes": dict(model=STRIDE_8, max_iterations=55680, patch_size=(721, 721), base_lr=4e-3,
                        head_rate=10.0, recipe="scale_crop_2048"),
@@ -75,7 +75,7 @@ def losses(student, teacher, batch, strong_u, pseudo_u, pairs, options):
 
 def first_stage(run, search, images, steps, options):
     """The network that makes the first pseudo-labels."""
-    stage = run.stage("supervised", steps)
+    stage = run.stage("supervised", first_steps(options.pre_iterations, steps, run.say))
     student = stage.network("student")
     optimizer = stage.optimizer("student", student)
     step_losses = stage.compiled(pairs_loss)
@@ -98,7 +98,7 @@ def main(options: Method) -> None:
     steps = [max(1, options.max_iterations * n // len(unlabeled)) for n in (len(first), half)]
     truth = {item.name: run.label(item) for item in labeled}
     search = Search(truth, run.data, options.least, options.search)
-    teacher = first_stage(run, search, first, options.pre_iterations or steps[0], options)
+    teacher = first_stage(run, search, first, steps[0], options)
     masks = run.predict_unlabeled("supervised", AtScales(teacher, options.scales))
     errors = run.once("agreement", lambda: unlike_anchors(
         run.as_tested, teacher, labeled, masks, run.data.num_classes, options.pooling))

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dataloaders.augmentation.strong_views import with_strong_rows
-from dataloaders.splits.self_training import by_score, retraining_list, supervised_list, thirds
+from dataloaders.splits.self_training import (
+    by_score,
+    first_steps,
+    retraining_list,
+    supervised_list,
+    thirds,
+)
 from engine import Count, Options, Positive, Presets, Run, Share, Within, launch
 from losses import supervised_loss
 from losses.pseudo_labels import stability
@@ -56,6 +62,7 @@ PRESETS: Presets = {
     "blended": dict(max_iterations=99200),
     "u2pl": dict(max_iterations=99200),
     "standin": dict(model="deeplabv3plus_resnet18", batch_size=8, max_iterations=2000),
+    "Phantom": dict(pre_iterations=150),
     "st": dict(retrainings=1),
 }
 
@@ -84,7 +91,7 @@ def main(options: Method) -> None:
     lists = [supervised_list(labeled), retraining_list(labeled, unlabeled[:half]),
              retraining_list(labeled, unlabeled)]
     steps = [max(1, options.max_iterations * len(one) // len(lists[-1])) for one in lists]
-    supervised = run.stage("supervised", options.pre_iterations or steps[0])
+    supervised = run.stage("supervised", first_steps(options.pre_iterations, steps[0], run.say))
     stable = [run.stage("stable", steps[1])] * (options.retrainings - 1)
     pseudo: list = []
 

@@ -16,7 +16,7 @@ from dataloaders.augmentation.strong_views import with_strong_rows
 from dataloaders.batches.loader import Batch
 from dataloaders.batches.sampling import LabeledOnly
 from dataloaders.catalog import DATA_SETS
-from dataloaders.splits.self_training import by_score, retraining_list, supervised_list, thirds
+from dataloaders.splits.self_training import by_score, first_steps, retraining_list, supervised_list, thirds
 from inference import inference_of
 from losses import cross_entropy, supervised_loss
 from losses.class_similarity import pairs_loss, present, prototype, similarity, similarity_errors, weighted_loss
@@ -54,6 +54,13 @@ def test_a_kill_in_any_stage_and_between_them_changes_no_bit(method: str, faults
 def test_without_unlabelled_images_there_is_nothing_to_label(method: str, sentence: str, bench: Bench) -> None:
     end = bench.train(method, "--dataset", "ACDC", "--labeled_num", "all")
     assert end.code == 2 and sentence in end.err, end
+
+
+def test_a_first_stage_that_is_too_short_to_learn_is_announced() -> None:
+    said: list[str] = []
+    assert first_steps(None, 36, said.append) == 36 and first_steps(7, 36, said.append) == 7
+    assert ["as many epochs" in one for one in said] == [True, False] and all("--pre_iterations" in one for one in said)
+    assert first_steps(300, 36, said.append) == 300 and first_steps(None, 2000, said.append) == 2000 and len(said) == 2
 
 
 # Lists

@@ -1,10 +1,23 @@
 """What the stages of self-training learn from: lists of images, their repetitions, and when snapshots are kept (ST++)."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+
+FEW_STEPS = 100
+"""With fewer a first stage learns next to nothing."""
+
+
+def first_steps(given: int | None, share: int, say: Callable[[str], object]) -> int:
+    """Steps of the first stage: those that were given, or as many epochs as the last has. Says where they are few: published runs have
+    thousands, short ones with few labels a handful."""
+    steps = given or share
+    if steps < FEW_STEPS:
+        say(f"The first stage has {steps} steps" + ("" if given else ", as many epochs as the last") + ": few to learn from, and what its "
+            "network says is what later stages are taught. --pre_iterations 300 gives it more, a larger --max_iterations all stages.")
+    return steps
 
 
 def supervised_list(labeled: Sequence[T]) -> list[T]:
