@@ -16,6 +16,7 @@ from advice import curve, evidence, pages
 from advice.answer import _shown, _verdict, _worth, answered
 from advice.arms import ARMS, Arm, arms_of
 from advice.choosing import chosen, odd_ones
+from advice.curve import Worth
 from advice.folds import Piece, budgets_for, folds_for, pieces
 from advice.looks import candidates_in, plain_looks
 from advice.question import asked, check_answerable, near_copies
@@ -396,7 +397,8 @@ def test_a_gain_that_was_not_seen_is_not_said_to_be_none(question):
     rounds = rounds_of(question, 1)
     rounds.go()
     score = answered(rounds).rows[0].score
-    for mean, said in ((-0.02, "was not seen to help here"), (-0.3, "does not help here"), (0.02, "may help here"), (0.3, "helps here")):
+    for mean, said in ((-0.02, "was not seen to help here"), (-0.3, "does not help here"), (0.02, "was not seen to help here"),
+                           (0.05, "may help here"), (0.3, "helps here")):
         gain = dataclasses.replace(answered(rounds).gain, mean=mean, scale=0.1)
         assert f"Unlabelled data {said}" in _verdict(rounds, "Supervised", "FixMatch", "FixMatch", gain, score)[0]
 
@@ -449,6 +451,8 @@ def test_the_page_of_few_labels_and_of_odd_names(question):
     answer = answered(rounds)
     few = dataclasses.replace(answer.curve, budgets=(1.0, 2.67), b=0.0)
     assert _worth(rounds, answer.gain, few, None)[0].endswith("with labels between 1 and 3.")
+    for more, said in ((0.3, "fewer than one of the"), (0.7, "At least about 1 more")):
+        assert said in _worth(rounds, answer.gain, few, Worth(more, 0.0, None))[0]
     assert _shown(Path("/tmp/Teile d'été $x")) == """'/tmp/Teile d'"'"'été $x'"""
     assert pages.in_cell("a | b\nc") == "a \\| b c"
 

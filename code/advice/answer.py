@@ -15,7 +15,7 @@ from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, me
 from advice.rounds import Rounds
 from dataloaders.splits.given import written
 
-HELPS, NO_HELP = 0.2, 0.5
+HELPS, NO_HELP = 0.2, 0.4
 """Chance of no gain up to which unlabelled data is said to help (and, of a gain, not to), and from which on nothing with it is advised."""
 LEARNED = 0.02
 """Mean Dice below which a network is taken to have found nothing yet: arms that found nothing are equal, which says nothing of them."""
@@ -166,6 +166,8 @@ def _worth(rounds: Rounds, gain: Estimate | None, curve: Curve | None, more: Wor
     most = (BEYOND - 1) * rounds.trained_on
     if more.more is None:
         return [f"More than {most:.0f} more labelled {things} would be needed to be worth as much; beyond that the curve tells nothing."]
+    if more.more < 0.5:
+        return [f"A gain so small is worth no further label: fewer than one of the {things} would do as much."]
     return [f"At least about {more.more:.0f} more labelled {things} would be needed to be worth as much (by the images alone not under "
             f"{more.low:.0f}). It may be many times more: the curve takes the error to go on falling as it did, and it never does so for "
             f"long."]
