@@ -238,7 +238,7 @@ def stored(draws: int = 400) -> list[str]:
                         table[arm].append(of[arm, folds[fold]][there[k]])
             rows = {arm: np.array([values]) for arm, values in table.items()}
             at = np.array([places])
-            found, best = gain_of_choice(rows, arms[:1], arms[1:], at), leader(rows, arms[1:])
+            found, best = gain_of_choice(rows, arms[0], arms[1:], at), leader(rows, arms[1:])
             advised = best if found.mean > 0 and found.chance_below < NO_HELP else arms[0]
             said = estimate(rows[advised], at)
             short.append(truth[top] - truth[advised])

@@ -88,7 +88,7 @@ def test_the_luck_of_the_pick_is_taken_out():
         found = table | base
         parts = np.arange(10)[None] % 3
         best.append(evidence.gain(found, evidence.leader(found, others), "base", parts).mean)
-        honest.append(evidence.gain_of_choice(found, ["base"], others, parts).mean)
+        honest.append(evidence.gain_of_choice(found, "base", others, parts).mean)
     assert np.mean(best) > 0.03 and abs(np.mean(honest)) < 0.015
 
 
@@ -366,7 +366,7 @@ def test_arms_are_compared_in_rounds_that_they_share():
     table = {"S": np.stack([easy, hard]), "A": np.stack([easy + 0.05, nan]), "B": np.stack([easy + 0.06, hard])}
     parts = np.tile(np.arange(6) % 3, (2, 1))
     assert evidence.leader(table, ["A", "B"]) == "B", "by the first round, which both share"
-    assert evidence.gain_of_choice(table, ["S"], ["A", "B"], parts, {"A"}).mean == pytest.approx(0.03), "B's, and not A's 0.05"
+    assert evidence.gain_of_choice(table, "S", ["A", "B"], parts, {"A"}).mean == pytest.approx(0.03), "B's, and not A's 0.05"
 
 
 def test_the_choice_without_an_image_goes_on_as_the_rounds_did():

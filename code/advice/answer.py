@@ -11,12 +11,13 @@ import numpy as np
 
 from advice.arms import Arm
 from advice.curve import BEYOND, Curve, Worth, fitted, worth
-from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, means, picked
+from advice.evidence import LEVEL, Estimate, estimate, gain, gain_of_choice, leader, means, picked
 from advice.rounds import Rounds
 from dataloaders.splits.given import written
 
-HELPS, NO_HELP = 0.2, 0.4
-"""Chance of no gain up to which unlabelled data is said to help (and, of a gain, not to), and from which on nothing with it is advised."""
+HELPS, NO_HELP = (1 - LEVEL) / 2, 0.4
+"""Chance of no gain up to which unlabelled data is said to help (and, of a gain, not to): no gain lies outside the interval that stands in
+the same sentence. And the chance from which on nothing with it is advised."""
 LEARNED = 0.02
 """Mean Dice below which a network is taken to have found nothing yet: arms that found nothing are equal, which says nothing of them."""
 LONG = 12 * 3600
@@ -49,7 +50,7 @@ class Answer:
     """The best arm with unlabelled data; "" where none has a score."""
     advised: str
     gain: Estimate | None
-    """Of choosing among the arms with unlabelled data over choosing among the supervised ones."""
+    """Of choosing among the arms with unlabelled data over the better supervised one."""
     predicted: float | None
     """Score of the advised arm at the size and steps that were tried, with the labels that a fold leaves. Not drawn on to all labels: the
     curve promises too much of them (results/advice.md)."""
@@ -99,8 +100,8 @@ def answered(rounds: Rounds) -> Answer:
     if not base:
         return Answer(tuple(rows), "", best, "", None, None, None, None, None, ("No supervised run is done yet, so there is no answer.",),
                       _unknown(rounds, None), ())
-    plain, rivals = [name for name in supervised if name in whole] or [base], [name for name in others if name in whole]
-    won = gain_of_choice(scores, plain, rivals, parts, rounds.dropped) if rivals else None
+    rivals = [name for name in others if name in whole]
+    won = gain_of_choice(scores, base, rivals, parts, rounds.dropped) if rivals else None
     idle = max(row.score.mean for row in rows) < LEARNED
     if won is not None and (idle or not np.isfinite(won.scale)):
         won = None
@@ -109,7 +110,7 @@ def answered(rounds: Rounds) -> Answer:
     curve = fitted(budgets)
     more = None
     if curve is not None and won is not None:  # of the first division, as the curve; freed of the luck of the pick, as the gain
-        more = worth(curve, rounds.trained_on, *(means(picked(scores, names, rounds.dropped)[:1]) for names in (plain, rivals)))
+        more = worth(curve, rounds.trained_on, means(scores[base][:1]), means(picked(scores, rivals, rounds.dropped)[:1]))
     row = next(row for row in rows if row.arm.name == advised)
     low, high = row.score.interval
     return Answer(

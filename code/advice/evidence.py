@@ -156,8 +156,10 @@ def picked(scores: Scores, arms: Sequence[str], dropped: Container[str] = ()) ->
     return found
 
 
-def gain_of_choice(scores: Scores, supervised: Sequence[str], others: Sequence[str], parts: np.ndarray,
-                   dropped: Container[str] = ()) -> Estimate:
-    """What choosing the best of the arms with unlabelled data gains over choosing the best supervised one, each chosen without the image
-    on which it is scored. `dropped`: those that did not go on after some round."""
-    return estimate(picked(scores, others, dropped) - picked(scores, supervised, dropped), parts)
+def gain_of_choice(scores: Scores, base: str, others: Sequence[str], parts: np.ndarray, dropped: Container[str] = ()) -> Estimate:
+    """What choosing the best of the arms with unlabelled data gains over `base`, chosen without the image on which it is scored.
+
+    `base` is one supervised arm, the better one by all images: what luck it had counts against a gain. `dropped`: those that did not go
+    on after some round.
+    """
+    return estimate(picked(scores, others, dropped) - scores[base], parts)
