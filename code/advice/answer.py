@@ -11,13 +11,13 @@ import numpy as np
 
 from advice.arms import Arm
 from advice.curve import BEYOND, Curve, Worth, fitted, worth
-from advice.evidence import LEVEL, Estimate, estimate, gain, gain_of_choice, leader, means, picked
+from advice.evidence import Estimate, estimate, gain, gain_of_choice, leader, means, picked
 from advice.rounds import Rounds
 from dataloaders.splits.given import written
 
-HELPS, NO_HELP = (1 - LEVEL) / 2, 0.4
-"""Chance of no gain up to which unlabelled data is said to help (and, of a gain, not to): no gain lies outside the interval that stands in
-the same sentence. And the chance from which on nothing with it is advised."""
+HELPS, NO_HELP = 0.1, 0.4
+"""Chance of no gain up to which unlabelled data is said to help (and, of a gain, not to), one in ten as everywhere on the page; and from
+which on nothing with it is advised."""
 LEARNED = 0.02
 """Mean Dice below which a network is taken to have found nothing yet: arms that found nothing are equal, which says nothing of them."""
 LONG = 12 * 3600
