@@ -67,7 +67,7 @@ def test_a_table_of_groups_decides(tmp_path: Path) -> None:
     source = opened(root)
     assert apart(sides(source)) and {case.group for case in source.cases("train")} == {f"group piece of steel {k}" for k in range(4)}
     assert not any("counts by itself" in remark for remark in make_split(source, SplitRequest()).remarks)
-    (root / "groups.csv").write_text("\ufeffImage;Group\r\nimages/piece 1;a\r\npiece 2;a\r\n", encoding="utf-8")
+    (root / "groups.csv").write_text("\ufeffImage;Group\r\nimages/piece 1;a\r\npiece 2;a\r\n", encoding="utf-16-le")
     assert any("2 images in 1 groups; 10 images are in none" in remark for remark in opened(root).remarks)
     patients(tmp_path / "own2")
     (tmp_path / "own2/groups.csv").write_text("image,group\n")

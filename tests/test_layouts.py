@@ -73,9 +73,10 @@ def said(call, *arguments, **options):
 
 # Lists
 
-def test_lists_of_any_editor(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_lists_of_any_editor(tmp_path, encoding):
     file = tmp_path / "train.list"
-    file.write_bytes("\ufeff# a comment\r\npatient001_frame01  \r\n\r\n  Häuser für Bäume \t\r\n心臓_01\r\n".encode())
+    file.write_bytes("\ufeff# a comment\r\npatient001_frame01  \r\n\r\n  Häuser für Bäume \t\r\n心臓_01\r\n".encode(encoding))
     entries = read_list(file)
     assert [e.name for e in entries] == ["patient001_frame01", "Häuser für Bäume", "心臓_01"] and entries[1].line == 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,16 +56,25 @@ class Entry:
         return f"{self.file}, line {self.line}"
 
 
+def lines_of(file: Path, what: str) -> list[str]:
+    """Lines of a text in UTF-8, or in UTF-16 with its byte-order mark, as PowerShell and Excel write it.
+
+    Raises `UserError` for a file that is none or is too large to be `what`, `UnicodeDecodeError` and `OSError`.
+    """
+    regular(file)
+    if file.stat().st_size > MOST_TEXT:
+        raise UserError(f"{file}: {file.stat().st_size} bytes; {what}, and such a file is not read.")
+    content = file.read_bytes()
+    return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig").splitlines()
+
+
 def read_list(file: Path) -> list[Entry]:
     """Entries of a list file, one a line; blank lines, `#` comments, a byte-order mark and CRLF are accepted.
 
-    Raises `UserError` (all problems together): no such file, not UTF-8, empty, an entry twice, an entry that is a path out of the folder.
+    Raises `UserError` (all problems together): no such file, no text, empty, an entry twice, an entry that is a path out of the folder.
     """
     try:
-        regular(file)
-        if file.stat().st_size > MOST_TEXT:
-            raise UserError(f"{file}: {file.stat().st_size} bytes; a list has one name a line, and such a file is not read.")
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(file, "a list has one name a line")
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such list.") from None
     except UnicodeDecodeError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataloaders.description import Parts, Source
 from dataloaders.errors import Problems, UserError
-from dataloaders.layouts.common import MOST_TEXT, Entry, read_list, regular, unreadable
+from dataloaders.layouts.common import Entry, lines_of, read_list, unreadable
 from dataloaders.listing import composed, entries, place_of
 from dataloaders.splits.draws import by_group, in_order, stratified_order
 
@@ -144,10 +144,7 @@ def subfolders(images: Collection[str]) -> dict[str, str]:
 def read_groups(file: Path, images: Collection[str], bare: Callable[[str], str | None]) -> dict[str, str]:
     """The group of each image that groups.csv names: a first line image,group and a line an image. Raises `UserError` with all faults."""
     try:
-        regular(file)
-        if file.stat().st_size > MOST_TEXT:
-            raise UserError(f"{file}: {file.stat().st_size} bytes; such a table is not read.")
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(file, "groups.csv has a line an image")
     except UnicodeDecodeError:
         raise UserError(f"{file}: not a text in UTF-8; expected a line image,group and then a line an image.") from None
     except OSError as error:
