@@ -425,7 +425,8 @@ def adviser_lines(lines: Sequence[dict[str, Any]]) -> list[str]:
             "many "
             f"pieces. {ROUNDS} divisions of the labels. A set that is not here was not measured.", "",
             "| data | labels | advised | its measured Dice | best measured | short of the best | predicted Dice (nine in ten) | "
-            "said of the gain | measured gain | worth said | worth measured |", "|" + "---|" * 11]
+            "said of the gain | of which over which | measured of these two | measured of the best of each kind | worth said | "
+            "worth measured |", "|" + "---|" * 13]
     for line in lines:
         said, means = line["said"], line["means"]
         best = max(ARMS_TRIED, key=lambda arm: means[arm])
@@ -439,6 +440,7 @@ def adviser_lines(lines: Sequence[dict[str, Any]]) -> list[str]:
         text.append(
             f"| {line['set']} | {line['labels']} | {advised} | {means[advised]:.3f} | {best} {means[best]:.3f} | "
             f"{100 * (means[best] - means[advised]):.1f} | {said['predicted']:.3f} ({low:.3f} to {high:.3f}){inside} | {told} | "
+            f"{said['best']} over {said['base']} | {100 * (means[said['best']] - means[said['base']]):+.1f} | "
             f"{100 * (max(means[arm] for arm in ARMS_TRIED[2:]) - means[base]):+.1f} | {of} | "
             f"{'-' if truth_more is None else 'more than 4 times' if np.isinf(truth_more) else f'{truth_more:.0f}'} |")
     text += ["", "Every arm, expected by the adviser and measured (each seed):", "",
