@@ -32,8 +32,8 @@ Made by `python docs/helpers.py` from the code itself.
 
 SECTIONS: list[tuple[str, str, str, list[str]]] = [
     ("Learning from labels", "losses", "", [
-        "supervised_loss", "labels_loss", "cross_entropy", "ohem_cross_entropy", "dice_loss", "unsquared_dice_loss", "dice_per_class",
-        "pixel_weighted_cross_entropy", "pixel_weighted_dice"]),
+        "supervised_loss", "labels_loss", "cross_entropy", "focal_loss", "ohem_cross_entropy", "dice_loss", "unsquared_dice_loss",
+        "dice_per_class", "pixel_weighted_cross_entropy", "pixel_weighted_dice"]),
     ("Mixtures of two images", "losses.mixtures", "", ["halves", "mixture_loss", "labeled_mixture_loss"]),
     ("Agreement of two predictions", "losses", "The first seven are element-wise, since methods weigh and mask them: take `.mean()`.", [
         "softmax_mse", "softmax_kl", "sigmoid_mse", "sigmoid_kl", "symmetric_kl", "eased_mse", "sharpened", "softmax_dice",

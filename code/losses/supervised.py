@@ -33,6 +33,21 @@ def supervised_loss(logits: Tensor, labels: Tensor, dice: str = "squared") -> Te
     return loss * (batch_sum((labels != 255).sum()) > 0)
 
 
+def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, class_weight: Tensor | None = None) -> Tensor:
+    """Mean over counted pixels of -(1 - p)^gamma ln p, p = softmax(logits)[label]: what is known well counts little.
+
+    logits (B, C, *spatial), labels (B, *spatial), 255 is ignored; `class_weight` (C,) multiplies the pixels of a class. No gradient goes
+    through (1 - p), in the form of SSL4MIS; in the paper's it does (Lin et al., ICCV 2017).
+    """
+    counted = labels != IGNORED
+    errors = F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+    errors = errors * (1 - (-errors.detach()).exp()) ** gamma
+    if class_weight is not None:
+        errors = errors * class_weight[labels * counted]
+    total, count = batch_sums((errors * counted).sum(), counted.sum())
+    return total / count.clamp(min=1)
+
+
 def ohem_cross_entropy(logits: Tensor, labels: Tensor, min_kept: int = 100000, threshold: float = 0.7) -> Tensor:
     """Mean cross-entropy of the pixels whose class is known with a probability of `threshold` at most, or of the `min_kept` worst known.
 

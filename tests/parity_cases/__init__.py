@@ -41,7 +41,4 @@ BUILT = {
     **patch_contrast.FILES,
 }
 
-LATER = {
-    "focal_loss": "focal loss",
-    "sliding_window_2d": "2D sliding window",
-}
+LATER: dict[str, str] = {}

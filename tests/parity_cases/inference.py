@@ -1,4 +1,4 @@
-"""Golden files of inference in 3D: sliding windows, largest components."""
+"""Golden files of inference: sliding windows over volumes and photographs, largest components."""
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +8,7 @@ from parity_tools import Computed, Golden, Parity
 from torch import Tensor
 
 import val_3D
-from inference.windows import sliding_window
+from inference.windows import cut_windows, sliding_window
 from metrics.components import largest_component
 
 
@@ -36,6 +36,16 @@ def sliding(golden: Golden) -> Computed:
     return out
 
 
+def sliding_over_photographs(golden: Golden) -> Computed:
+    weight, bias, image = golden.tensor("par_weight"), golden.tensor("par_bias"), golden.tensor("in_image")[0]
+    grid = golden["par_grid"].item()
+    step = 2 * grid // 3
+    visits = [torch.stack([((torch.arange(side) >= start) & (torch.arange(side) < start + grid)) for start in range(0, side, step)]).sum(0)
+              for side in image.shape[1:]]
+    averages = cut_windows(lambda x: F.conv2d(x, weight, bias, padding=2), image, len(bias), (grid, grid), (step, step))
+    return {"out_score_sum": (averages * torch.outer(*visits))[None], "out_labels": averages.argmax(0).to(torch.uint8)[None]}
+
+
 def components(golden: Golden) -> Computed:
     def each(maps: np.ndarray) -> np.ndarray:
         return np.stack([largest_component(labels) for labels in maps])
@@ -49,5 +59,6 @@ def components(golden: Golden) -> Computed:
 
 FILES = {
     "sliding_window_3d": Parity(sliding, tolerances={"out_scores_*": (1e-5, 1e-6)}),
+    "sliding_window_2d": Parity(sliding_over_photographs, tolerances={"out_score_sum": (1e-5, 1e-6)}),
     "largest_component": Parity(components),
 }

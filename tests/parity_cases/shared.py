@@ -20,6 +20,7 @@ from losses import (
     cross_entropy,
     dice_loss,
     dice_per_class,
+    focal_loss,
     plain_dice,
     sigmoid_kl,
     sigmoid_mse,
@@ -54,6 +55,16 @@ def dice_binary(golden: Golden) -> Computed:
         "out_plain": plain, "grad_plain": gradient(plain, logits)[0],
         "out_softmax_dice": between, "grad_softmax_dice_first": first, "grad_softmax_dice_second": second,
     }
+
+
+def focal(golden: Golden) -> Computed:
+    labels, alpha = golden.tensor("in_labels"), golden.tensor("par_alpha")
+    out: Computed = {}
+    for name, gamma, weight, times in (("default", 2.0, None, 1), ("gamma3_sum", 3.0, None, labels.numel()), ("alpha", 2.0, alpha, 1)):
+        logits = golden.leaf("in_logits")
+        loss = focal_loss(logits, labels, gamma, weight) * times
+        out |= {f"out_{name}": loss, f"grad_{name}": gradient(loss, logits)[0]}
+    return out
 
 
 def supervised(golden: Golden) -> Computed:
@@ -202,6 +213,7 @@ def labeled_slices(golden: Golden) -> Computed:
 FILES = {
     "dice_loss": Parity(dice, tolerances={"grad_logits_*": 2e-5, "out_per_class_*": (1e-5, 1e-6)}),
     "dice_loss_binary": Parity(dice_binary),
+    "focal_loss": Parity(focal),
     "supervised_loss": Parity(supervised),
     "softmax_consistency": Parity(consistency, tolerances={"out_mse_map_*": (1e-5, 1e-6)}),
     "ramps": Parity(ramps, tolerances={"out_cosine_rampdown_*": (1e-12, 1e-12)}),
