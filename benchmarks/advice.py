@@ -365,7 +365,9 @@ def gathered() -> dict[str, dict[str, Any]]:
         for labels in BUDGETS:
             place = results_folder() / "advice" / name
             if (place / str(labels) / "answer.json").is_file():
-                known["said"][key(name, labels)] = json.loads((place / str(labels) / "answer.json").read_text(encoding="utf-8"))
+                said = json.loads((place / str(labels) / "answer.json").read_text(encoding="utf-8"))
+                said.pop("commands", None)  # they name places of this machine
+                known["said"][key(name, labels)] = said
             if key(name, labels) not in known["measured"] and (measured := measured_of(name, labels)) is not None:
                 known["measured"][key(name, labels)] = measured
         if (place / "next" / "next.json").is_file():
