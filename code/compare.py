@@ -163,7 +163,8 @@ TABLES = {
         "Phantom3D is synthetic: these figures say that the program works, and nothing about patients. Trained in bfloat16, which takes "
         "half the time on a processor that has it (MLB-Seg in 32 bits: its second derivatives would be rounded away).", "Phantom3D", "4",
         ("--max_iterations", "200", "--val_every", "100", "--precision", "bf16-mixed"), {"pre_iterations": "100"},
-        {"MLBSeg": ("--precision", "32")}),
+        {"MLBSeg": ("--precision", "32")},
+        further=(Row("supervised, unet_3D (near the network of URPC and IIU)", "Supervised", ("--model", "unet_3D")),)),
     "phantom_scenes": Table(
         "PhantomScenes: methods for photographs, one short schedule",
         "PhantomScenes is synthetic: these figures say that the methods run to their last stage, and nothing about photographs. 60 steps a "
