@@ -203,7 +203,7 @@ def test_a_full_table_of_files_blames_no_file(tmp_path: Path, monkeypatch: pytes
     def fails(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    for place in ("builtins.open", "PIL.Image.open", "pathlib.Path.read_text"):
+    for place in ("builtins.open", "PIL.Image.open", "pathlib.Path.read_text", "pathlib.Path.read_bytes"):
         monkeypatch.setattr(place, fails)
     with pytest.raises(UserError) as caught:
         read(tmp_path / name)
