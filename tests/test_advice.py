@@ -369,6 +369,17 @@ def test_arms_are_compared_in_rounds_that_they_share():
     assert evidence.gain_of_choice(table, "S", ["A", "B"], parts, {"A"}).mean == pytest.approx(0.03), "B's, and not A's 0.05"
 
 
+def test_a_gain_is_over_the_row_that_is_named(question):
+    """Not over a choice of supervised rows: that told 12 points where the table beside it had 9."""
+    rounds = rounds_of(question, 1)
+    rounds.go()
+    answer, table = answered(rounds), rounds.scores()
+    others = [name for name in table if name not in ("Supervised", "Supervised-strong")]
+    chosen = evidence.picked(table, others, rounds.dropped)
+    assert answer.gain.mean == pytest.approx(float(np.nanmean(evidence.means(chosen - table[answer.base]))))
+    assert f"points of Dice over {answer.base} (" in answer.verdict[0]
+
+
 def test_the_choice_without_an_image_goes_on_as_the_rounds_did():
     """A is dropped after the first round, B and C go on: without A the better of these in both rounds, not the best of the first."""
     nan, first = np.full(6, np.nan), 0.5 + np.arange(6) / 100
@@ -398,8 +409,9 @@ def test_a_gain_that_was_not_seen_is_not_said_to_be_none(question):
     rounds.go()
     score = answered(rounds).rows[0].score
     for mean, said in ((-0.02, "was not seen to help here"), (-0.3, "does not help here"), (0.02, "was not seen to help here"),
-                           (0.05, "may help here"), (0.3, "helps here")):
+                       (0.05, "may help here"), (0.1, "may help here"), (0.3, "helps here")):
         gain = dataclasses.replace(answered(rounds).gain, mean=mean, scale=0.1)
+        assert mean != 0.1 or 0.1 < gain.chance_below < 0.2, "one in ten is the limit: at one in five it was said where it was not so"
         assert f"Unlabelled data {said}" in _verdict(rounds, "Supervised", "FixMatch", "FixMatch", gain, score)[0]
 
 

@@ -176,6 +176,16 @@ def test_a_table_may_have_rows_of_its_own_on_several_data_sets() -> None:
     assert scenes == ["supervised", "supervised with all labels", "ST", "ST++"]
 
 
+def test_what_a_script_refuses_is_given_otherwise() -> None:
+    table, asked = compare.TABLES["phantom3d"], compare.Compare("phantom3d")
+    rows = {row.script: row for row in compare.rows_of(asked) if not row.title.startswith("supervised")}
+    for script, precision in (("MLBSeg", "32"), ("MeanTeacher", "bf16-mixed")):
+        words = compare.command(rows[script], table, 1, asked, "phantom3d")
+        assert compare.asked_for(words[words.index("--max_iterations"):], {"max_iterations": 200, "val_every": 100, "precision": precision,
+                                 "pre_iterations": 100, "seed": 1, "exp": f"phantom3d/{rows[script].key}"})
+    assert rows["MLBSeg"].title == "MLBSeg --precision 32" and rows["MeanTeacher"].title == "MeanTeacher"
+
+
 def test_results_of_the_repository_name_no_place_of_a_machine() -> None:
     """They were made somewhere, and are read, sealed as they are, elsewhere."""
     listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=compare.REPOSITORY, capture_output=True, text=True)

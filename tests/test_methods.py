@@ -23,6 +23,7 @@ from losses import (
     cross_entropy,
     dice_loss,
     dice_per_class,
+    focal_loss,
     overlap,
     similarity_loss,
     similarity_map,
@@ -119,9 +120,11 @@ def test_ignored_pixels_count_nowhere():
     logits, labels = torch.randn(1, 3, 6, 6), torch.randint(0, 3, (1, 6, 6))
     marked = labels.clone()
     marked[:, :, 4:] = 255
-    for loss in (cross_entropy, dice_loss, unsquared_dice_loss, supervised_loss):
+    for loss in (cross_entropy, dice_loss, unsquared_dice_loss, supervised_loss, focal_loss,
+                 partial(focal_loss, class_weight=torch.tensor([1.0, 2.0, 3.0]))):
         assert loss(logits, marked).item() == pytest.approx(loss(logits[..., :4], labels[..., :4]).item(), rel=1e-5), loss
     assert supervised_loss(logits, torch.full_like(labels, 255)) == 0 == cross_entropy(logits, torch.full_like(labels, 255))
+    assert focal_loss(logits, torch.full_like(labels, 255)) == 0
 
 
 def test_every_dice_to_the_last_constant():

@@ -44,7 +44,7 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, class_weight:
     errors = errors * (1 - (-errors.detach()).exp()) ** gamma
     if class_weight is not None:
         errors = errors * class_weight[labels * counted]
-    total, count = batch_sums((errors * counted).sum(), counted.sum())
+    total, count = batch_sums(errors.sum(), counted.sum())
     return total / count.clamp(min=1)
 
 

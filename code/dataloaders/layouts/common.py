@@ -59,7 +59,8 @@ class Entry:
 def lines_of(file: Path, what: str) -> list[str]:
     """Lines of a text in UTF-8, or in UTF-16 with its byte-order mark, as PowerShell and Excel write it.
 
-    Raises `UserError` for a file that is none or is too large to be `what`, `UnicodeDecodeError` and `OSError`.
+    Raises `UserError` for a folder or a device, and for a file that is too large (`what` says what is expected), `UnicodeDecodeError` and
+    `OSError`.
     """
     regular(file)
     if file.stat().st_size > MOST_TEXT:
